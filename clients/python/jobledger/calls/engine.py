@@ -1,0 +1,77 @@
+"""The engine: how it is, and who may use it."""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from jobledger.calls.base import Calls
+from jobledger.v1.engine_service_pb2 import (
+    CreateTokenRequest,
+    EngineStatus,
+    GetStatusRequest,
+    IssuedToken,
+    ListTokensRequest,
+    RevokeTokenRequest,
+    RotateTokenRequest,
+    TokenInfo,
+    WhoAmIRequest,
+)
+from jobledger.values import duration
+
+
+class EngineCalls(Calls):
+    """Verbs on the engine and its tokens."""
+
+    async def status(self) -> EngineStatus:
+        """How the engine is."""
+        return await self._transport.call(self._engine.GetStatus, GetStatusRequest())
+
+    async def whoami(self) -> TokenInfo:
+        """Whose token this client uses, and what it may do."""
+        return await self._transport.call(self._engine.WhoAmI, WhoAmIRequest())
+
+    async def tokens(self) -> Sequence[TokenInfo]:
+        """All tokens without their secrets, oldest first. Needs the scope `admin`, as do the verbs below."""
+        return (await self._transport.call(self._engine.ListTokens, ListTokensRequest())).tokens
+
+    async def create_token(
+        self,
+        name: str,
+        scopes: Sequence[str],
+        *,
+        workspaces: Sequence[str] = (),
+        expires_in: float | timedelta | None = None,
+    ) -> IssuedToken:
+        """Makes a token; the answer is the only time that it is shown.
+
+        Args:
+            scopes: of `jobs:read`, `jobs:create`, `jobs:cancel`, `jobs:exec`, `worker`, `admin`.
+            workspaces: what it is bound to; empty for all.
+            expires_in: seconds; None for until it is revoked.
+
+        Raises:
+            ValidationError: there is no such scope.
+        """
+        request = CreateTokenRequest(
+            name=name,
+            scopes=scopes,
+            workspaces=workspaces,
+            expires_in=None if expires_in is None else duration(expires_in),
+        )
+        return await self._transport.call(self._engine.CreateToken, request, repeatable=False)
+
+    async def revoke_token(self, token_id: str) -> TokenInfo:
+        """Ends a token at once.
+
+        Raises:
+            NotFoundError: there is no such token.
+        """
+        return await self._transport.call(self._engine.RevokeToken, RevokeTokenRequest(token_id=token_id))
+
+    async def rotate_token(self, token_id: str) -> IssuedToken:
+        """Replaces a token by a new one of the same rights; the old one works for 60 s more.
+
+        Raises:
+            NotFoundError: there is no such token.
+        """
+        request = RotateTokenRequest(token_id=token_id)
+        return await self._transport.call(self._engine.RotateToken, request, repeatable=False)

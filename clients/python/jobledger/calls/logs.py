@@ -1,0 +1,118 @@
+"""Reading the logs of jobs."""
+
+from collections.abc import AsyncGenerator, Sequence
+from datetime import datetime
+from typing import Any, Literal, TypedDict, Unpack
+
+from google.api.httpbody_pb2 import HttpBody
+
+from jobledger.calls.base import Calls
+from jobledger.v1.job_pb2 import LogEntry, LogLevel
+from jobledger.v1.job_service_pb2 import (
+    GetLogContentRequest,
+    GetLogsRequest,
+    GetLogsResponse,
+    SortOrder,
+    TailLogsRequest,
+    TailLogsResponse,
+)
+from jobledger.values import enum_number, timestamp
+
+
+class LogFilter(TypedDict, total=False):
+    """Which entries: any of these levels, exactly this subsystem, `since` (inclusive), `until` (exclusive), a text."""
+
+    level: Sequence[str]
+    subsystem: str
+    since: datetime
+    until: datetime
+    contains: str
+
+
+class LogCalls(Calls):
+    """Verbs on logs."""
+
+    async def logs(
+        self,
+        job_id: str,
+        *,
+        offset: int | None = None,
+        limit: int | None = None,
+        after_sequence: int | None = None,
+        order: Literal["asc", "desc"] = "asc",
+        **where: Unpack[LogFilter],
+    ) -> GetLogsResponse:
+        """One page of a job's log by `job_sequence`; `iter_logs` gives all of it.
+
+        Raises:
+            NotFoundError: there is no such job.
+        """
+        request = GetLogsRequest(
+            job_id=job_id,
+            offset=offset,
+            limit=limit,
+            after_sequence=after_sequence,
+            order=enum_number(SortOrder, order),
+            **_filter_fields(where),
+        )
+        return await self._transport.call(self._jobs.GetLogs, request)
+
+    async def iter_logs(
+        self, job_id: str, *, after_sequence: int = 0, page_size: int = 1000, **where: Unpack[LogFilter]
+    ) -> AsyncGenerator[LogEntry, None]:
+        """All entries that there are now, a page at a time; `tail_logs` goes on until the job ends."""
+        request = GetLogsRequest(job_id=job_id, limit=page_size, after_sequence=after_sequence, **_filter_fields(where))
+        while True:
+            page = await self._transport.call(self._jobs.GetLogs, request)
+            for entry in page.logs:
+                yield entry
+            if not page.has_more or not page.logs:
+                return
+            request.after_sequence = page.logs[-1].job_sequence
+
+    async def tail_logs(
+        self, job_id: str, *, after_sequence: int = 0, level: Sequence[str] = ()
+    ) -> AsyncGenerator[LogEntry, None]:
+        """Entries after a point, then live ones until the job has ended. Lives through restarts of the server."""
+        request = TailLogsRequest(
+            job_id=job_id, after_sequence=after_sequence, level=[enum_number(LogLevel, name) for name in level]
+        )
+        async for item in self._transport.follow(self._jobs.TailLogs, request, _after_entry):
+            if item.HasField("log"):
+                yield item.log
+
+    async def log_content(
+        self, job_id: str, *, offset: int = 0, length: int | None = None
+    ) -> AsyncGenerator[bytes, None]:
+        """The job's output, byte for byte as it wrote it, in chunks.
+
+        Args:
+            offset: first byte, from 0.
+            length: number of bytes; None for all that there are.
+        """
+        if offset < 0:
+            raise ValueError("offset counts from 0")
+        request = GetLogContentRequest(job_id=job_id, offset=offset, length=length)
+        async for body in self._transport.follow(self._jobs.GetLogContent, request, _after_bytes):
+            yield body.data
+
+
+def _after_entry(request: TailLogsRequest, item: TailLogsResponse) -> None:
+    if item.HasField("log"):
+        request.after_sequence = item.log.job_sequence
+
+
+def _after_bytes(request: GetLogContentRequest, body: HttpBody) -> None:
+    request.offset += len(body.data)
+    if request.HasField("length"):
+        request.length -= len(body.data)
+
+
+def _filter_fields(where: LogFilter) -> dict[str, Any]:
+    """Fields of a request from plain values."""
+    fields: dict[str, Any] = dict(where)
+    fields["level"] = [enum_number(LogLevel, name) for name in fields.get("level", ())]
+    for name in ("since", "until"):
+        if name in fields:
+            fields[name] = timestamp(fields[name])
+    return fields

@@ -1,0 +1,131 @@
+"""`jobledger token`: who may use the server."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobledger.cli import output
+from jobledger.cli.params import seconds
+from jobledger.cli.session import connected, json_option
+
+if TYPE_CHECKING:
+    from jobledger.client import Client
+    from jobledger.v1.engine_service_pb2 import IssuedToken, TokenInfo
+
+SCOPES = ("jobs:read", "jobs:create", "jobs:cancel", "jobs:exec", "worker", "admin")
+HEADER = ("TOKEN", "NAME", "SCOPES", "WORKSPACES", "STATE")
+
+token_argument = click.argument("token_id", metavar="TOKEN_ID")
+
+
+@click.group(name="token")
+def command() -> None:
+    """Shows, makes, rotates and revokes tokens."""
+
+
+@command.command(name="show")
+@json_option
+@connected
+async def show(client: "Client", /, *, as_json: bool) -> None:
+    """Says where your token is and what it may do; never the token itself."""
+    info = await client.whoami()
+    source = _token_source()
+    if as_json:
+        from jobledger.cli.plain import plain
+
+        output.document({**plain(info), "token_source": source})
+        return
+    print(f"found in    {source}")
+    print(f"token       {info.token_id} ({output.one_line(info.name)})")
+    print(f"scopes      {' '.join(info.scopes)}")
+    print(f"workspaces  {' '.join(info.workspaces) or 'all'}")
+
+
+def _token_source() -> str:
+    from jobledger.endpoint import resolve_endpoint
+
+    options: dict[str, Any] = click.get_current_context().params
+    if options["token_file"]:
+        return str(options["token_file"])
+    return resolve_endpoint(options["target"], data_dir=options["data_dir"]).token_source
+
+
+@command.command(name="list")
+@json_option
+@connected
+async def list_tokens(client: "Client", /, *, as_json: bool) -> None:
+    """Lists all tokens, without their secrets."""
+    from jobledger.v1.engine_service_pb2 import ListTokensResponse
+
+    tokens = await client.tokens()
+    if as_json:
+        output.document(ListTokensResponse(tokens=tokens))
+    else:
+        output.table(HEADER, [_row(token) for token in tokens])
+
+
+@command.command(name="create")
+@click.option("--name", required=True, help="What it is for.")
+@click.option("--scope", "scopes", type=click.Choice(SCOPES), multiple=True, required=True, help="Repeatable.")
+@click.option("--workspace", "workspaces", multiple=True, help="Bind it to this workspace; repeatable. Default: all.")
+@click.option("--expires-in", type=seconds, metavar="DURATION", help="How long it works. Default: until it is revoked.")
+@click.option("--output", "-o", "to", type=click.Path(path_type=Path), help="Write it to this file, for you alone.")
+@json_option
+@connected
+async def create(
+    client: "Client",
+    /,
+    *,
+    name: str,
+    scopes: tuple[str, ...],
+    workspaces: tuple[str, ...],
+    expires_in: float | None,
+    to: Path | None,
+    as_json: bool,
+) -> None:
+    """Makes a token and prints it: it is not shown again."""
+    issued = await client.create_token(name, scopes, workspaces=workspaces, expires_in=expires_in)
+    _hand_over(issued, to, as_json=as_json)
+
+
+@command.command(name="rotate")
+@token_argument
+@click.option("--output", "-o", "to", type=click.Path(path_type=Path), help="Write it to this file, for you alone.")
+@json_option
+@connected
+async def rotate(client: "Client", /, *, token_id: str, to: Path | None, as_json: bool) -> None:
+    """Replaces a token by a new one and prints that; the old one works for 60 s more."""
+    _hand_over(await client.rotate_token(token_id), to, as_json=as_json)
+
+
+@command.command(name="revoke")
+@token_argument
+@json_option
+@connected
+async def revoke(client: "Client", /, *, token_id: str, as_json: bool) -> None:
+    """Ends a token at once."""
+    info = await client.revoke_token(token_id)
+    output.document(info) if as_json else print(f"{info.token_id} is revoked")
+
+
+def _hand_over(issued: "IssuedToken", to: Path | None, *, as_json: bool) -> None:
+    if to is not None:
+        to.touch(mode=0o600)
+        to.chmod(0o600)
+        to.write_text(f"{issued.token}\n", "utf-8")
+    if as_json:
+        output.document(issued.info if to else issued)
+    else:
+        print(to or issued.token)
+
+
+def _row(token: "TokenInfo") -> tuple[str, ...]:
+    if token.HasField("revoked_at"):
+        state = "revoked"
+    elif token.HasField("expires_at"):
+        left = -output.seconds_between(token.expires_at)
+        state = f"for {output.span(left)}" if left > 0 else "expired"
+    else:
+        state = "valid"
+    return token.token_id, token.name, " ".join(token.scopes), " ".join(token.workspaces) or "all", state

@@ -1,0 +1,152 @@
+"""Where the server is, and with which token: from arguments, the environment, or what a local server left."""
+
+import ipaddress
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import platformdirs
+
+from jobledger.errors import SetupError
+
+NO_SERVER = "Start one with `jobledger up`, or set JOBLEDGER_TARGET to the host:port of one"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """A server, and how to be let in.
+
+    Attributes:
+        target: gRPC target, such as `127.0.0.1:50051` or `unix:/run/jobledger.sock`.
+        token: what is sent as the bearer token.
+        token_source: where the token was found, for people.
+        cert_sha256: with TLS, hash of the certificate that the server must show, lower-case hex.
+        http: base of the REST API, where it is known.
+    """
+
+    target: str
+    token: str = field(repr=False)
+    token_source: str
+    cert_sha256: str | None = None
+    http: str | None = None
+
+
+def default_data_dir() -> Path:
+    """Where a local server keeps its data unless it is told otherwise."""
+    return platformdirs.user_state_path("jobledger", appauthor=False)
+
+
+def resolve_endpoint(
+    target: str | None = None,
+    *,
+    token: str | None = None,
+    data_dir: str | Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Endpoint:
+    """Finds the server: arguments rule, then JOBLEDGER_TARGET, JOBLEDGER_TOKEN, JOBLEDGER_TOKEN_FILE and
+    JOBLEDGER_DATA_DIR, then the `endpoints.json` of a server that runs on this machine.
+
+    The token of a local server is never taken for another target.
+
+    Raises:
+        SetupError: no server, or no token for it, was found.
+    """
+    environ = os.environ if environ is None else environ
+    if target is None and data_dir is None:
+        target = environ.get("JOBLEDGER_TARGET")
+    directory = Path(data_dir or environ.get("JOBLEDGER_DATA_DIR") or default_data_dir())
+    local = _local_endpoints(directory)
+    if target is None:
+        if local is None:
+            raise SetupError(f"No server runs on {directory}. {NO_SERVER}", error_code="E_ENGINE_UNREACHABLE")
+        target = _local_target(local, directory)
+    own = local is not None and target in {local.get("grpc"), _unix_target(local)}
+    found = _find_token(token, environ, local if local is not None and own else None, prefer_local=data_dir is not None)
+    return Endpoint(
+        target=target,
+        token=found[0],
+        token_source=found[1],
+        cert_sha256=local.get("cert_sha256") if local is not None and own else None,
+        http=local.get("http") if local is not None and own else None,
+    )
+
+
+def is_local(target: str) -> bool:
+    """Whether what is sent to a target stays on this machine: loopback, or a unix-domain socket."""
+    if target.startswith("unix:"):
+        return True
+    host = host_and_port(target)[0]
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def host_and_port(target: str) -> tuple[str, int]:
+    """The two parts of a TCP target; port 443 where it names none, as gRPC has it."""
+    for scheme in ("dns:///", "dns:", "ipv4:", "ipv6:"):
+        target = target.removeprefix(scheme)
+    bracketed = target.startswith("[")
+    host, separator, port = target.rpartition(":") if not target.endswith("]") else (target, "", "")
+    if not separator or (":" in host and not bracketed):
+        host, port = target, ""
+    return host.strip("[]"), int(port) if port.isdigit() else 443
+
+
+def _local_endpoints(directory: Path) -> dict[str, str | None] | None:
+    path = directory / "endpoints.json"
+    try:
+        content = json.loads(path.read_text("utf-8"))
+        return {name: str(value) if value else None for name, value in dict(content).items()}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError) as error:
+        raise SetupError(f"{path} can't be read: {error}", error_code="E_ENGINE_UNREACHABLE") from error
+
+
+def _local_target(local: Mapping[str, str | None], directory: Path) -> str:
+    target = local.get("grpc") or _unix_target(local)
+    if target is None:
+        raise SetupError(f"The server on {directory} offers no gRPC. {NO_SERVER}", error_code="E_ENGINE_UNREACHABLE")
+    return target
+
+
+def _unix_target(local: Mapping[str, str | None]) -> str | None:
+    path = local.get("unix")
+    return f"unix:{path.removeprefix('unix:')}" if path else None
+
+
+def _find_token(
+    token: str | None, environ: Mapping[str, str], local: Mapping[str, str | None] | None, *, prefer_local: bool
+) -> tuple[str, str]:
+    """The token and where it was found."""
+    if token:
+        return token.strip(), "argument"
+    local_file = local.get("token_file") if local else None
+    if local_file and prefer_local:
+        return read_token(local_file), local_file
+    if given := environ.get("JOBLEDGER_TOKEN"):
+        return given.strip(), "JOBLEDGER_TOKEN"
+    if path := environ.get("JOBLEDGER_TOKEN_FILE") or local_file:
+        return read_token(path), path
+    raise SetupError(
+        "No token: set JOBLEDGER_TOKEN, or JOBLEDGER_TOKEN_FILE to a file that holds it alone",
+        error_code="E_AUTH_MISSING",
+    )
+
+
+def read_token(path: str | Path) -> str:
+    """The token that a file holds alone.
+
+    Raises:
+        SetupError: the file can't be read, or is empty.
+    """
+    try:
+        token = Path(path).read_text("utf-8").strip()
+    except (OSError, ValueError) as error:
+        raise SetupError(f"The token in {path} can't be read: {error}", error_code="E_AUTH_MISSING") from error
+    if not token:
+        raise SetupError(f"{path} holds no token", error_code="E_AUTH_MISSING")
+    return token
