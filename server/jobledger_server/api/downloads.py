@@ -1,0 +1,26 @@
+"""Bytes as a stream of HttpBody, and the names that they are saved under."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from urllib.parse import quote
+
+from google.api.httpbody_pb2 import HttpBody
+
+
+async def bodies(chunks: AsyncIterator[bytes], content_type: str) -> AsyncIterator[HttpBody]:
+    """The chunks as messages. The content type stands in the first one, which comes even where there are no bytes."""
+    first = True
+    async with aclosing(chunks):  # type: ignore[type-var]
+        async for chunk in chunks:
+            yield HttpBody(content_type=content_type if first else "", data=chunk)
+            first = False
+    if first:
+        yield HttpBody(content_type=content_type)
+
+
+def attachment(name: str) -> str:
+    """Content-Disposition (RFC 6266) that saves under this name; beyond printable ASCII by `filename*`."""
+    plain = "".join(character if " " <= character <= "~" and character not in '"\\%' else "_" for character in name)
+    if plain == name:
+        return f'attachment; filename="{name}"'
+    return f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name, safe='')}"

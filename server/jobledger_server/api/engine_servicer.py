@@ -1,0 +1,35 @@
+"""EngineService: each method reads the request, calls a use case, and answers."""
+
+from jobledger.v1 import engine_service_pb2 as pb
+from jobledger.v1.engine_service_pb2_grpc import EngineServiceServicer
+
+from jobledger_server.access.admin import TokenAdmin
+from jobledger_server.api.interceptors.access import current_principal
+from jobledger_server.api.types import Context
+from jobledger_server.service.engine import Engine
+
+
+class EngineServicer(EngineServiceServicer):
+    """The engine over gRPC."""
+
+    def __init__(self, *, engine: Engine, tokens: TokenAdmin) -> None:
+        self._engine = engine
+        self._tokens = tokens
+
+    async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.EngineStatus:
+        return await self._engine.status()
+
+    async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.TokenInfo:
+        return await self._tokens.info(current_principal().token_id)
+
+    async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.IssuedToken:
+        return await self._tokens.create(request)
+
+    async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
+        return pb.ListTokensResponse(tokens=await self._tokens.list())
+
+    async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.TokenInfo:
+        return await self._tokens.revoke(request.token_id)
+
+    async def RotateToken(self, request: pb.RotateTokenRequest, context: Context) -> pb.IssuedToken:
+        return await self._tokens.rotate(request.token_id)

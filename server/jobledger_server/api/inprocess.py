@@ -1,0 +1,221 @@
+"""A channel without a socket: the very same interceptors and servicers, called in this process.
+
+It looks like a `grpc.aio.Channel` to whoever calls, so that the gateway can't tell the two apart. Messages are handed
+over as they are, not serialized: neither side changes one that it was given.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+import grpc
+
+from jobledger_server.api.inprocess_context import InProcessContext
+from jobledger_server.api.types import GenericHandler, Handler, Metadata, ServerInterceptor
+
+END = object()
+CallT = TypeVar("CallT", bound="Call")
+
+
+@dataclass(slots=True)
+class CallDetails:
+    """What interceptors learn of a call before it begins."""
+
+    method: str
+    invocation_metadata: tuple[tuple[str, str | bytes], ...]
+
+
+class InProcessChannel:
+    """Takes services as a `grpc.aio.Server` does, and calls as a `grpc.aio.Channel` does."""
+
+    def __init__(self, interceptors: Sequence[ServerInterceptor]) -> None:
+        self._interceptors = tuple(interceptors)
+        self._handlers: dict[str, Handler] = {}
+        self._generic: list[GenericHandler] = []
+        self._resolved: dict[str, Handler] = {}
+        self._calls: set[Call] = set()
+
+    def add_generic_rpc_handlers(self, generic_rpc_handlers: Sequence[GenericHandler]) -> None:
+        """As of a server: called by the generated registration."""
+        self._generic.extend(generic_rpc_handlers)
+
+    def add_registered_method_handlers(self, service_name: str, method_handlers: Mapping[str, Handler]) -> None:
+        """As of a server: called by the generated registration."""
+        for name, handler in method_handlers.items():
+            self._handlers[f"/{service_name}/{name}"] = handler
+
+    async def handler(self, method: str) -> Handler | None:
+        """The behaviour of a method, wrapped by the interceptors; they wrap it once, so it is kept."""
+        known = self._resolved.get(method)
+        if known is None:
+            known = await self._intercepted(CallDetails(method, ()), 0)
+            if known is not None and method in self._handlers:
+                self._resolved[method] = known
+        return known
+
+    async def _intercepted(self, details: CallDetails, index: int) -> Handler | None:
+        if index < len(self._interceptors):
+
+            async def following(_: object) -> Handler | None:
+                return await self._intercepted(details, index + 1)
+
+            return await self._interceptors[index].intercept_service(following, details)
+        if details.method in self._handlers:
+            return self._handlers[details.method]
+        return next((found for generic in self._generic if (found := generic.service(details)) is not None), None)
+
+    def unary_unary(self, method: str, *_: Any, **__: Any) -> Callable[..., "UnaryCall"]:
+        """A callable for a method with one response. Serializers are of no use here."""
+
+        def call(
+            request: Any, *, timeout: float | None = None, metadata: Metadata | None = None, **_: Any
+        ) -> UnaryCall:
+            return self._track(UnaryCall(self, method, request, timeout, metadata or ()))
+
+        return call
+
+    def unary_stream(self, method: str, *_: Any, **__: Any) -> Callable[..., "StreamCall"]:
+        """A callable for a method with a stream of responses. Serializers are of no use here."""
+
+        def call(
+            request: Any, *, timeout: float | None = None, metadata: Metadata | None = None, **_: Any
+        ) -> StreamCall:
+            return self._track(StreamCall(self, method, request, timeout, metadata or ()))
+
+        return call
+
+    def _track(self, call: CallT) -> CallT:
+        self._calls.add(call)
+        call.task.add_done_callback(lambda _: self._calls.discard(call))
+        return call
+
+    async def close(self, grace: float | None = None) -> None:
+        """Ends what is under way, after `grace` seconds."""
+        tasks = [call.task for call in self._calls]
+        if tasks and grace:
+            await asyncio.wait(tasks, timeout=grace)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class Call:
+    """A client's side of a call. The behaviour runs in a task of its own, so that it can be cancelled."""
+
+    def __init__(
+        self, channel: InProcessChannel, method: str, request: Any, timeout: float | None, metadata: Metadata
+    ) -> None:
+        self._channel = channel
+        self._method = method
+        self._request = request
+        self._timeout = timeout
+        self.context = InProcessContext(metadata, timeout)
+        self.task = asyncio.get_running_loop().create_task(self._run())
+
+    async def _answer(self, handler: Handler) -> Any:
+        raise NotImplementedError
+
+    async def _run(self) -> Any:
+        context = self.context
+        try:
+            async with asyncio.timeout(self._timeout):
+                handler = await self._channel.handler(self._method)
+                if handler is None:
+                    await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"Method not found: {self._method}")
+                answer = await self._answer(handler)
+                if context.status_code is not grpc.StatusCode.OK:
+                    raise self._failed()
+                return answer
+        except grpc.aio.AbortError:
+            raise self._failed() from None
+        except TimeoutError:
+            context.status_code, context.status_details = grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"
+            raise self._failed() from None
+        finally:
+            await context.send_initial_metadata(())
+
+    def _failed(self) -> grpc.aio.AioRpcError:
+        context = self.context
+        return grpc.aio.AioRpcError(
+            context.status_code,
+            initial_metadata=grpc.aio.Metadata(),
+            trailing_metadata=grpc.aio.Metadata(*context.trailing),
+            details=context.status_details,
+        )
+
+    async def initial_metadata(self) -> Metadata:
+        """What the servicer sent when it accepted the call; empty where the call failed before."""
+        return await asyncio.shield(self.context.accepted)
+
+    async def trailing_metadata(self) -> Metadata:
+        await asyncio.wait([self.task])
+        return self.context.trailing
+
+    async def code(self) -> grpc.StatusCode:
+        await asyncio.wait([self.task])
+        return grpc.StatusCode.CANCELLED if self.task.cancelled() else self.context.status_code
+
+    async def details(self) -> str:
+        await asyncio.wait([self.task])
+        return self.context.status_details
+
+    def cancel(self) -> bool:
+        return self.task.cancel()
+
+    def cancelled(self) -> bool:
+        return self.task.cancelled()
+
+    def done(self) -> bool:
+        return self.task.done()
+
+
+class UnaryCall(Call):
+    """Await it for the response."""
+
+    async def _answer(self, handler: Handler) -> Any:
+        return await handler.unary_unary(self._request, self.context)
+
+    def __await__(self) -> Generator[Any, None, Any]:
+        try:
+            return (yield from self.task.__await__())
+        finally:
+            self.task.cancel()
+
+
+class StreamCall(Call):
+    """Iterate over it for the responses. One that is not read stops the servicer; leaving the loop ends the call."""
+
+    async def _answer(self, handler: Handler) -> None:
+        try:
+            async with aclosing(handler.unary_stream(self._request, self.context)) as responses:
+                async for response in responses:
+                    await self.context.write(response)
+        finally:
+            # With no room for it, the reader finds the task done once it has read the rest.
+            with suppress(asyncio.QueueFull):
+                self.context.responses.put_nowait(END)
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        responses = self.context.responses
+        try:
+            while (response := await self._next(responses)) is not END:
+                yield response
+            await self.task
+        finally:
+            self.task.cancel()
+
+    async def _next(self, responses: asyncio.Queue[Any]) -> Any:
+        if self.task.done() and responses.empty():
+            return END
+        return await responses.get()

@@ -1,0 +1,70 @@
+"""A servicer's side of a call that never leaves the process."""
+
+import asyncio
+import time
+from typing import Any, NoReturn
+
+import grpc
+
+from jobledger_server.api.types import Metadata
+
+# Set by the gateway, which is part of this process: the address of its own client.
+PEER_KEY = "x-jobledger-peer"
+QUEUED_RESPONSES = 64
+
+
+class InProcessContext:
+    """What a servicer and an interceptor use of a `grpc.aio.ServicerContext`."""
+
+    def __init__(self, metadata: Metadata, timeout: float | None) -> None:
+        self._metadata = tuple(pair for pair in metadata if pair[0] != PEER_KEY)
+        self._peer = next((str(value) for key, value in metadata if key == PEER_KEY), "inprocess")
+        self._deadline = None if timeout is None else time.monotonic() + timeout
+        self.accepted: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
+        self.responses: asyncio.Queue[Any] = asyncio.Queue(QUEUED_RESPONSES)
+        self.status_code = grpc.StatusCode.OK
+        self.status_details = ""
+        self.trailing: Metadata = ()
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        self.status_code, self.status_details, self.trailing = code, details, tuple(trailing_metadata)
+        raise grpc.aio.AbortError(details)
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        await self.abort(status.code, status.details, status.trailing_metadata)
+
+    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
+        if not self.accepted.done():
+            self.accepted.set_result(tuple(initial_metadata))
+
+    async def write(self, message: Any) -> None:
+        await self.send_initial_metadata(())
+        await self.responses.put(message)
+
+    def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
+        self.trailing = tuple(trailing_metadata)
+
+    def invocation_metadata(self) -> Metadata:
+        return self._metadata
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self.status_code = code
+
+    def set_details(self, details: str) -> None:
+        self.status_details = details
+
+    def code(self) -> grpc.StatusCode:
+        return self.status_code
+
+    def details(self) -> str:
+        return self.status_details
+
+    def trailing_metadata(self) -> Metadata:
+        return self.trailing
+
+    def peer(self) -> str:
+        """`x-jobledger-peer` where the caller, who is part of this process, sent it."""
+        return self._peer
+
+    def time_remaining(self) -> float | None:
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

@@ -1,0 +1,110 @@
+"""What the interceptors share: a method's behaviour is wrapped once, and the result kept."""
+
+import abc
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from jobledger_server.api.types import Context, Handler, Stream, Unary
+
+
+class Interceptor(grpc.aio.ServerInterceptor, abc.ABC):
+    """Wraps the behaviour of each method."""
+
+    def __init__(self) -> None:
+        self._wrapped: dict[int, tuple[Handler, Handler]] = {}
+
+    @abc.abstractmethod
+    def unary(self, method: str, call: Unary) -> Unary:
+        """A call with one response, wrapped."""
+
+    @abc.abstractmethod
+    def stream(self, method: str, call: Stream) -> Stream:
+        """A call with a stream of responses, wrapped."""
+
+    def unknown(self) -> Handler | None:
+        """What handles a method that nobody knows, always the same; None: grpc's own answer."""
+        return None
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            handler = self.unknown()
+            return None if handler is None else self._kept("", handler)
+        return self._kept(handler_call_details.method, handler)
+
+    def _kept(self, method: str, handler: Handler) -> Handler:
+        # By handler: doors have handlers of their own, while callers choose the names of methods, which would pile up.
+        wrapped = self._wrapped.get(id(handler))
+        if wrapped is None:
+            wrapped = self._wrapped[id(handler)] = (handler, self._wrap(method, handler))
+        return wrapped[1]
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        coding = {
+            "request_deserializer": handler.request_deserializer,
+            "response_serializer": handler.response_serializer,
+        }
+        if handler.unary_unary:
+            return grpc.unary_unary_rpc_method_handler(self.unary(method, handler.unary_unary), **coding)
+        if handler.stream_unary:
+            return grpc.stream_unary_rpc_method_handler(self.unary(method, handler.stream_unary), **coding)
+        if handler.unary_stream:
+            call = self.stream(method, _iterating(handler.unary_stream))
+            return grpc.unary_stream_rpc_method_handler(call, **coding)
+        call = self.stream(method, _iterating(handler.stream_stream))
+        return grpc.stream_stream_rpc_method_handler(call, **coding)
+
+
+class Guard(Interceptor):
+    """An interceptor that does something before a call, and maybe after it."""
+
+    @abc.abstractmethod
+    async def enter(self, method: str, request: Any, context: Context) -> None:
+        """Lets the call pass, or raises ServiceError. A stream of requests has not been read yet."""
+
+    def leave(self, method: str) -> None:
+        """After a call that was let pass, however it ended."""
+
+    def unary(self, method: str, call: Unary) -> Unary:
+        async def guarded(request: Any, context: Context) -> Any:
+            await self.enter(method, request, context)
+            try:
+                return await call(request, context)
+            finally:
+                self.leave(method)
+
+        return guarded
+
+    def stream(self, method: str, call: Stream) -> Stream:
+        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
+            await self.enter(method, request, context)
+            try:
+                async with aclosing(call(request, context)) as responses:  # type: ignore[type-var]
+                    async for response in responses:
+                        yield response
+            finally:
+                self.leave(method)
+
+        return guarded
+
+
+def _iterating(call: Callable[[Any, Context], Any]) -> Stream:
+    """A behaviour as an iterator, also where it is a coroutine that writes to the context instead."""
+    if inspect.isasyncgenfunction(call):
+        return call
+
+    async def iterated(request: Any, context: Context) -> AsyncIterator[Any]:
+        nothing: tuple[Any, ...] = ()
+        await call(request, context)
+        for response in nothing:
+            yield response
+
+    return iterated

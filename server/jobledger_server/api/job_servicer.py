@@ -1,0 +1,126 @@
+"""JobService: each method reads the request, calls a use case, and answers."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from google.api.httpbody_pb2 import HttpBody
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger.v1.events_pb2 import Event
+from jobledger.v1.job_pb2 import Job
+from jobledger.v1.job_service_pb2_grpc import JobServiceServicer
+
+from jobledger_server.api.downloads import attachment, bodies
+from jobledger_server.api.interceptors.access import current_principal
+from jobledger_server.api.types import Context
+from jobledger_server.service.artifacts import Artifacts
+from jobledger_server.service.cancelling import Cancelling
+from jobledger_server.service.creating import Creating
+from jobledger_server.service.events import EventHub
+from jobledger_server.service.jobs import Jobs
+from jobledger_server.service.listing import Listing
+from jobledger_server.service.logs import Logs
+from jobledger_server.service.receipts import Receipts
+
+JSON = "application/json"
+DSSE = "application/vnd.dsse.envelope.v1+json"
+TEXT = "text/plain; charset=utf-8"
+BYTES = "application/octet-stream"
+RECEIPT_FORMS = {
+    pb.RECEIPT_FORMAT_UNSPECIFIED: (JSON, "receipt-{}.json"),
+    pb.RECEIPT_FORMAT_JSON: (JSON, "receipt-{}.json"),
+    pb.RECEIPT_FORMAT_DSSE: (DSSE, "receipt-{}.dsse.json"),
+    pb.RECEIPT_FORMAT_PROOF: (TEXT, "receipt-{}.tlog-proof"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobUseCases:
+    """What the servicer calls."""
+
+    creating: Creating
+    jobs: Jobs
+    listing: Listing
+    cancelling: Cancelling
+    logs: Logs
+    artifacts: Artifacts
+    receipts: Receipts
+    events: EventHub
+
+
+class JobServicer(JobServiceServicer):
+    """Jobs over gRPC."""
+
+    def __init__(self, use_cases: JobUseCases) -> None:
+        self._do = use_cases
+
+    async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> Job:
+        record = await self._do.creating.create(request, current_principal())
+        await context.send_initial_metadata((("location", f"/v1/jobs/{record.job.job_id}"),))
+        return await self._do.jobs.full(record)
+
+    async def GetJob(self, request: pb.GetJobRequest, context: Context) -> Job:
+        return await self._do.jobs.get(request.job_id, current_principal())
+
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
+        return await self._do.listing.list(request, current_principal())
+
+    async def ListLiveJobs(self, request: pb.ListLiveJobsRequest, context: Context) -> pb.ListLiveJobsResponse:
+        return await self._do.listing.list_live(request, current_principal())
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
+        return await self._do.cancelling.cancel(request, current_principal())
+
+    async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
+        return await self._do.cancelling.cancel_many(request, current_principal())
+
+    async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> Job:
+        return await self._do.jobs.wait(request, current_principal())
+
+    async def SendInput(self, request: pb.SendInputRequest, context: Context) -> pb.SendInputResponse:
+        return pb.SendInputResponse(queued_followups=await self._do.jobs.send_input(request, current_principal()))
+
+    async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> pb.GetLogsResponse:
+        return await self._do.logs.page(request, current_principal())
+
+    async def GetLogContent(self, request: pb.GetLogContentRequest, context: Context) -> AsyncIterator[HttpBody]:
+        content = await self._do.logs.content(request, current_principal())
+        await context.send_initial_metadata((("x-content-length", str(content.part.size)),))
+        async for body in bodies(content.chunks, TEXT):
+            yield body
+
+    async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
+        entries = await self._do.logs.tail(request, current_principal())
+        await context.send_initial_metadata(())
+        async for response in entries:
+            yield response
+
+    async def GetArtifacts(self, request: pb.GetArtifactsRequest, context: Context) -> pb.GetArtifactsResponse:
+        return pb.GetArtifactsResponse(artifacts=await self._do.artifacts.list(request.job_id, current_principal()))
+
+    async def DownloadArtifact(self, request: pb.DownloadArtifactRequest, context: Context) -> AsyncIterator[HttpBody]:
+        download = await self._do.artifacts.download(request, current_principal())
+        await context.send_initial_metadata(
+            (
+                ("x-content-length", str(download.part.size)),
+                ("etag", f'"{download.artifact.sha256}"'),
+                ("content-disposition", attachment(download.artifact.name)),
+            )
+        )
+        async for body in bodies(download.chunks, BYTES):
+            yield body
+
+    async def GetReceipt(self, request: pb.GetReceiptRequest, context: Context) -> HttpBody:
+        data = await self._do.receipts.get(request.job_id, current_principal(), request.format)
+        content_type, name = RECEIPT_FORMS[request.format]
+        await context.send_initial_metadata((("content-disposition", attachment(name.format(request.job_id))),))
+        return HttpBody(content_type=content_type, data=data)
+
+    async def DeleteJob(self, request: pb.DeleteJobRequest, context: Context) -> pb.DeleteJobResponse:
+        await self._do.jobs.delete(request.job_id, current_principal())
+        return pb.DeleteJobResponse()
+
+    async def WatchEvents(self, request: pb.WatchEventsRequest, context: Context) -> AsyncIterator[Event]:
+        watch = await self._do.events.watch(request, current_principal())
+        await context.send_initial_metadata(())
+        async for event in watch:
+            yield event

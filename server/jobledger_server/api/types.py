@@ -1,0 +1,16 @@
+"""Short names for what grpc leaves generic: our doors carry messages of every kind."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, TypeAlias
+
+import grpc
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+ServerInterceptor: TypeAlias = grpc.aio.ServerInterceptor
+
+# grpc's types of handlers speak of its synchronous API alone.
+Handler: TypeAlias = Any
+GenericHandler: TypeAlias = Any
+Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
+Unary: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+Stream: TypeAlias = Callable[[Any, Context], AsyncIterator[Any]]

@@ -1,0 +1,1 @@
+"""Where bytes of artifacts are kept: `files.FileBlobs`."""

@@ -1,0 +1,167 @@
+"""Settings: flags over `JOBLEDGER_*` over a TOML file over defaults."""
+
+import os
+import tempfile
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import platformdirs
+
+PREFIX = "JOBLEDGER_"
+
+
+class SettingsError(Exception):
+    """A setting that can't be; the message names it, where it comes from and what it may be."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What can be set.
+
+    Attributes:
+        data_dir: where everything is kept; only its owner may enter.
+        host: address to listen on. Anything but loopback is refused: there is no TLS yet.
+        grpc_port, http_port: 0 picks a free one.
+        unix_socket: whether to listen on `<data_dir>/run/grpc.sock` too.
+        max_running: jobs that run at a time.
+        roots: where working directories and input files of jobs may lie.
+        stop_jobs: whether the end of the server ends the jobs.
+        public_metrics: whether /metrics needs no token.
+        allowed_hosts, allowed_origins: names beyond loopback that the Host and Origin headers may have.
+    """
+
+    data_dir: Path
+    host: str = "127.0.0.1"
+    grpc_port: int = 50051
+    http_port: int = 8080
+    unix_socket: bool = True
+    max_running: int = os.cpu_count() or 1
+    roots: tuple[Path, ...] = ()
+    stop_jobs: bool = False
+    public_metrics: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A value and where it comes from, such as `flag`, `JOBLEDGER_HOST`, a file's path, `default`."""
+
+    name: str
+    value: Any
+    source: str
+
+
+def default_data_dir() -> Path:
+    """The platform's directory for state."""
+    return Path(platformdirs.user_state_dir("jobledger", appauthor=False))
+
+
+def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> list[Setting]:
+    """Every setting with its source. A flag that is None was not given.
+
+    Raises:
+        SettingsError: a value is not of its kind, or a name in the file is unknown.
+    """
+    from_file = _read(file) if file else {}
+    found = []
+    for field in fields(Settings):
+        name, variable = field.name, PREFIX + field.name.upper()
+        if flags.get(name) is not None:
+            value, source = flags[name], "flag"
+        elif variable in environment:
+            value, source = environment[variable], variable
+        elif name in from_file:
+            value, source = from_file[name], str(file)
+        else:
+            found.append(Setting(name, _default(name, field.default), "default"))
+            continue
+        found.append(Setting(name, _parsed(name, value, source), source))
+    return found
+
+
+def settings_of(found: list[Setting]) -> Settings:
+    """The settings as one object.
+
+    Raises:
+        SettingsError: they don't go together.
+    """
+    for setting in found:
+        _check(setting)
+    return Settings(**{setting.name: setting.value for setting in found})
+
+
+def _check(setting: Setting) -> None:
+    given = f"{setting.name}: {setting.value} (from {setting.source})"
+    if setting.name == "host" and setting.value not in ("127.0.0.1", "::1", "localhost"):
+        raise SettingsError(f"{given} is not loopback, and without TLS nothing else is served")
+    if setting.name in ("grpc_port", "http_port") and not 0 <= setting.value <= 65535:
+        raise SettingsError(f"{given} must be a port, 0 to 65535")
+    if setting.name == "max_running" and setting.value < 1:
+        raise SettingsError(f"{given} must be at least 1")
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = tomllib.loads(file.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{file} can't be read: {error}") from None
+    unknown = values.keys() - {field.name for field in fields(Settings)}
+    if unknown:
+        raise SettingsError(f"{file}: there is no setting {', '.join(sorted(unknown))}")
+    return values
+
+
+def _default(name: str, default: Any) -> Any:
+    if name == "data_dir":
+        return default_data_dir()
+    if name == "roots":
+        return (Path.home(), Path(tempfile.gettempdir()))
+    return default
+
+
+def _parsed(name: str, value: Any, source: str) -> Any:
+    kind = next(field.type for field in fields(Settings) if field.name == name)
+    parse, described = PARSERS[kind]
+    try:
+        return parse(value)
+    except (ValueError, TypeError, KeyError, RuntimeError):
+        raise SettingsError(f"{name}: {value!r} (from {source}) is not {described}") from None
+
+
+def _integer(value: Any) -> int:
+    if isinstance(value, bool | float):
+        raise TypeError(value)
+    return int(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(value)
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    return {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}[str(value).lower()]
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    return tuple(part for part in value.split(",") if part) if isinstance(value, str) else tuple(map(_text, value))
+
+
+def _path(value: Any) -> Path:
+    return Path(value).expanduser().absolute()
+
+
+# By the annotation of the field in `Settings`.
+PARSERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
+    Path: (_path, "a path"),
+    str: (_text, "a text"),
+    int: (_integer, "a whole number"),
+    bool: (_boolean, "true or false"),
+    tuple[str, ...]: (_strings, "a list of texts, with commas between"),
+    tuple[Path, ...]: (lambda value: tuple(map(_path, _strings(value))), "a list of paths, with commas between"),
+}

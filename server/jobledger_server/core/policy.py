@@ -1,0 +1,69 @@
+"""Who may do what. One rule for each RPC, written beside it in the .proto; a method without a rule is closed to all."""
+
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from jobledger.v1 import engine_service_pb2, job_service_pb2, receipt_service_pb2
+from jobledger.v1.annotations_pb2 import access
+
+from jobledger_server.core.errors import Reason, ServiceError
+
+SCOPES = ("jobs:read", "jobs:create", "jobs:cancel", "jobs:exec", "worker", "admin")
+SERVICES: tuple[ServiceDescriptor, ...] = tuple(
+    service
+    for module in (job_service_pb2, receipt_service_pb2, engine_service_pb2)
+    for service in module.DESCRIPTOR.services_by_name.values()
+)
+
+# Services of others that run beside ours. The empty scope means any valid token.
+REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
+REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
+HEALTH = "grpc.health.v1.Health"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who calls: a token, what it may do, and the workspaces that it is bound to (None: all)."""
+
+    token_id: str
+    scopes: frozenset[str]
+    workspaces: frozenset[str] | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether the scope is among its own; `admin` has all but `worker`."""
+        return not scope or scope in self.scopes or ("admin" in self.scopes and scope != "worker")
+
+    def sees(self, workspace_id: str) -> bool:
+        return self.workspaces is None or workspace_id in self.workspaces
+
+
+def scopes_by_method() -> dict[str, str]:
+    """The scope that each RPC needs, by full method name such as `/jobledger.v1.JobService/GetJob`."""
+    rules = {
+        f"/{service.full_name}/{method.name}": method.GetOptions().Extensions[access].scope
+        for service in SERVICES
+        for method in service.methods
+        if has_rule(method)
+    }
+    for service in (REFLECTION, REFLECTION_V1):
+        rules[f"/{service}/ServerReflectionInfo"] = ""
+    return rules
+
+
+def has_rule(method: MethodDescriptor) -> bool:
+    return method.GetOptions().HasExtension(access)
+
+
+def is_open(method: str) -> bool:
+    """Whether a method needs no token: only health is."""
+    return method.startswith(f"/{HEALTH}/")
+
+
+def require(principal: Principal, scope: str) -> None:
+    """Raises FORBIDDEN unless the principal has the scope."""
+    if not principal.may(scope):
+        raise ServiceError(
+            Reason.ERROR_REASON_FORBIDDEN,
+            f"The token does not carry the scope {scope!r}: ask an administrator for one that does",
+            metadata={"scope": scope},
+        )

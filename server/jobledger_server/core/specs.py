@@ -1,0 +1,120 @@
+"""What a specification must be beyond the rules in the .proto, and the defaults that it leaves open."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from google.protobuf.struct_pb2 import Struct, Value
+from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, JOB_PRIORITY_NORMAL, JobSpec
+from jobledger.v1.job_service_pb2 import CreateJobRequest
+
+from jobledger_server.core.errors import invalid
+from jobledger_server.core.paths import allowed_path
+from jobledger_server.core.times import duration, seconds
+
+COMMAND = "command"
+DEFAULT_GRACE_SECONDS = 10.0
+DEFAULT_BACKOFF_SECONDS = 1.0
+# What a process can take: Linux refuses argv and environment beyond a quarter of the stack (8 MiB as a rule).
+MAX_ARGUMENT_BYTES = 1_500_000
+
+
+def resolve(spec: JobSpec, *, roots: Sequence[Path], base: JobSpec | None = None) -> JobSpec:
+    """The specification with its defaults, checked.
+
+    Args:
+        roots: where working directories and input files may lie.
+        base: specification of the job that `rerun_of` names; what `spec` sets replaces it field by field.
+
+    Raises:
+        ServiceError: VALIDATION, PATH_NOT_ALLOWED or PATH_TRAVERSAL.
+    """
+    resolved = _merged(spec, base)
+    _check_command(resolved)
+    _check_text(resolved)
+    _check_config(resolved.config)
+    if resolved.HasField("working_dir"):
+        allowed_path(resolved.working_dir, roots, "spec.working_dir")
+    _check_inputs(resolved, roots)
+    _fill_defaults(resolved)
+    return resolved
+
+
+def request_hash(request: CreateJobRequest) -> bytes:
+    """SHA-256 of what was asked, for idempotency."""
+    return hashlib.sha256(request.spec.SerializeToString(deterministic=True)).digest()
+
+
+def _merged(spec: JobSpec, base: JobSpec | None) -> JobSpec:
+    merged = JobSpec()
+    if base is not None:
+        merged.CopyFrom(base)
+        for field, _ in spec.ListFields():
+            merged.ClearField(field.name)  # type: ignore[arg-type]
+    merged.MergeFrom(spec)
+    return merged
+
+
+def _check_command(spec: JobSpec) -> None:
+    if spec.job_type not in ("", COMMAND):
+        raise invalid("spec.job_type", f"there is no job type {spec.job_type!r} here; known: {COMMAND}")
+    if not spec.command or not spec.command[0]:
+        raise invalid("spec.command", 'must name a program, such as ["echo", "hello"]')
+    size = sum(len(part.encode()) + 1 for part in spec.command)
+    size += sum(len(name) + len(value.encode()) + 2 for name, value in spec.env.items())
+    if size > MAX_ARGUMENT_BYTES:
+        raise invalid(
+            "spec.command", f"command and env take {size} bytes together; at most {MAX_ARGUMENT_BYTES} may be"
+        )
+
+
+def _check_inputs(spec: JobSpec, roots: Sequence[Path]) -> None:
+    names: set[str] = set()
+    for index, item in enumerate(spec.inputs):
+        if item.type != INPUT_TYPE_FILE:
+            continue
+        field = f"spec.inputs[{index}].file_path"
+        allowed_path(item.file_path, roots, field)
+        name = PurePosixPath(item.file_path).name
+        if name in names:
+            raise invalid(field, f"another input is called {name!r} too, and both go into input/")
+        names.add(name)
+
+
+def _check_text(spec: JobSpec) -> None:
+    for index, part in enumerate(spec.command):
+        if "\0" in part:
+            raise invalid(f"spec.command[{index}]", "must not contain NUL")
+    for name, value in spec.env.items():
+        if "\0" in value:
+            raise invalid(f"spec.env[{name}]", "must not contain NUL")
+        if name.startswith("JOBLEDGER_"):
+            raise invalid(f"spec.env[{name}]", "names that begin with JOBLEDGER_ are the engine's own")
+
+
+def _check_config(config: Struct) -> None:
+    """JSON has no word for a number that is not finite, and the receipt could not hold it."""
+    pending = [Value(struct_value=config)]
+    while pending:
+        value = pending.pop()
+        if not math.isfinite(value.number_value):
+            raise invalid("spec.config", "must hold finite numbers only")
+        pending += [*value.struct_value.fields.values(), *value.list_value.values]
+
+
+def _fill_defaults(spec: JobSpec) -> None:
+    spec.job_type = spec.job_type or COMMAND
+    spec.workspace_id = spec.workspace_id or "default"
+    spec.queue = spec.queue or "default"
+    spec.priority = spec.priority or JOB_PRIORITY_NORMAL
+    spec.max_attempts = spec.max_attempts or 1
+    if not spec.HasField("grace_period"):
+        spec.grace_period.CopyFrom(duration(DEFAULT_GRACE_SECONDS))
+    if not spec.HasField("retry_backoff"):
+        spec.retry_backoff.CopyFrom(duration(DEFAULT_BACKOFF_SECONDS))
+
+
+def grace_seconds(spec: JobSpec) -> float:
+    """Seconds between SIGTERM and SIGKILL."""
+    return seconds(spec.grace_period)

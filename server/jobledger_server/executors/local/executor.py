@@ -1,0 +1,216 @@
+"""Runs attempts as local processes, each under a shim of its own that outlives this server.
+
+Shims wake the server through a FIFO, and through their end by a pidfd where the platform has them. Both may be missed;
+a look at what changed every second makes up for it.
+"""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from jobledger_server.core.ports import Clock, EndReason, ExecutorListener, Launch, Outcome, Running
+from jobledger_server.executors.local.attempt import Attempt, News
+from jobledger_server.executors.local.control_dir import open_fifo
+from jobledger_server.executors.local.lost import bury
+from jobledger_server.executors.local.pidfd import ExitWatch
+from jobledger_server.executors.local.spawner import Spawner
+
+TICK_SECONDS = 1.0
+REMOVED = "Its control directory was removed while it ran"
+
+logger = logging.getLogger(__name__)
+
+
+class LocalExecutor:
+    """Implements `ports.Executor`. Leaving it stops watching; jobs go on, and another one finds them."""
+
+    def __init__(self, *, data_dir: Path, listener: ExecutorListener, clock: Clock) -> None:
+        """Executor over `data_dir`, of which it uses `control/` and `run/`; one at a time."""
+        self._control_root = data_dir / "control"
+        self._run_dir = data_dir / "run"
+        self._listener = listener
+        self._clock = clock
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._spawner = Spawner()
+        self._tasks = contextlib.AsyncExitStack()
+        self._rest = b""
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.enter_async_context(self._spawner)
+        fifo = await asyncio.to_thread(self._make_directories)
+        loop = asyncio.get_running_loop()
+        self._tasks.callback(os.close, fifo)
+        loop.add_reader(fifo, self._read_wakes, fifo)
+        self._tasks.callback(loop.remove_reader, fifo)
+        self._tasks.push_async_callback(self._stop_followers)
+        ticker = asyncio.create_task(self._tick())
+        self._tasks.push_async_callback(_cancelled, ticker)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._tasks.aclose()
+
+    def _make_directories(self) -> int:
+        for directory in (self._control_root, self._run_dir):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return open_fifo(self._run_dir / "wake")
+
+    # --- the port ---
+
+    async def start(self, launch: Launch) -> Running | Outcome:
+        """See `ports.Executor.start`."""
+        attempt = self._attempt(launch.job_id, launch.attempt)
+        async with attempt.starting:
+            known = await self._settle(attempt)
+            if known is not None:
+                return known
+            await asyncio.to_thread(attempt.prepare, launch)
+            shim = await self._spawner.spawn(attempt.control.path)
+            with ExitWatch(shim, attempt.changed.set) as spawned:
+                known = await self._settle(attempt, spawned)
+            if known is None:
+                raise OSError(errno.EAGAIN, await asyncio.to_thread(attempt.complaint))
+            return known
+
+    async def find(self, job_id: str, attempt: int) -> Running | Outcome | None:
+        """See `ports.Executor.find`."""
+        sought = self._attempt(job_id, attempt)
+        async with sought.starting:
+            return await self._settle(sought)
+
+    async def cancel(self, job_id: str, attempt: int, *, grace_seconds: float) -> None:
+        """See `ports.Executor.cancel`."""
+        unwanted = self._attempt(job_id, attempt)
+        async with unwanted.writing:
+            await asyncio.to_thread(unwanted.request_cancel, grace_seconds)
+
+    async def send_input(self, job_id: str, attempt: int, data: bytes, *, close: bool) -> int:
+        """See `ports.Executor.send_input`."""
+        reader = self._attempt(job_id, attempt)
+        async with reader.writing:
+            return await asyncio.to_thread(reader.queue_input, data, close=close)
+
+    def queued_inputs(self, job_id: str, attempt: int) -> int:
+        """See `ports.Executor.queued_inputs`."""
+        known = self._attempts.get((job_id, attempt))
+        return known.queued if known else 0
+
+    async def release(self, job_id: str, attempt: int) -> None:
+        """See `ports.Executor.release`."""
+        released = self._attempt(job_id, attempt)
+        async with released.starting, released.writing:
+            if released.follower:
+                await _cancelled(released.follower)
+            with contextlib.suppress(FileNotFoundError):
+                await asyncio.to_thread(shutil.rmtree, released.control.path)
+            self._attempts.pop((job_id, attempt), None)
+
+    def _attempt(self, job_id: str, number: int) -> Attempt:
+        key = (job_id, number)
+        if key not in self._attempts:
+            self._attempts[key] = Attempt(job_id=job_id, number=number, control_root=self._control_root)
+        return self._attempts[key]
+
+    # --- finding out ---
+
+    async def _settle(self, attempt: Attempt, spawned: ExitWatch | None = None) -> Running | Outcome | None:
+        """What is certain of an attempt; waits while its shim, `spawned` just now perhaps, is about to start it."""
+        while True:
+            if not attempt.follower:
+                attempt.changed.clear()
+            lives = spawned is not None and not spawned.ended()
+            view = await asyncio.to_thread(attempt.view)
+            if view.outcome:
+                return view.outcome
+            if view.alive and view.running:
+                self._follow(attempt, view.shim)
+                return view.running
+            if not view.alive and not lives:
+                if not view.begun:
+                    return None
+                await asyncio.to_thread(bury, attempt.control, self._clock.now())
+                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_SECONDS):
+                    await attempt.changed.wait()
+
+    def _follow(self, attempt: Attempt, shim: int | None) -> None:
+        if attempt.follower is None:
+            attempt.changed.set()
+            attempt.follower = asyncio.create_task(self._tell_until_ended(attempt, shim))
+
+    async def _tell_until_ended(self, attempt: Attempt, shim: int | None) -> None:
+        with ExitWatch(shim, attempt.changed.set):
+            outcome = None
+            while outcome is None:
+                await attempt.changed.wait()
+                attempt.changed.clear()
+                try:
+                    outcome = await self._tell_news(attempt)
+                except OSError:
+                    # No files or no disk left just now. The next tick finds everything changed.
+                    attempt.look_anew()
+                    logger.exception("Can't look after %s, attempt %d; trying again", attempt.job_id, attempt.number)
+        attempt.follower = None
+        self._listener.attempt_ended(attempt.job_id, attempt.number, outcome)
+
+    async def _tell_news(self, attempt: Attempt) -> Outcome | None:
+        news: News = await asyncio.to_thread(attempt.news)
+        if news.progress:
+            self._listener.job_progressed(attempt.job_id, attempt.number, news.progress)
+        if news.log_grew:
+            self._listener.log_grew(attempt.job_id)
+        if not news.view.begun:
+            return Outcome(reason=EndReason.LOST, message=REMOVED, ended_at=self._clock.now())
+        if news.view.outcome is None and not news.view.alive:
+            await asyncio.to_thread(bury, attempt.control, self._clock.now())
+            attempt.changed.set()
+        return news.view.outcome
+
+    # --- being woken ---
+
+    def _read_wakes(self, fifo: int) -> None:
+        *lines, self._rest = (self._rest + os.read(fifo, 65536)).split(b"\n")
+        for line in set(lines):
+            job_id, _, number = line.decode("ascii", "replace").partition(" ")
+            attempt = self._attempts.get((job_id, int(number))) if number.isdigit() else None
+            if attempt:
+                attempt.changed.set()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            followed = [attempt for attempt in self._attempts.values() if attempt.follower]
+            for attempt in await asyncio.to_thread(_changed, followed):
+                attempt.changed.set()
+
+    async def _stop_followers(self) -> None:
+        for attempt in list(self._attempts.values()):
+            if attempt.follower:
+                await _cancelled(attempt.follower)
+
+
+def _changed(attempts: list[Attempt]) -> list[Attempt]:
+    """Those that should be looked at; among them those that can't be judged."""
+    changed = []
+    for attempt in attempts:
+        try:
+            if attempt.has_changed():
+                changed.append(attempt)
+        except OSError:
+            changed.append(attempt)
+    return changed
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

@@ -1,0 +1,140 @@
+"""A process and everything that descends from it: seen through /proc, ended for certain. Standard library only.
+
+On Linux this process becomes the subreaper: whatever loses its parent becomes a child of ours, so that nothing gets
+out of sight, and "no child is left" means that all of it is dead. Elsewhere the process group is all that is known.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+LINUX = sys.platform == "linux"
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PROC = Path("/proc")
+
+
+class ProcessStat(NamedTuple):
+    """What /proc says of a process. `started` counts clock ticks since boot: with the pid it names one process."""
+
+    pid: int
+    state: str
+    parent: int
+    group: int
+    session: int
+    started: int
+
+
+def prctl(option: int, value: int) -> None:
+    """Sets an attribute of this process; nothing happens but on Linux.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if LINUX and ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def process_stat(pid: int) -> ProcessStat | None:
+    """What is known of a process, or None where there is none (or no /proc)."""
+    try:
+        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    # The name, in parentheses, may hold anything.
+    fields = text[text.rindex(")") + 2 :].split()
+    return ProcessStat(pid, fields[0], int(fields[1]), int(fields[2]), int(fields[3]), int(fields[19]))
+
+
+def processes() -> Iterator[ProcessStat]:
+    """All processes that /proc shows."""
+    if not LINUX:
+        return
+    for name in os.listdir(PROC):  # noqa: PTH208 - names are enough, and there may be thousands
+        stat = process_stat(int(name)) if name.isdigit() else None
+        if stat is not None:
+            yield stat
+
+
+def boot_id() -> str:
+    """Names the time since this machine was started; empty where that can't be known."""
+    try:
+        return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def process_exists(pid: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def send_signal(pid: int, number: int) -> None:
+    """Signals a process, or with a negative pid a group, if it is still there and ours to signal."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+class ProcessTree:
+    """The processes of a job: the first one, which leads a session and a group, and all others.
+
+    Attributes:
+        status: wait status of the first one, None while it lives.
+        gone: nothing of it is left.
+    """
+
+    def __init__(self, leader: int) -> None:
+        self._leader = leader
+        self.status: int | None = None
+        self.gone = False
+
+    def reap(self) -> None:
+        """Takes note of whatever has ended."""
+        try:
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                if pid == self._leader:
+                    self.status = status
+        except ChildProcessError:
+            self.gone = True
+            if not LINUX:
+                send_signal(-self._leader, signal.SIGKILL)
+
+    def ask_to_end(self) -> None:
+        """SIGTERM to the group, stopped members included. What is left of it may then use its grace period."""
+        send_signal(-self._leader, signal.SIGTERM)
+        send_signal(-self._leader, signal.SIGCONT)
+
+    def group_lives(self) -> bool:
+        """Whether a member of the first process's group, which was asked to end, is still at it."""
+        return any(stat.group == self._leader for stat in self._descendants())
+
+    def kill(self) -> None:
+        """SIGKILL to everything that is known of it by now. More may come to light: to be repeated until `gone`."""
+        if self.status is None:
+            send_signal(-self._leader, signal.SIGKILL)
+        for stat in self._descendants():
+            send_signal(stat.pid, signal.SIGKILL)
+
+    @staticmethod
+    def _descendants() -> list[ProcessStat]:
+        """Descendants of this process that live."""
+        children: dict[int, list[ProcessStat]] = {}
+        for stat in processes():
+            children.setdefault(stat.parent, []).append(stat)
+        found = children.pop(os.getpid(), [])
+        for stat in found:
+            found.extend(children.pop(stat.pid, []))
+        return [stat for stat in found if stat.state not in "ZX"]

@@ -1,0 +1,324 @@
+"""The life of one attempt, from its first process to the last word about it. Standard library and `joblog` alone.
+
+Output goes to the log as it comes. The end comes by itself, or is brought about: SIGTERM to the group, the grace
+period, SIGKILL to all descendants until none is left. Only then `exit.json` says how it ended.
+"""
+
+import contextlib
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobledger_server.executors.local.control_dir import ControlDir, poke, write_json
+from jobledger_server.executors.local.feeder import Feeder
+from jobledger_server.executors.local.messages import LogLine, MessageReader, Progress
+from jobledger_server.executors.local.process_tree import ProcessTree
+from jobledger_server.joblog.segments import Stream
+from jobledger_server.joblog.writer import LogWriter, wall_clock
+
+READ_SIZE = 256 * 1024
+# How long what is dead may take to let go of its pipes, and what is killed to die.
+DRAIN_SECONDS, KILL_SECONDS = 1.0, 30.0
+KILL_INTERVAL, GROUP_INTERVAL, LOOK_INTERVAL = 0.02, 0.1, 30.0
+LOG_RETRY_SECONDS, LOG_PATIENCE = 0.5, 3.0
+LOG_WAKE_INTERVAL, PROGRESS_INTERVAL = 0.05, 0.1
+NEVER = float("inf")
+
+
+class Pipes(NamedTuple):
+    """Our ends: what the process says, what wakes us; `children` turns readable when a child ends."""
+
+    stdout: int
+    stderr: int
+    messages: int
+    wake: int
+    children: int
+
+
+class Supervisor:
+    """Watches over a process that runs."""
+
+    def __init__(
+        self,
+        *,
+        control: ControlDir,
+        spec: dict[str, Any],
+        pid: int,
+        pipes: Pipes,
+        feeder: Feeder | None,
+        log: LogWriter,
+    ) -> None:
+        self._control = control
+        self._job_dir = Path(spec["job_dir"])
+        self._name = f"{spec['job_id']} {spec['attempt']}\n".encode()
+        self._tree = ProcessTree(pid)
+        self._pipes = pipes
+        self._feeder = feeder
+        self._log = log
+        self._messages = MessageReader()
+        self._selector = selectors.DefaultSelector()
+        self._outputs = {pipes.stdout: Stream.STDOUT, pipes.stderr: Stream.STDERR}
+        self._progress: dict[str, Any] = {}
+        self._reason = "exited"
+        self._message = ""
+        self._ended_at = 0
+        timeout = spec["timeout_seconds"]
+        self._grace = float(spec["grace_seconds"])
+        self._times_out = NEVER if timeout is None else time.monotonic() + float(timeout)
+        self._kill_from = NEVER
+        self._give_up = NEVER
+        self._drain_until = NEVER
+        self._retry_log = NEVER
+        self._wake_due = self._progress_due = NEVER
+        self._woke = self._progressed = self._look_due = 0.0
+
+    def run(self) -> dict[str, Any]:
+        """Until nothing of the process is left. Returns what `exit.json` says of it."""
+        self._register()
+        self._look()
+        while not self._over():
+            for key, _ in self._selector.select(max(0.0, self._next_deadline() - time.monotonic())):
+                key.data()
+            self._advance(time.monotonic())
+        self._close_log()
+        self._write_progress()
+        (self._job_dir / "control").unlink(missing_ok=True)
+        return self._last_word()
+
+    def _register(self) -> None:
+        pipes = self._pipes
+        self._selector.register(pipes.children, selectors.EVENT_READ, lambda: _drain(pipes.children))
+        self._selector.register(pipes.wake, selectors.EVENT_READ, self._woken)
+        self._selector.register(pipes.messages, selectors.EVENT_READ, self._read_messages)
+        self._watch_outputs()
+
+    def _watch_outputs(self) -> None:
+        for descriptor in self._outputs:
+            self._selector.register(descriptor, selectors.EVENT_READ, lambda source=descriptor: self._read(source))
+
+    def _over(self) -> bool:
+        """Everything is dead and its pipes are read; or it will not die."""
+        now = time.monotonic()
+        return now >= self._give_up or (self._tree.gone and (not self._outputs or now >= self._drain_until))
+
+    def _next_deadline(self) -> float:
+        now = time.monotonic()
+        deadlines = [self._give_up, self._drain_until, self._retry_log, self._wake_due, self._progress_due]
+        if self._tree.status is None and not self._ending:
+            deadlines.append(self._times_out)
+        if not self._tree.gone:
+            deadlines.append(max(self._kill_from, now + KILL_INTERVAL))
+            if self._tree.status is not None:
+                # No signal tells when the rest of its group has ended.
+                deadlines.append(now + GROUP_INTERVAL)
+        return min(self._look_due, *deadlines)
+
+    # --- the end ---
+
+    @property
+    def _ending(self) -> bool:
+        return self._reason != "exited"
+
+    def _advance(self, now: float) -> None:
+        """Does whatever is due."""
+        self._tree.reap()
+        if self._tree.status is None:
+            if now >= self._times_out:
+                self._ask_to_end("timed_out", self._grace)
+        elif not self._ended_at:
+            self._leader_ended(now)
+        if not self._tree.gone and now >= self._kill_from:
+            self._give_up = min(self._give_up, now + KILL_SECONDS)
+            self._tree.kill()
+        elif not self._tree.gone and self._ended_at and not self._tree.group_lives():
+            self._kill_from = now
+        elif self._tree.gone:
+            patience = DRAIN_SECONDS if self._retry_log == NEVER else LOG_PATIENCE
+            self._give_up, self._drain_until = NEVER, min(self._drain_until, now + patience)
+        if now >= self._look_due:
+            self._look()
+        self._tell(now)
+
+    def _leader_ended(self, now: float) -> None:
+        self._ended_at = wall_clock()
+        if not self._ending:
+            self._kill_from = now
+        if self._feeder:
+            self._stop_feeding(self._feeder)
+
+    def _ask_to_end(self, reason: str, grace: float) -> None:
+        """The first signal, unless the process ended before it: then that end stands."""
+        now = time.monotonic()
+        self._tree.reap()
+        if self._tree.status is not None and not self._ending:
+            return
+        if not self._ending:
+            self._reason = reason
+            if reason == "cancelled":
+                self._tell_job()
+            self._tree.ask_to_end()
+        self._kill_from = min(self._kill_from, now + grace)
+
+    def _tell_job(self) -> None:
+        """A file by which the job can learn that it was cancelled, before the signal."""
+        with contextlib.suppress(OSError):
+            os.close(os.open(self._job_dir / "cancelled", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+
+    def _last_word(self) -> dict[str, Any]:
+        status = self._tree.status
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        if not self._tree.gone:
+            self._reason = "unkillable"
+            self._message = f"Something of it still runs {KILL_SECONDS:.0f} s after SIGKILL. {self._message}".rstrip()
+        return {
+            "reason": self._reason,
+            "exit_code": code if code is not None and code >= 0 else None,
+            "signal": -code if code is not None and code < 0 else None,
+            "message": self._message,
+            "ended_at": self._ended_at or wall_clock(),
+            "log": self._log.totals()._asdict(),
+            "ignored_messages": self._messages.ignored,
+        }
+
+    # --- the log ---
+
+    def _read(self, descriptor: int) -> None:
+        try:
+            chunk = os.read(descriptor, READ_SIZE)
+        except BlockingIOError:
+            return
+        if not chunk:
+            if descriptor in self._selector.get_map():
+                self._selector.unregister(descriptor)
+            del self._outputs[descriptor]
+            return
+        self._write_log(lambda: self._log.write(self._outputs[descriptor], chunk))
+
+    def _write_log(self, write: Callable[[], object]) -> None:
+        """Where the disk is full the job waits: nothing more is read until the log takes what it was given."""
+        try:
+            write()
+        except OSError as error:
+            self._message = f"The log could not be written: {error.strerror}"
+            if self._retry_log == NEVER:
+                self._pause_outputs()
+            self._retry_log = time.monotonic() + LOG_RETRY_SECONDS
+            return
+        if self._retry_log != NEVER:
+            self._retry_log, self._message = NEVER, ""
+            self._watch_outputs()
+        self._wake_due = min(self._wake_due, self._woke + LOG_WAKE_INTERVAL)
+
+    def _pause_outputs(self) -> None:
+        for descriptor in self._outputs:
+            self._selector.unregister(descriptor)
+
+    def _close_log(self) -> None:
+        """The last words of the job, and all of it on disk."""
+        self._read_messages()
+        deadline = time.monotonic() + LOG_PATIENCE
+        while True:
+            try:
+                self._log.end()
+                self._log.seal()
+                return
+            except OSError as error:
+                self._message = f"The end of the log could not be written: {error.strerror}"
+                if time.monotonic() > deadline:
+                    return
+            time.sleep(LOG_RETRY_SECONDS)
+
+    # --- what the job and the server say ---
+
+    def _read_messages(self) -> None:
+        for chunk in _chunks(self._pipes.messages):
+            for message in self._messages.feed(chunk):
+                if isinstance(message, Progress):
+                    self._progress |= message.fields
+                    self._progress_due = min(self._progress_due, self._progressed + PROGRESS_INTERVAL)
+                elif isinstance(message, LogLine):
+                    self._take_log_line(message.line)
+
+    def _take_log_line(self, line: bytes) -> None:
+        def write() -> None:
+            if not self._log.write_control(line):
+                self._messages.ignored += 1
+
+        self._write_log(write)
+
+    def _woken(self) -> None:
+        _drain(self._pipes.wake)
+        self._look()
+
+    def _look(self) -> None:
+        """Sees what the server wants. Where its directory is gone nobody could ever end the job: then it ends now."""
+        self._look_due = time.monotonic() + LOOK_INTERVAL
+        request = self._control.cancel_request() if self._control.path.exists() else self._grace
+        if request is not None:
+            self._ask_to_end("cancelled", request)
+        if self._feeder and self._tree.status is None:
+            self._feeder.look()
+            self._feed()
+
+    def _feed(self) -> None:
+        feeder = self._feeder
+        if feeder is None or feeder.descriptor is None:
+            return
+        descriptor = feeder.descriptor
+        if feeder.write():
+            self._wake_due = time.monotonic()
+        registered = descriptor in self._selector.get_map()
+        if registered and not feeder.wants_write:
+            self._selector.unregister(descriptor)
+        elif not registered and feeder.wants_write:
+            self._selector.register(descriptor, selectors.EVENT_WRITE, self._feed)
+
+    def _stop_feeding(self, feeder: Feeder) -> None:
+        if feeder.descriptor is not None and feeder.descriptor in self._selector.get_map():
+            self._selector.unregister(feeder.descriptor)
+        feeder.close()
+
+    def _tell(self, now: float) -> None:
+        """Tells the server of progress and of the log, not more often than it can use."""
+        if now >= self._retry_log:
+            self._write_log(self._log.flush)
+        if now >= self._progress_due:
+            self._progress_due, self._progressed, self._wake_due = NEVER, now, now
+            self._write_progress()
+        if now >= self._wake_due:
+            self._wake_due, self._woke = NEVER, now
+            poke(self._control.server_wake, self._name)
+
+    def _write_progress(self) -> None:
+        """The latest report. On a full disk it is left out: it is not worth a job."""
+        if self._progress:
+            with contextlib.suppress(OSError):
+                write_json(self._control.progress, self._progress, durable=False)
+
+
+def children_pipe() -> int:
+    """A descriptor that turns readable when a child ends."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return read_end
+
+
+def _chunks(descriptor: int) -> Iterator[bytes]:
+    """What can be read now, at most 16 chunks: a chatty job must not keep us from the rest."""
+    for _ in range(16):
+        try:
+            yield os.read(descriptor, 65536)
+        except BlockingIOError:
+            return
+
+
+def _drain(descriptor: int) -> None:
+    for _ in _chunks(descriptor):
+        pass

@@ -1,0 +1,218 @@
+"""Segment files of a log: `00000001.data` holds bytes as they were written, `00000001.index` one record a run.
+
+A run is consecutive entries of one stream, level and kind that were captured together. Records have a fixed size and
+carry the counts of all that came before, so that any position is found by binary search. Data is written before the
+records that cover it: what the index covers is there, what it does not cover was never told to anyone.
+Standard library only.
+"""
+
+import enum
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jobledger_server.joblog.structured import INFO, LEVELS, WARN
+
+DATA, INDEX = ".data", ".index"
+RECORD = struct.Struct("<QQQIIIBBBx5Q")
+
+
+class Stream(enum.IntEnum):
+    """Where entries come from; the name is their subsystem unless they say otherwise."""
+
+    STDOUT = 1
+    STDERR = 2
+    CONTROL = 3
+
+
+class Kind(enum.IntEnum):
+    """What the bytes of a run are.
+
+    PLAIN: lines. STRUCTURED: lines, each a JSON object with level and message. CONTINUED: a piece of a line that goes
+    on in the next run of the stream. LAST_PIECE: the end of such a line. GAP: never stored; stands for dropped entries.
+    """
+
+    PLAIN = 1
+    STRUCTURED = 2
+    CONTINUED = 3
+    LAST_PIECE = 4
+    GAP = 5
+
+
+STREAM_LEVELS = {Stream.STDOUT: INFO, Stream.STDERR: WARN}
+
+
+class Run(NamedTuple):
+    """A record of the index.
+
+    Attributes:
+        first_sequence: number of the first entry.
+        time: when it was captured, microseconds since the epoch; never before that of the run before it.
+        content: bytes of stdout and stderr in the log before this run.
+        entries: how many.
+        offset: of the first byte in the segment's data; `length` in bytes.
+        before: entries in the log before this run, by level from trace to error.
+    """
+
+    first_sequence: int
+    time: int
+    content: int
+    entries: int
+    offset: int
+    length: int
+    level: int
+    stream: int
+    kind: int
+    before: tuple[int, ...]
+
+    @property
+    def end_sequence(self) -> int:
+        """Number after that of the last entry."""
+        return self.first_sequence + self.entries
+
+    @property
+    def content_length(self) -> int:
+        """Bytes of the job's output: what came through the control pipe is not output."""
+        return 0 if self.stream == Stream.CONTROL else self.length
+
+    def after(self) -> tuple[int, ...]:
+        """Entries in the log up to and with this run, by level."""
+        return tuple(
+            count + self.entries if level == self.level else count
+            for level, count in zip(LEVELS, self.before, strict=True)
+        )
+
+    def pack(self) -> bytes:
+        """The record."""
+        return RECORD.pack(*self[:-1], *self.before)
+
+
+def unpack_runs(records: bytes) -> Iterator[Run]:
+    """The runs in whole records."""
+    for fields in RECORD.iter_unpack(records):
+        yield Run._make((*fields[:9], fields[9:]))
+
+
+def segment_path(log_dir: Path, number: int, suffix: str) -> Path:
+    """Path of a segment's file."""
+    return log_dir / f"{number:08d}{suffix}"
+
+
+def segment_numbers(log_dir: Path) -> list[int]:
+    """Numbers of the segments that exist, ascending; none where there is no such directory."""
+    try:
+        return sorted(int(path.stem) for path in log_dir.iterdir() if path.suffix == INDEX)
+    except FileNotFoundError:
+        return []
+
+
+def log_extent(log_dir: Path) -> tuple[int, int]:
+    """Number of the last segment and bytes of its index: differs once entries have come."""
+    numbers = segment_numbers(log_dir)
+    try:
+        return (numbers[-1], segment_path(log_dir, numbers[-1], INDEX).stat().st_size) if numbers else (0, 0)
+    except FileNotFoundError:
+        return 0, 0
+
+
+def remove_segment(log_dir: Path, number: int) -> None:
+    """Removes a segment. The index goes first: it is what readers list."""
+    segment_path(log_dir, number, INDEX).unlink(missing_ok=True)
+    segment_path(log_dir, number, DATA).unlink(missing_ok=True)
+
+
+def remove_orphans(log_dir: Path) -> None:
+    """Removes data whose index is gone: what an interrupted removal leaves."""
+    for path in log_dir.glob(f"*{DATA}"):
+        if not path.with_suffix(INDEX).exists():
+            path.unlink()
+
+
+class Segment:
+    """A segment open for appending, repaired to what its index covers.
+
+    Attributes:
+        last: its last run, None while it is empty.
+        torn: whether something was cut off when it was opened.
+    """
+
+    def __init__(self, log_dir: Path, number: int) -> None:
+        self.number = number
+        self._data = self._open(segment_path(log_dir, number, DATA))
+        try:
+            self._index = self._open(segment_path(log_dir, number, INDEX))
+        except OSError:
+            os.close(self._data)
+            raise
+        self.last, self.torn = self._repair()
+
+    @staticmethod
+    def _open(path: Path) -> int:
+        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def _repair(self) -> tuple[Run | None, bool]:
+        """Cuts off what an interrupted write left. Returns the last whole run, and whether anything was cut."""
+        data_size, index_size = os.fstat(self._data).st_size, os.fstat(self._index).st_size
+        records = index_size // RECORD.size
+        last = None
+        while records:
+            last = next(unpack_runs(os.pread(self._index, RECORD.size, (records - 1) * RECORD.size)))
+            if last.entries and last.offset + last.length <= data_size:
+                break
+            records, last = records - 1, None
+        self._data_size = last.offset + last.length if last else 0
+        self._index_size = records * RECORD.size
+        torn = (data_size, index_size) != (self._data_size, self._index_size)
+        if torn:
+            self._cut()
+        return last, torn
+
+    def _cut(self) -> None:
+        os.ftruncate(self._index, self._index_size)
+        os.ftruncate(self._data, self._data_size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of both files."""
+        return self._data_size + self._index_size
+
+    def append(self, runs: Sequence[tuple[Run, bytes]]) -> None:
+        """Writes runs with their bytes: all of them, or none.
+
+        Args:
+            runs: `offset` is filled in here.
+
+        Raises:
+            OSError: nothing was written.
+        """
+        placed, offset = [], self._data_size
+        for run, data in runs:
+            placed.append(run._replace(offset=offset))
+            offset += len(data)
+        index = b"".join(run.pack() for run in placed)
+        try:
+            _write_all(self._data, b"".join(data for _, data in runs), self._data_size)
+            _write_all(self._index, index, self._index_size)
+        except OSError:
+            self._cut()
+            raise
+        self._data_size, self._index_size = offset, self._index_size + len(index)
+        self.last = placed[-1]
+
+    def sync(self) -> None:
+        """Makes it durable."""
+        os.fsync(self._data)
+        os.fsync(self._index)
+
+    def close(self) -> None:
+        os.close(self._data)
+        os.close(self._index)
+
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written

@@ -1,0 +1,88 @@
+"""Beginning and end of a server: the lock on its data, the file that says where it listens, the two-stage stop."""
+
+import asyncio
+import fcntl
+import json
+import os
+import signal
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+
+class StartError(Exception):
+    """The server can't start; the message says why, and what to do."""
+
+
+@contextmanager
+def locked(data_dir: Path) -> Iterator[None]:
+    """Holds the directory for this server alone, until the block or the process ends.
+
+    Raises:
+        StartError: another server has it, or it can't be made or belongs to someone else.
+    """
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StartError(f"the data directory {data_dir} can't be used: {error.strerror}") from None
+    try:
+        _check_private(data_dir)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode(errors="replace").strip() or "unknown"
+            raise StartError(
+                f"another server (process {holder}) uses {data_dir}: stop it, or choose another --data-dir"
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_private(data_dir: Path) -> None:
+    status = data_dir.stat()
+    if status.st_uid != os.geteuid():
+        raise StartError(f"the data directory {data_dir} belongs to someone else: choose another --data-dir")
+    if status.st_mode & 0o077:
+        data_dir.chmod(0o700)
+
+
+@contextmanager
+def announced(path: Path, endpoints: Mapping[str, Any]) -> Iterator[None]:
+    """Says in a file that only its owner can read where the server listens, as long as it does."""
+    temporary = path.with_suffix(".new")
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        json.dump(endpoints, file, indent=2)
+        file.write("\n")
+    temporary.rename(path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def stop_signals() -> Iterator[asyncio.Event]:
+    """An event that SIGTERM or SIGINT sets; the second one ends the process at once."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            os._exit(128 + number)
+        stop.set()
+
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    for number in numbers:
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        yield stop
+    finally:
+        with suppress(RuntimeError):
+            for number in numbers:
+                loop.remove_signal_handler(number)

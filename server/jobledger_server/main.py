@@ -1,0 +1,120 @@
+"""`jobledger up` and `jobledger config show`: arguments in, exit code out."""
+
+import asyncio
+import json
+import logging
+import os
+import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobledger_server.access.private_files import PrivateFileError
+from jobledger_server.config import Settings, SettingsError, resolve, settings_of
+from jobledger_server.lifecycle import StartError, announced, locked, stop_signals
+from jobledger_server.service.signing import KeyRingError
+from jobledger_server.stores.errors import SchemaError
+from jobledger_server.wiring import Embedded, embedded
+
+# grpc would otherwise wait for every open stream at a fork, and the server never forks.
+os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+
+DRAIN_SECONDS = 5.0
+START_ERRORS = (StartError, PrivateFileError, KeyRingError, SchemaError, SettingsError)
+
+
+@click.command()
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.")
+@click.option("--host", help="Address to listen on; loopback only.")
+@click.option("--grpc-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 50051.")
+@click.option("--http-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 8080.")
+@click.option("--max-running", type=click.IntRange(1), help="Jobs that run at a time. Default: cores.")
+@click.option("--stop-jobs", is_flag=True, default=None, help="Stop the jobs when the server stops.")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file with settings.")
+def up(file: Path | None, **flags: Any) -> None:
+    """Run the whole system on this machine: gRPC, REST, SQLite, local processes."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = settings_of(resolve(flags, os.environ, file))
+        with locked(settings.data_dir):
+            asyncio.run(serve(settings))
+    except START_ERRORS as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.group()
+def config() -> None:
+    """The settings of `jobledger up`."""
+
+
+@config.command()
+@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file with settings.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+def show(file: Path | None, *, as_json: bool) -> None:
+    """Say what each setting is, and where it comes from."""
+    try:
+        found = resolve({}, os.environ, file)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    values = {setting.name: {"value": _printable(setting.value), "source": setting.source} for setting in found}
+    if as_json:
+        click.echo(json.dumps(values))
+        return
+    for name, setting in values.items():
+        click.echo(f"{name:16} {setting['value']!s:40} {setting['source']}")
+
+
+def _printable(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [str(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+async def serve(settings: Settings) -> None:
+    """Serves until it is told to stop; then drains."""
+    with stop_signals() as stop:
+        async with embedded(settings) as server:
+            endpoints = endpoints_of(server)
+            with announced(settings.data_dir / "endpoints.json", endpoints):
+                click.echo(greeting(server))
+                await stop.wait()
+            await drain(server, stop_jobs=settings.stop_jobs)
+
+
+async def drain(server: Embedded, *, stop_jobs: bool) -> None:
+    """Takes no new calls, tells the watchers, and lets the calls under way finish."""
+    server.limits.close()
+    await server.events.announce_shutdown(stopping_jobs=stop_jobs)
+    if stop_jobs:
+        await server.cancelling.stop_all()
+    await server.server.stop(grace=DRAIN_SECONDS)
+
+
+def endpoints_of(server: Embedded) -> Mapping[str, Any]:
+    """What `endpoints.json` says."""
+    return {
+        "pid": os.getpid(),
+        "started_at": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "grpc": server.grpc_address,
+        "http": server.http_url,
+        "unix": server.unix_path,
+        "token_file": str(server.token_file),
+        "cert_sha256": None,
+    }
+
+
+def greeting(server: Embedded) -> str:
+    """What a person needs to go on; the token itself is never shown."""
+    bearer = f"-H \"authorization: Bearer $(cat '{server.token_file}')\""
+    return "\n".join(
+        (
+            f"Jobledger listens: gRPC {server.grpc_address}, REST {server.http_url}, docs {server.http_url}/docs",
+            f"The token is in {server.token_file}. Ctrl-C stops the server; jobs go on.",
+            f"  curl -s {bearer} {server.http_url}/v1/jobs",
+            f"  grpcurl -plaintext {bearer} {server.grpc_address} jobledger.v1.JobService/ListJobs",
+        )
+    )

@@ -1,0 +1,175 @@
+"""Cancels jobs. The intent is stored before anything is signalled, so that it survives a crash in between."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jobledger.v1.job_pb2 import (
+    JOB_STATE_CANCELLED,
+    JOB_STATE_CANCELLING,
+    JOB_STATE_QUEUED,
+    JobState,
+)
+from jobledger.v1.job_service_pb2 import (
+    CancelJobRequest,
+    CancelJobResponse,
+    CancelJobsRequest,
+    CancelJobsResponse,
+    CancelResult,
+)
+
+from jobledger_server.core import transitions
+from jobledger_server.core.errors import Reason, ServiceError, name_of
+from jobledger_server.core.labels import parse_labels
+from jobledger_server.core.policy import Principal
+from jobledger_server.core.ports import CancelIntent, Clock, Executor, JobChange, JobFilter, JobRecord, Store
+from jobledger_server.core.specs import grace_seconds
+from jobledger_server.core.states import ACTIVE, LIVE, short_name
+from jobledger_server.core.times import seconds
+from jobledger_server.service.finishing import Finisher
+from jobledger_server.service.locks import JobLocks
+from jobledger_server.service.lookup import find_job
+from jobledger_server.service.signals import JobSignals, wait_at_most
+
+ENGINE = Principal(token_id="engine", scopes=frozenset())  # noqa: S106 - a name, not a token
+STOP_LOOK_SECONDS = 1.0
+REQUESTED = "Cancellation requested"
+ALREADY = "Job already cancelling or cancelled"
+CANCELLED = "Job cancelled"
+AT_MOST = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What became of a job when it was cancelled."""
+
+    state: JobState.ValueType
+    message: str
+
+
+class Cancelling:
+    """CancelJob and CancelJobs."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        executor: Executor,
+        finisher: Finisher,
+        locks: JobLocks,
+        signals: JobSignals,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._executor = executor
+        self._finisher = finisher
+        self._locks = locks
+        self._signals = signals
+
+    async def cancel(self, request: CancelJobRequest, principal: Principal) -> CancelJobResponse:
+        """Asks for cancellation; returns when the intent is durable."""
+        record = await find_job(self._store, principal, request.job_id)
+        grace = seconds(request.grace_period) if request.HasField("grace_period") else None
+        done = await self._cancel(record, principal, request.reason, grace)
+        return CancelJobResponse(job_id=request.job_id, state=done.state, message=done.message)
+
+    async def cancel_many(self, request: CancelJobsRequest, principal: Principal) -> CancelJobsResponse:
+        """Cancels each job that the filter finds, oldest first. Named jobs that are not there get a result too."""
+        grace = seconds(request.grace_period) if request.HasField("grace_period") else None
+        results = []
+        for record in reversed(await self._find(request, principal)):
+            if request.dry_run:
+                results.append(_would_be(record))
+            else:
+                results.append(await self._try(record, principal, request.reason, grace))
+        found = {result.job_id for result in results}
+        results += [_missing(job_id) for job_id in request.job_id if job_id not in found]
+        return CancelJobsResponse(results=results, dry_run=request.dry_run)
+
+    async def stop_all(self) -> None:
+        """Cancels every job that runs, and returns when nothing of any is left. Queued ones stay queued."""
+        running = await self._active()
+        await asyncio.gather(*(self._try(record, ENGINE, "the engine stops", None) for record in running))
+        while running := await self._active():
+            await wait_at_most(self._signals.waiter(running[0].job.job_id), STOP_LOOK_SECONDS)
+
+    async def _active(self) -> Sequence[JobRecord]:
+        return (await self._store.list_jobs(JobFilter(states=tuple(ACTIVE)), limit=AT_MOST)).records
+
+    async def _find(self, request: CancelJobsRequest, principal: Principal) -> Sequence[JobRecord]:
+        named = bool(request.job_id)
+        states = set(request.state) if named else set(request.state or LIVE) & LIVE
+        if not states and not named:
+            return ()
+        where = JobFilter(
+            states=tuple(sorted(states)),
+            job_ids=tuple(request.job_id),
+            labels=parse_labels(request.label),
+            workspace_id=request.workspace_id if request.HasField("workspace_id") else None,
+            job_type=request.job_type if request.HasField("job_type") else None,
+            workspaces=None if principal.workspaces is None else tuple(sorted(principal.workspaces)),
+        )
+        return (await self._store.list_jobs(where, limit=AT_MOST)).records
+
+    async def _try(self, record: JobRecord, principal: Principal, reason: str, grace: float | None) -> CancelResult:
+        job_id = record.job.job_id
+        try:
+            done = await self._cancel(record, principal, reason, grace)
+        except ServiceError as error:
+            return _refused(job_id, record.job.state, error)
+        return CancelResult(job_id=job_id, state=done.state, message=done.message)
+
+    async def _cancel(self, record: JobRecord, principal: Principal, reason: str, grace: float | None) -> Cancellation:
+        job_id = record.job.job_id
+        intent = CancelIntent(
+            requested_at=self._clock.now(),
+            requested_by=principal.token_id,
+            reason=reason,
+            grace_seconds=grace_seconds(record.job.spec) if grace is None else grace,
+        )
+        async with self._locks.hold(job_id):
+            before: list[JobRecord] = []
+            after = await self._finisher.store(job_id, lambda current: _decide(current, intent, before))
+            if after is None:
+                raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FOUND)
+            if after.job.state == JOB_STATE_CANCELLING:
+                await self._executor.cancel(job_id, after.job.attempt, grace_seconds=intent.grace_seconds)
+        return Cancellation(after.job.state, _message(before[0], after))
+
+
+def _decide(current: JobRecord, intent: CancelIntent, before: list[JobRecord]) -> JobChange | None:
+    before[:] = [current]
+    if current.job.state not in LIVE and current.job.state != JOB_STATE_CANCELLED:
+        raise _already_finished(current.job.state)
+    return transitions.cancelled(current, intent)
+
+
+def _message(before: JobRecord, after: JobRecord) -> str:
+    if before.job.state == after.job.state:
+        return ALREADY
+    return CANCELLED if after.job.state == JOB_STATE_CANCELLED else REQUESTED
+
+
+def _would_be(record: JobRecord) -> CancelResult:
+    """What cancelling would say, from the record as it is now."""
+    job_id, state = record.job.job_id, record.job.state
+    if state in (JOB_STATE_CANCELLING, JOB_STATE_CANCELLED):
+        return CancelResult(job_id=job_id, state=state, message=ALREADY)
+    if state not in LIVE:
+        return _refused(job_id, state, _already_finished(state))
+    after = JOB_STATE_CANCELLED if state == JOB_STATE_QUEUED else JOB_STATE_CANCELLING
+    return CancelResult(job_id=job_id, state=after, message="Would be cancelled")
+
+
+def _missing(job_id: str) -> CancelResult:
+    error = ServiceError(Reason.ERROR_REASON_JOB_NOT_FOUND)
+    return _refused(job_id, JobState.JOB_STATE_UNSPECIFIED, error)
+
+
+def _refused(job_id: str, state: JobState.ValueType, error: ServiceError) -> CancelResult:
+    return CancelResult(job_id=job_id, state=state, message=error.message, error_code=f"E_{name_of(error.reason)}")
+
+
+def _already_finished(state: JobState.ValueType) -> ServiceError:
+    return ServiceError(Reason.ERROR_REASON_JOB_ALREADY_FINISHED, f"Cannot cancel {short_name(state)} job")

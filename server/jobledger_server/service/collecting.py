@@ -1,0 +1,133 @@
+"""Collects what a job left in `output/` into the blob store.
+
+A job is not trusted: nothing is followed that could lead out of its directory, and what is refused is named.
+"""
+
+import asyncio
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from jobledger_server.core.globs import matches
+from jobledger_server.core.ports import Blobs
+
+MAX_PATH = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """A file that was collected: path relative to `output/`, bytes, SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Something under `output/` that is not an artifact, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """Everything that was found, by path."""
+
+    outputs: Sequence[Output]
+    refused: Sequence[Refusal]
+
+
+class Collector:
+    """Copies a job's output into the blob store."""
+
+    def __init__(self, *, blobs: Blobs) -> None:
+        self._blobs = blobs
+
+    async def collect(self, output_dir: Path, globs: Sequence[str]) -> Collected:
+        """Collects the files that the globs name (all, where there are none). Called when the job's tree is dead."""
+        outputs: list[Output] = []
+        refused: list[Refusal] = []
+        for path, reason in await asyncio.to_thread(_walk, output_dir, globs):
+            found = Refusal(path, reason) if reason else await self._copy(output_dir, path)
+            (refused if isinstance(found, Refusal) else outputs).append(found)  # type: ignore[arg-type]
+        return Collected(outputs, refused)
+
+    async def _copy(self, output_dir: Path, path: str) -> Output | Refusal:
+        try:
+            descriptor = await asyncio.to_thread(_open_beneath, output_dir, path)
+        except OSError as error:
+            return Refusal(path, f"can't be opened: {error.strerror}")
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                return Refusal(path, "not a regular file")
+            if status.st_nlink > 1:
+                return Refusal(path, "has more than one hard link")
+            sha256, size = await self._blobs.put(descriptor)
+        finally:
+            os.close(descriptor)
+        return Output(path, size, sha256)
+
+
+def _walk(top: Path, globs: Sequence[str]) -> list[tuple[str, str]]:
+    """(path relative to top, reason to refuse it or ""), sorted by path. Directories are entered, links never.
+
+    Iterative, since the job says how deep its directories are.
+    """
+    if top.is_symlink() or not top.is_dir():
+        return [("", "output/ is not a directory any more")]
+    found: list[tuple[str, str]] = []
+    pending = [""]
+    while pending:
+        inside = pending.pop()
+        try:
+            with os.scandir(top / inside) as entries:
+                for entry in entries:
+                    path, reason = _look_at(entry, inside)
+                    if reason is None:
+                        pending.append(f"{inside}{entry.name}/")
+                    elif not globs or any(matches(path, glob) for glob in globs):
+                        found.append((path, reason))
+        except OSError as error:
+            found.append((_readable(inside.rstrip("/")), f"the directory can't be read: {error.strerror}"))
+    return sorted(found)
+
+
+def _look_at(entry: os.DirEntry[str], inside: str) -> tuple[str, str | None]:
+    """An entry's path, and the reason to refuse it or ""; None for a directory to enter."""
+    path = _readable(inside + entry.name)
+    if entry.is_symlink():
+        return path, "a symbolic link"
+    if len(path) > MAX_PATH:
+        return path, f"its path is longer than {MAX_PATH} characters"
+    if entry.is_dir(follow_symlinks=False):
+        return path, None
+    if not entry.is_file(follow_symlinks=False):
+        return path, "not a regular file"
+    if "\\" in path or any(not character.isprintable() for character in path):
+        return path, "its name has characters that no file system should see"
+    return path, ""
+
+
+def _readable(path: str) -> str:
+    """The path as text, with an escape for each byte that is not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _open_beneath(top: Path, path: str) -> int:
+    """Opens a file below `top` without following a link in any component."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    directory = os.open(top, flags | os.O_DIRECTORY)
+    *parents, name = PurePosixPath(path).parts
+    try:
+        for parent in parents:
+            inner = os.open(parent, flags | os.O_DIRECTORY, dir_fd=directory)
+            os.close(directory)
+            directory = inner
+        return os.open(name, flags, dir_fd=directory)
+    finally:
+        os.close(directory)

@@ -1,0 +1,95 @@
+"""Accepts jobs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job, JobSpec
+from jobledger.v1.job_service_pb2 import CreateJobRequest
+
+from jobledger_server.core import transitions
+from jobledger_server.core.errors import Reason, ServiceError
+from jobledger_server.core.ids import ulid
+from jobledger_server.core.policy import Principal, require
+from jobledger_server.core.ports import Clock, IdempotencyConflictError, IdempotencyKey, JobRecord, Store
+from jobledger_server.core.specs import request_hash, resolve
+from jobledger_server.core.times import SECOND, timestamp
+from jobledger_server.service.finishing import Finisher
+from jobledger_server.service.lookup import find_job
+from jobledger_server.service.workspace import Workspaces
+
+IDEMPOTENCY_PERIOD = 24 * 3600 * SECOND
+
+
+class Creating:
+    """CreateJob."""
+
+    def __init__(
+        self, *, store: Store, clock: Clock, finisher: Finisher, workspaces: Workspaces, roots: Sequence[Path]
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._finisher = finisher
+        self._workspaces = workspaces
+        self._roots = tuple(roots)
+
+    async def create(self, request: CreateJobRequest, principal: Principal) -> JobRecord:
+        """Stores a new job, or finds the one that the idempotency key made before."""
+        require(principal, "jobs:exec")
+        record = self._record(await self._resolve(request.spec, principal), principal)
+        try:
+            stored = await self._store.create_job(
+                record, [transitions.accepted(record)], self._key(request, principal, record)
+            )
+        except IdempotencyConflictError:
+            raise ServiceError(Reason.ERROR_REASON_IDEMPOTENCY_CONFLICT) from None
+        if stored.job.job_id == record.job.job_id:
+            self._finisher.queued(stored)
+        return stored
+
+    async def _resolve(self, spec: JobSpec, principal: Principal) -> JobSpec:
+        base = None
+        if spec.HasField("rerun_of"):
+            base = (await find_job(self._store, principal, spec.rerun_of)).job.spec
+        resolved = resolve(spec, roots=self._roots, base=base)
+        if (
+            not spec.workspace_id
+            and base is None
+            and principal.workspaces is not None
+            and len(principal.workspaces) == 1
+        ):
+            resolved.workspace_id = next(iter(principal.workspaces))
+        if not principal.sees(resolved.workspace_id):
+            raise ServiceError(
+                Reason.ERROR_REASON_FORBIDDEN,
+                f"The token is not bound to the workspace {resolved.workspace_id!r}",
+                metadata={"workspace_id": resolved.workspace_id},
+            )
+        return resolved
+
+    def _record(self, spec: JobSpec, principal: Principal) -> JobRecord:
+        now = self._clock.now()
+        job_id = f"job_{ulid(now, self._clock.random(10))}"
+        job = Job(
+            job_id=job_id,
+            run_id=f"run_{ulid(now, self._clock.random(10))}",
+            state=JOB_STATE_QUEUED,
+            job_type=spec.job_type,
+            workspace_id=spec.workspace_id,
+            labels=spec.labels,
+            spec=spec,
+            created_at=timestamp(now),
+            queued_at=timestamp(now),
+            job_dir=str(self._workspaces.job_dir(job_id)),
+            created_by=principal.token_id,
+        )
+        return JobRecord(job=job, last_activity_at=now)
+
+    def _key(self, request: CreateJobRequest, principal: Principal, record: JobRecord) -> IdempotencyKey | None:
+        if not request.idempotency_key:
+            return None
+        return IdempotencyKey(
+            principal=principal.token_id,
+            key=request.idempotency_key,
+            request_hash=request_hash(request),
+            expires_at=record.last_activity_at + IDEMPOTENCY_PERIOD,
+        )

@@ -1,0 +1,57 @@
+"""How the engine is."""
+
+from importlib.metadata import version
+
+from jobledger.v1.engine_service_pb2 import EngineStatus
+from jobledger.v1.events_pb2 import EngineHeartbeat
+from jobledger.v1.job_pb2 import JOB_STATE_QUEUED
+
+from jobledger_server.core.ports import Clock, Store
+from jobledger_server.core.states import ACTIVE, short_name
+from jobledger_server.service.events import EventHub
+from jobledger_server.service.slots import Slots
+
+NAME = "jobledger"
+VERSION = version(NAME)
+
+
+class Engine:
+    """Status, and the heartbeat of the event stream."""
+
+    def __init__(self, *, store: Store, clock: Clock, events: EventHub, slots: Slots, isolation: str) -> None:
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._slots = slots
+        self._isolation = isolation
+        self._started = clock.monotonic()
+
+    async def status(self) -> EngineStatus:
+        counts = await self._store.count_by_state()
+        bounds = await self._store.event_bounds()
+        return EngineStatus(
+            name=NAME,
+            version=VERSION,
+            health="ok",
+            uptime_ms=self._uptime_ms(),
+            active_jobs=sum(counts.get(state, 0) for state in ACTIVE),
+            queue_depth=counts.get(JOB_STATE_QUEUED, 0),
+            max_running=self._slots.most,
+            jobs_by_state={short_name(state): count for state, count in counts.items()},
+            last_sequence_number=bounds.last,
+            first_sequence_number=bounds.first if bounds.first <= bounds.last else 0,
+            open_streams=self._events.watchers,
+            isolation=self._isolation,
+        )
+
+    async def pulse(self) -> EngineHeartbeat:
+        status = await self.status()
+        return EngineHeartbeat(
+            uptime_ms=status.uptime_ms,
+            health=status.health,
+            active_jobs=status.active_jobs,
+            queue_depth=status.queue_depth,
+        )
+
+    def _uptime_ms(self) -> int:
+        return round((self._clock.monotonic() - self._started) * 1000)

@@ -1,0 +1,174 @@
+"""Ends jobs: artifacts first, then state, receipt and events in one transaction, then the tidying.
+
+Nothing is given up: while the store can't write, the job stays as it is, and the end is tried again.
+"""
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Self
+
+from jobledger.v1.job_pb2 import JOB_STATE_QUEUED
+
+from jobledger_server.core import transitions
+from jobledger_server.core.ports import (
+    Clock,
+    EndReason,
+    Executor,
+    JobChange,
+    JobRecord,
+    Outcome,
+    Running,
+    Store,
+    StoreUnavailableError,
+)
+from jobledger_server.core.states import is_terminal
+from jobledger_server.core.times import SECOND, micros, seconds
+from jobledger_server.service.collecting import Collector
+from jobledger_server.service.locks import JobLocks
+from jobledger_server.service.sealing import NOTHING, Sealer
+from jobledger_server.service.signals import JobSignals
+from jobledger_server.service.slots import Slots
+from jobledger_server.service.tasks import Tasks
+from jobledger_server.service.workspace import Workspaces
+
+log = logging.getLogger(__name__)
+RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
+
+
+class Finisher:
+    """Ends jobs."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        executor: Executor,
+        collector: Collector,
+        sealer: Sealer,
+        workspaces: Workspaces,
+        locks: JobLocks,
+        signals: JobSignals,
+        slots: Slots,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._executor = executor
+        self._collector = collector
+        self._sealer = sealer
+        self._workspaces = workspaces
+        self._locks = locks
+        self._signals = signals
+        self._slots = slots
+        self._tasks = Tasks()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._tasks.stop()
+
+    async def attempt_ended(self, job_id: str, attempt: int, outcome: Outcome) -> None:
+        """Stores the end of an attempt. Doing so again changes nothing."""
+        async with self._locks.hold(job_id):
+            await self._persistently(lambda: self._end(job_id, attempt, outcome))
+            await self._executor.release(job_id, attempt)
+        self._slots.free(job_id)
+
+    async def never_started(self, job_id: str, error_code: str, message: str, *, attempt: int) -> None:
+        """Ends a job that still waits after `attempt` attempts: it can't be started, or has waited too long.
+
+        The caller holds the job's lock.
+        """
+
+        def decide(record: JobRecord) -> JobChange | None:
+            if record.job.attempt != attempt:
+                return None
+            change = transitions.never_started(record, error_code, message, self._clock.now())
+            return self._sealer.seal(change)
+
+        await self._persistently(lambda: self._store_end(job_id, decide))
+
+    async def store(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
+        """Stores a change, with its receipt where it ends the job. The caller holds the job's lock."""
+        return await self._store_end(job_id, lambda record: self._sealer.seal(decide(record)))
+
+    def queued(self, record: JobRecord) -> None:
+        """Minds a job that waits: it is looked at when it may start, and ended when its time in the queue is over."""
+        loop, now, spec = asyncio.get_running_loop(), self._clock.now(), record.job.spec
+        loop.call_later(max(0, record.eligible_at - now) / SECOND, self._slots.wake)
+        if spec.HasField("queue_timeout"):
+            left = micros(record.job.queued_at) + seconds(spec.queue_timeout) * SECOND - now
+            loop.call_later(max(0, left) / SECOND, self._expire, record)
+
+    def _expire(self, record: JobRecord) -> None:
+        self._tasks.start(self._end_waiting(record), f"expire {record.job.job_id}")
+
+    async def _end_waiting(self, record: JobRecord) -> None:
+        job_id = record.job.job_id
+        message = f"Waited in the queue for longer than {seconds(record.job.spec.queue_timeout):g} s"
+        async with self._locks.hold(job_id):
+            await self.never_started(job_id, "E_JOB_QUEUE_TIMEOUT", message, attempt=record.job.attempt)
+
+    async def _end(self, job_id: str, attempt: int, outcome: Outcome) -> None:
+        record = await self._started(job_id, attempt, outcome)
+        if record is None or is_terminal(record.job.state) or record.job.attempt != attempt:
+            return
+        collected, first_id = NOTHING, 0
+        if transitions.ends_job(record, outcome):
+            collected = await self._collector.collect(
+                self._workspaces.output_dir(job_id), list(record.job.spec.artifacts)
+            )
+            first_id = await self._store.reserve_artifact_ids(len(collected.outputs))
+
+        def decide(current: JobRecord) -> JobChange | None:
+            change = transitions.ended(current, attempt, outcome, self._clock.now())
+            return self._sealer.seal(change, log=outcome.log, collected=collected, first_artifact_id=first_id)
+
+        await self._store_end(job_id, decide)
+
+    async def _started(self, job_id: str, attempt: int, outcome: Outcome) -> JobRecord | None:
+        """The record, with the attempt's start made up for where it ended before that was stored."""
+        record = await self._store.get_job(job_id)
+        if record is None or record.job.state != JOB_STATE_QUEUED or record.job.attempt != attempt - 1:
+            return record
+        if outcome.reason == EndReason.SPAWN_FAILED:
+            await self.never_started(job_id, "E_JOB_SPAWN_FAILED", outcome.message, attempt=attempt - 1)
+            return None
+        running = Running(pid=0, started_at=outcome.started_at or self._clock.now())
+        return await self._store.update_job(
+            job_id, lambda current: transitions.started(current, attempt, running, self._clock.now())
+        )
+
+    async def _store_end(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
+        record = await self._store.update_job(job_id, decide)
+        if record is not None and is_terminal(record.job.state):
+            await self._copy_receipt(job_id)
+        elif record is not None and record.job.state == JOB_STATE_QUEUED:
+            self.queued(record)
+        self._signals.notify(job_id)
+        return record
+
+    async def _copy_receipt(self, job_id: str) -> None:
+        stored = await self._store.receipt(job_id)
+        if stored is None or not self._workspaces.job_dir(job_id).exists():
+            return
+        try:
+            await asyncio.to_thread(self._workspaces.write_receipt, job_id, stored.receipt)
+        except OSError as error:
+            log.warning("the copy of the receipt of %s can't be written: %s", job_id, error)
+
+    async def _persistently(self, work: Callable[[], Awaitable[object]]) -> None:
+        for pause in itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1])):
+            try:
+                await work()
+            except (StoreUnavailableError, OSError) as error:
+                log.warning("the end of a job can't be stored just now, trying again in %.1f s: %s", pause, error)
+                await asyncio.sleep(pause)
+            else:
+                return

@@ -1,0 +1,92 @@
+"""Reading, listing, waiting for, feeding and deleting jobs."""
+
+import asyncio
+
+from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, JOB_STATE_RUNNING, Job
+from jobledger.v1.job_service_pb2 import SendInputRequest, WaitJobRequest
+
+from jobledger_server.core.errors import Reason, ServiceError
+from jobledger_server.core.policy import Principal
+from jobledger_server.core.ports import Clock, Executor, JobRecord, Store
+from jobledger_server.core.states import is_terminal
+from jobledger_server.core.times import seconds
+from jobledger_server.service.locks import JobLocks
+from jobledger_server.service.lookup import find_job
+from jobledger_server.service.signals import JobSignals, wait_at_most
+from jobledger_server.service.workspace import STDIN_OPEN, Workspaces
+
+DEFAULT_WAIT_SECONDS = 30.0
+LONGEST_BLIND_WAIT = 5.0
+
+
+class Jobs:
+    """GetJob, WaitJob, SendInput and DeleteJob."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        executor: Executor,
+        workspaces: Workspaces,
+        signals: JobSignals,
+        locks: JobLocks,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._executor = executor
+        self._workspaces = workspaces
+        self._signals = signals
+        self._locks = locks
+
+    async def get(self, job_id: str, principal: Principal) -> Job:
+        """The job in full."""
+        return await self.full(await find_job(self._store, principal, job_id))
+
+    async def full(self, record: JobRecord) -> Job:
+        """A record as GetJob shows it: with artifacts, place in the queue, waiting follow-ups."""
+        job = Job()
+        job.CopyFrom(record.job)
+        if job.state == JOB_STATE_QUEUED:
+            position = await self._store.queue_position(job.job_id)
+            if position is not None:
+                job.queue_position = position
+        elif not is_terminal(job.state):
+            job.queued_followups = self._executor.queued_inputs(job.job_id, job.attempt)
+        else:
+            job.artifacts.extend(await self._store.artifacts(job.job_id))
+        return job
+
+    async def wait(self, request: WaitJobRequest, principal: Principal) -> Job:
+        """The job once it is terminal, or as it is when the time is over."""
+        left = seconds(request.timeout) if request.HasField("timeout") else DEFAULT_WAIT_SECONDS
+        until = self._clock.monotonic() + left
+        while True:
+            changed = self._signals.waiter(request.job_id)
+            try:
+                record = await find_job(self._store, principal, request.job_id)
+                left = until - self._clock.monotonic()
+                if is_terminal(record.job.state) or left <= 0:
+                    return await self.full(record)
+                await wait_at_most(changed, min(left, LONGEST_BLIND_WAIT))
+            finally:
+                changed.cancel()
+
+    async def send_input(self, request: SendInputRequest, principal: Principal) -> int:
+        """Queues a follow-up; returns how many the process has not taken yet."""
+        record = await find_job(self._store, principal, request.job_id)
+        job = record.job
+        if job.spec.stdin != STDIN_OPEN or job.state != JOB_STATE_RUNNING:
+            raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED)
+        count = await self._executor.send_input(job.job_id, job.attempt, request.text.encode(), close=request.close)
+        await self._store.record_activity(job.job_id, self._clock.now())
+        return count
+
+    async def delete(self, job_id: str, principal: Principal) -> None:
+        """Deletes a terminal job with its log and directory. Its receipt stays, and the bytes that it names."""
+        async with self._locks.hold(job_id):
+            record = await find_job(self._store, principal, job_id)
+            if not is_terminal(record.job.state):
+                raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FINISHED)
+            await self._store.delete_job(job_id)
+            await asyncio.to_thread(self._workspaces.remove, job_id)

@@ -1,0 +1,144 @@
+"""Lists of jobs: for programs by filter and page, for operators what runs and waits."""
+
+from collections.abc import Sequence
+
+from jobledger.v1.job_pb2 import JobSummary
+from jobledger.v1.job_service_pb2 import (
+    LIVE_SCOPE_ALL,
+    ListJobsRequest,
+    ListJobsResponse,
+    ListLiveJobsRequest,
+    ListLiveJobsResponse,
+    LiveJob,
+)
+
+from jobledger_server.core.errors import invalid
+from jobledger_server.core.labels import parse_labels
+from jobledger_server.core.pages import PageTokens
+from jobledger_server.core.policy import Principal
+from jobledger_server.core.ports import Executor, JobFilter, JobOrder, JobPage, JobRecord, Store
+from jobledger_server.core.states import ACTIVE, LIVE
+from jobledger_server.core.times import micros, timestamp
+
+DEFAULT_LIMIT = 50
+MOST_LIVE = 1000
+
+
+class Listing:
+    """ListJobs and ListLiveJobs."""
+
+    def __init__(self, *, store: Store, executor: Executor, pages: PageTokens) -> None:
+        self._store = store
+        self._executor = executor
+        self._pages = pages
+
+    async def list(self, request: ListJobsRequest, principal: Principal) -> ListJobsResponse:
+        """A page of jobs, newest first."""
+        where = _filter(request, principal)
+        limit = request.limit or DEFAULT_LIMIT
+        binding = _binding(request, principal)
+        token = request.page_token if request.HasField("page_token") else None
+        after = None if token is None else self._pages.open(token, binding)
+        page = await self._store.list_jobs(where, limit=limit + 1, offset=request.offset, after=after)
+        response = ListJobsResponse(
+            jobs=[summary(record) for record in page.records[:limit]],
+            total=page.total,
+            offset=request.offset,
+            limit=limit,
+        )
+        if (following := self._next(page, limit, binding)) is not None:
+            response.next_page_token = following
+        return response
+
+    async def list_live(self, request: ListLiveJobsRequest, principal: Principal) -> ListLiveJobsResponse:
+        """What runs and waits now; with scope `all` every job, newest first."""
+        everything = request.scope == LIVE_SCOPE_ALL
+        if not everything and (request.HasField("limit") or request.HasField("page_token")):
+            raise invalid("scope", "limit and page_token go with scope=all")
+        binding = ["live", *_visible(principal)]
+        where = JobFilter(states=() if everything else tuple(sorted(LIVE)), workspaces=_workspaces(principal))
+        limit = request.limit or MOST_LIVE
+        after = self._pages.open(request.page_token, binding) if request.HasField("page_token") else None
+        order = JobOrder.NEWEST if everything else JobOrder.LIVE
+        page = await self._store.list_jobs(where, limit=limit + 1, after=after, order=order)
+        jobs = [self._live(record) for record in page.records[:limit]]
+        response = ListLiveJobsResponse(jobs=jobs, total=page.total)
+        if everything and (following := self._next(page, limit, binding)) is not None:
+            response.next_page_token = following
+        return response
+
+    def _next(self, page: JobPage, limit: int, binding: Sequence[object]) -> str | None:
+        if len(page.records) <= limit:
+            return None
+        last = page.records[limit - 1].job
+        return self._pages.seal((micros(last.created_at), last.job_id), binding)
+
+    def _live(self, record: JobRecord) -> LiveJob:
+        job = record.job
+        live = LiveJob(
+            job_id=job.job_id,
+            workspace_id=job.workspace_id,
+            state=job.state,
+            last_activity_at=timestamp(record.last_activity_at),
+        )
+        if job.state in ACTIVE:
+            live.queued_followups = self._executor.queued_inputs(job.job_id, job.attempt)
+        if job.HasField("started_at"):
+            live.started_at.CopyFrom(job.started_at)
+        if job.HasField("error_code"):
+            live.error_code = job.error_code
+        return live
+
+
+def summary(record: JobRecord) -> JobSummary:
+    """A job as lists show it."""
+    job = record.job
+    short = JobSummary(
+        job_id=job.job_id,
+        state=job.state,
+        job_type=job.job_type,
+        created_at=job.created_at,
+        workspace_id=job.workspace_id,
+        labels=job.labels,
+    )
+    if job.HasField("started_at"):
+        short.started_at.CopyFrom(job.started_at)
+    if job.HasField("completed_at"):
+        short.completed_at.CopyFrom(job.completed_at)
+    if job.HasField("progress_percent"):
+        short.progress_percent = job.progress_percent
+    if job.HasField("progress_phase"):
+        short.progress_phase = job.progress_phase
+    if job.HasField("error_code"):
+        short.error_code = job.error_code
+    return short
+
+
+def _filter(request: ListJobsRequest, principal: Principal) -> JobFilter:
+    return JobFilter(
+        states=tuple(sorted(set(request.state))),
+        created_after=micros(request.created_after) if request.HasField("created_after") else None,
+        created_before=micros(request.created_before) if request.HasField("created_before") else None,
+        id_prefix=request.search,
+        labels=parse_labels(request.label),
+        workspace_id=request.workspace_id if request.HasField("workspace_id") else None,
+        job_type=request.job_type if request.HasField("job_type") else None,
+        workspaces=_workspaces(principal),
+    )
+
+
+def _workspaces(principal: Principal) -> tuple[str, ...] | None:
+    return None if principal.workspaces is None else tuple(sorted(principal.workspaces))
+
+
+def _visible(principal: Principal) -> list[str]:
+    return [principal.token_id, *(_workspaces(principal) or ())]
+
+
+def _binding(request: ListJobsRequest, principal: Principal) -> list[str]:
+    """What a page token of this list holds on to: everything but the page itself."""
+    bare = ListJobsRequest()
+    bare.CopyFrom(request)
+    for field in ("limit", "offset", "page_token"):
+        bare.ClearField(field)
+    return ["jobs", bare.SerializeToString(deterministic=True).hex(), *_visible(principal)]

@@ -1,0 +1,129 @@
+"""Logs: a page, the whole output as bytes, or entries as they come."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from jobledger.v1.job_service_pb2 import (
+    SORT_ORDER_DESC,
+    GetLogContentRequest,
+    GetLogsRequest,
+    GetLogsResponse,
+    TailEnd,
+    TailLogsRequest,
+    TailLogsResponse,
+)
+
+from jobledger_server.core.policy import Principal
+from jobledger_server.core.ports import JobRecord, Store
+from jobledger_server.core.ranges import ByteRange, byte_range
+from jobledger_server.core.states import is_terminal
+from jobledger_server.core.times import micros
+from jobledger_server.joblog.reader import LogPage, LogQuery, LogReader
+from jobledger_server.service.lookup import find_job
+from jobledger_server.service.signals import JobSignals, wait_at_most
+from jobledger_server.service.workspace import Workspaces
+
+DEFAULT_LIMIT = 1000
+CHUNK_BYTES = 256 * 1024
+LONGEST_BLIND_WAIT = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The part of a job's output that was asked for, and its bytes."""
+
+    part: ByteRange
+    chunks: AsyncIterator[bytes]
+
+
+class Logs:
+    """GetLogs, GetLogContent and TailLogs. Files are read in threads."""
+
+    def __init__(self, *, store: Store, workspaces: Workspaces, signals: JobSignals) -> None:
+        self._store = store
+        self._workspaces = workspaces
+        self._signals = signals
+
+    async def page(self, request: GetLogsRequest, principal: Principal) -> GetLogsResponse:
+        """A page of entries."""
+        record = await find_job(self._store, principal, request.job_id)
+        query = _query(request)
+        page = await asyncio.to_thread(self._reader(record).page, query)
+        return GetLogsResponse(
+            logs=page.entries,
+            total=page.total,
+            offset=_offset(request, page),
+            limit=query.limit,
+            has_more=page.has_more,
+        )
+
+    async def content(self, request: GetLogContentRequest, principal: Principal) -> Content:
+        """The output as bytes, or a part of it. What is written after the call began is not in it."""
+        record = await find_job(self._store, principal, request.job_id)
+        reader = self._reader(record)
+        size = await asyncio.to_thread(reader.content_size)
+        length = request.length if request.HasField("length") else None
+        part = byte_range(size, offset=request.offset, length=length)
+        return Content(part, _read(reader, part))
+
+    async def tail(self, request: TailLogsRequest, principal: Principal) -> AsyncIterator[TailLogsResponse]:
+        """Entries after `after_sequence`, then those that come, until the job is terminal and all was sent."""
+        record = await find_job(self._store, principal, request.job_id)
+        return self._tail(request, principal, self._reader(record))
+
+    async def _tail(
+        self, request: TailLogsRequest, principal: Principal, reader: LogReader
+    ) -> AsyncIterator[TailLogsResponse]:
+        cursor, levels = request.after_sequence, frozenset(request.level)
+        while True:
+            grown = self._signals.waiter(request.job_id)
+            try:
+                record = await find_job(self._store, principal, request.job_id)
+                query = LogQuery(after_sequence=cursor, levels=levels, limit=DEFAULT_LIMIT)
+                page = await asyncio.to_thread(reader.page, query)
+                for entry in page.entries:
+                    cursor = entry.job_sequence
+                    yield TailLogsResponse(log=entry)
+                if page.has_more:
+                    continue
+                if is_terminal(record.job.state):
+                    last = await asyncio.to_thread(reader.last_sequence)
+                    yield TailLogsResponse(end=TailEnd(state=record.job.state, last_sequence=last))
+                    return
+                if not page.entries:
+                    await wait_at_most(grown, LONGEST_BLIND_WAIT)
+            finally:
+                grown.cancel()
+
+    def _reader(self, record: JobRecord) -> LogReader:
+        return LogReader(self._workspaces.log_dir(record.job.job_id), record.number)
+
+
+async def _read(reader: LogReader, part: ByteRange) -> AsyncIterator[bytes]:
+    position, end = part.start, part.start + part.length
+    while position < end:
+        chunk = await asyncio.to_thread(reader.read_content, position, min(CHUNK_BYTES, end - position))
+        if not chunk:
+            raise OSError("the log has become shorter while it was read")
+        yield chunk
+        position += len(chunk)
+
+
+def _query(request: GetLogsRequest) -> LogQuery:
+    return LogQuery(
+        offset=request.offset,
+        limit=request.limit or DEFAULT_LIMIT,
+        levels=frozenset(request.level),
+        subsystem=request.subsystem if request.HasField("subsystem") else None,
+        since=micros(request.since) if request.HasField("since") else None,
+        until=micros(request.until) if request.HasField("until") else None,
+        contains=request.contains if request.HasField("contains") else None,
+        descending=request.order == SORT_ORDER_DESC,
+        after_sequence=request.after_sequence if request.HasField("after_sequence") else None,
+    )
+
+
+def _offset(request: GetLogsRequest, page: LogPage) -> int:
+    """What was asked for; with a cursor, the place that it leads to."""
+    return page.offset if request.HasField("after_sequence") else request.offset

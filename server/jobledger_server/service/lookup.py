@@ -1,0 +1,21 @@
+"""Finds the job that a caller names, if the caller may see it."""
+
+from jobledger_server.core.errors import Reason, ServiceError
+from jobledger_server.core.ids import is_job_id
+from jobledger_server.core.policy import Principal
+from jobledger_server.core.ports import JobRecord, JobStore
+
+
+async def find_job(store: JobStore, principal: Principal, job_id: str) -> JobRecord:
+    """The record.
+
+    Raises:
+        ServiceError: JOB_NOT_FOUND, in the same words whether the job does not exist or the caller may not see it;
+            BAD_REQUEST for an id with NUL.
+    """
+    if "\0" in job_id:
+        raise ServiceError(Reason.ERROR_REASON_BAD_REQUEST, "job_id: must not contain NUL")
+    record = await store.get_job(job_id) if is_job_id(job_id) else None
+    if record is None or not principal.sees(record.job.workspace_id):
+        raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FOUND)
+    return record

@@ -1,0 +1,57 @@
+"""What a server does with the jobs that an earlier one left: finish, adopt, start, or say that they are lost."""
+
+import asyncio
+
+from jobledger.v1.job_pb2 import JOB_STATE_CANCELLING, JOB_STATE_QUEUED
+
+from jobledger_server.core.ports import EndReason, Executor, JobRecord, Outcome, Running, Store
+from jobledger_server.service.finishing import Finisher
+from jobledger_server.service.scheduler import Scheduler
+from jobledger_server.service.slots import Slots
+
+AT_A_TIME = 32
+
+
+class Recovery:
+    """Goes through the jobs that are not terminal, once, before the server answers."""
+
+    def __init__(
+        self, *, store: Store, executor: Executor, scheduler: Scheduler, finisher: Finisher, slots: Slots
+    ) -> None:
+        self._store = store
+        self._executor = executor
+        self._scheduler = scheduler
+        self._finisher = finisher
+        self._slots = slots
+
+    async def run(self) -> None:
+        limit = asyncio.Semaphore(AT_A_TIME)
+
+        async def one(record: JobRecord) -> None:
+            async with limit:
+                await self._recover(record)
+
+        await asyncio.gather(*(one(record) for record in await self._store.unfinished_jobs()))
+
+    async def _recover(self, record: JobRecord) -> None:
+        job = record.job
+        waiting = job.state == JOB_STATE_QUEUED
+        attempt = job.attempt + 1 if waiting else job.attempt
+        found = await self._executor.find(job.job_id, attempt)
+        if found is None and waiting:
+            self._finisher.queued(record)
+            return
+        if found is None:
+            found = Outcome(reason=EndReason.LOST, message="Its supervisor left no trace")
+        if isinstance(found, Outcome):
+            await self._finisher.attempt_ended(job.job_id, attempt, found)
+        else:
+            await self._adopt(record, attempt, found, waiting=waiting)
+
+    async def _adopt(self, record: JobRecord, attempt: int, running: Running, *, waiting: bool) -> None:
+        job_id = record.job.job_id
+        self._slots.take(job_id)
+        if waiting:
+            await self._scheduler.note_started(job_id, attempt, running)
+        if record.job.state == JOB_STATE_CANCELLING and record.cancel is not None:
+            await self._executor.cancel(job_id, attempt, grace_seconds=record.cancel.grace_seconds)

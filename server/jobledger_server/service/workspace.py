@@ -1,0 +1,125 @@
+"""The directories of a job, and what its process finds in them.
+
+<data>/jobs/<job_id>/     input/ output/ temp/ config.json, and at the end receipt.json
+<data>/logs/<job_id>/     its log, out of the job's reach by name
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.json_format import MessageToJson
+from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, Job
+
+from jobledger_server.core.ports import Launch
+from jobledger_server.core.specs import grace_seconds
+from jobledger_server.core.times import seconds
+
+# What a job inherits of the server's environment: enough to find programs and to write text, no more.
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+STDIN_OPEN = "open"
+INPUT_HASHES = "inputs.json"
+DEFAULT_LOG_BYTES = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workspaces:
+    """Where jobs live on this machine."""
+
+    data_dir: Path
+
+    def job_dir(self, job_id: str) -> Path:
+        return self.data_dir / "jobs" / job_id
+
+    def log_dir(self, job_id: str) -> Path:
+        return self.data_dir / "logs" / job_id
+
+    def output_dir(self, job_id: str) -> Path:
+        return self.job_dir(job_id) / "output"
+
+    def prepare(self, job: Job, attempt: int, environment: Mapping[str, str]) -> Launch:
+        """Makes the job's directories and says how to start the attempt. Making them again changes nothing.
+
+        Raises:
+            OSError: an input can't be read, or the directories can't be made; the message names the path.
+        """
+        job_dir = self.job_dir(job.job_id)
+        for name in ("input", "output", "temp"):
+            (job_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.log_dir(job.job_id).mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._copy_inputs(job, job_dir)
+        config = job_dir / "config.json"
+        config.write_text(MessageToJson(job.spec.config, sort_keys=True) + "\n")
+        return self._launch(job, attempt, environment, config)
+
+    def _launch(self, job: Job, attempt: int, environment: Mapping[str, str], config: Path) -> Launch:
+        spec, job_dir = job.spec, self.job_dir(job.job_id)
+        stdin_open = spec.stdin == STDIN_OPEN
+        return Launch(
+            job_id=job.job_id,
+            attempt=attempt,
+            argv=list(spec.command),
+            env=job_environment(job, attempt, job_dir, config, environment),
+            working_dir=Path(spec.working_dir) if spec.HasField("working_dir") else job_dir,
+            job_dir=job_dir,
+            log_dir=self.log_dir(job.job_id),
+            stdin=b"" if stdin_open else spec.stdin.encode(),
+            stdin_open=stdin_open,
+            timeout_seconds=seconds(spec.timeout) if spec.HasField("timeout") else None,
+            grace_seconds=grace_seconds(spec),
+            log_bytes=spec.limits.log_bytes if spec.limits.HasField("log_bytes") else DEFAULT_LOG_BYTES,
+        )
+
+    def _copy_inputs(self, job: Job, job_dir: Path) -> None:
+        """Copies file inputs, and notes their hashes as the job gets them, where the job does not write."""
+        files = [item.file_path for item in job.spec.inputs if item.type == INPUT_TYPE_FILE]
+        hashes = {}
+        for source in files:
+            copy = job_dir / "input" / Path(source).name
+            shutil.copyfile(source, copy)
+            with copy.open("rb") as file:
+                hashes[source] = hashlib.file_digest(file, "sha256").hexdigest()
+        (self.log_dir(job.job_id) / INPUT_HASHES).write_text(json.dumps(hashes))
+
+    def input_hashes(self, job_id: str) -> dict[str, str]:
+        """SHA-256 of each file input, by the path that the specification names; empty for a job never started."""
+        try:
+            text = (self.log_dir(job_id) / INPUT_HASHES).read_text()
+        except FileNotFoundError:
+            return {}
+        return dict(json.loads(text))
+
+    def remove(self, job_id: str) -> None:
+        """Deletes what the job left on disk, but for its stored artifacts."""
+        shutil.rmtree(self.job_dir(job_id), ignore_errors=True)
+        shutil.rmtree(self.log_dir(job_id), ignore_errors=True)
+
+    def write_receipt(self, job_id: str, receipt: bytes) -> None:
+        """A read-only copy of the receipt for whoever looks into the job's directory. It is never read back."""
+        path = self.job_dir(job_id) / "receipt.json"
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o400)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(receipt)
+
+
+def job_environment(
+    job: Job, attempt: int, job_dir: Path, config: Path, environment: Mapping[str, str]
+) -> dict[str, str]:
+    """The complete environment of a job's process: a few inherited names, the caller's, and the engine's own."""
+    inherited = {name: environment[name] for name in INHERITED if name in environment}
+    return {
+        **inherited,
+        **dict(job.spec.env),
+        "JOBLEDGER_JOB_ID": job.job_id,
+        "JOBLEDGER_RUN_ID": job.run_id,
+        "JOBLEDGER_ATTEMPT": str(attempt),
+        "JOBLEDGER_JOB_DIR": str(job_dir),
+        "JOBLEDGER_OUTPUT_DIR": str(job_dir / "output"),
+        "JOBLEDGER_JOB_CONFIG": str(config),
+        "JOBLEDGER_CONTROL": str(job_dir / "control"),
+    }

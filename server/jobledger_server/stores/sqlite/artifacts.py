@@ -1,0 +1,39 @@
+"""Artifacts of jobs; their bytes are elsewhere."""
+
+import sqlite3
+from collections.abc import Sequence
+
+from jobledger.v1.job_pb2 import Artifact
+
+from jobledger_server.stores.sqlite import counters
+from jobledger_server.stores.sqlite.writer import Transaction
+
+
+def reserve_ids(transaction: Transaction, count: int) -> int:
+    return counters.take(transaction.connection, "artifact", count)
+
+
+def add(connection: sqlite3.Connection, job_number: int, artifacts: Sequence[Artifact]) -> None:
+    connection.executemany(
+        "INSERT INTO artifacts (id, job_number, path, artifact) VALUES (?, ?, ?, ?)",
+        [
+            (artifact.id, job_number, artifact.path, artifact.SerializeToString(deterministic=True))
+            for artifact in artifacts
+        ],
+    )
+
+
+def of_job(connection: sqlite3.Connection, job_id: str) -> Sequence[Artifact]:
+    rows = connection.execute(
+        "SELECT artifact FROM artifacts WHERE job_number = (SELECT number FROM jobs WHERE job_id = ?) ORDER BY path",
+        (job_id,),
+    )
+    return [Artifact.FromString(data) for (data,) in rows]
+
+
+def replace(transaction: Transaction, artifact: Artifact) -> None:
+    """Stores the artifact anew. Nothing happens where it was deleted with its job."""
+    transaction.connection.execute(
+        "UPDATE artifacts SET path = ?, artifact = ? WHERE id = ?",
+        (artifact.path, artifact.SerializeToString(deterministic=True), artifact.id),
+    )

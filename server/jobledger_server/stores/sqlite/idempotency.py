@@ -1,0 +1,31 @@
+"""Keys under which callers created jobs."""
+
+import sqlite3
+
+from jobledger_server.core.ports import IdempotencyConflictError, IdempotencyKey
+
+
+def job_number(connection: sqlite3.Connection, key: IdempotencyKey, *, now: int) -> int | None:
+    """The number of the job that the key was used for, or None where it is new; forgets the keys that expired.
+
+    Raises:
+        IdempotencyConflictError: it was used for another request.
+    """
+    connection.execute("DELETE FROM idempotency_keys WHERE expires_at <= ?", (now,))
+    row = connection.execute(
+        "SELECT request_hash, job_number FROM idempotency_keys WHERE principal = ? AND key = ?",
+        (key.principal, key.key),
+    ).fetchone()
+    if row is None:
+        return None
+    request_hash, number = row
+    if request_hash != key.request_hash:
+        raise IdempotencyConflictError(f"The idempotency key {key.key!r} was used for another request")
+    return int(number)
+
+
+def remember(connection: sqlite3.Connection, key: IdempotencyKey, *, job_number: int) -> None:
+    connection.execute(
+        "INSERT INTO idempotency_keys (principal, key, request_hash, expires_at, job_number) VALUES (?, ?, ?, ?, ?)",
+        (key.principal, key.key, key.request_hash, key.expires_at, job_number),
+    )

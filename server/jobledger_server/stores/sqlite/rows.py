@@ -1,0 +1,63 @@
+"""A job record as columns, and back."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+from jobledger.v1.job_pb2 import Job, JobPriority, JobState
+
+from jobledger_server.core.ports import CancelIntent, JobRecord
+from jobledger_server.core.times import micros
+
+# The columns in the order that `record_of` takes them.
+SELECT_RECORDS = (
+    "SELECT number, job, last_activity_at, eligible_at,"
+    " cancel_requested_at, cancel_requested_by, cancel_reason, cancel_grace_seconds FROM jobs"
+)
+
+TERMINAL = frozenset({JobState.JOB_STATE_COMPLETED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED})
+
+
+def record_of(row: Sequence[Any]) -> JobRecord:
+    """The record of a row of SELECT_RECORDS."""
+    number, job, last_activity_at, eligible_at, requested_at, requested_by, reason, grace_seconds = row
+    cancel = None
+    if requested_at is not None:
+        cancel = CancelIntent(
+            requested_at=requested_at, requested_by=requested_by, reason=reason, grace_seconds=grace_seconds
+        )
+    return JobRecord(
+        job=Job.FromString(job),
+        number=number,
+        last_activity_at=last_activity_at,
+        eligible_at=eligible_at,
+        cancel=cancel,
+    )
+
+
+def columns_of(record: JobRecord) -> Mapping[str, Any]:
+    """Every column of the record but its number."""
+    job, cancel = record.job, record.cancel
+    return {
+        "job_id": job.job_id,
+        "state": job.state,
+        "attempt": job.attempt,
+        "job_type": job.job_type,
+        "workspace_id": job.workspace_id,
+        "priority": job.spec.priority or JobPriority.JOB_PRIORITY_NORMAL,
+        "created_at": micros(job.created_at),
+        "queued_at": _instant(job.queued_at, job.HasField("queued_at")),
+        "started_at": _instant(job.started_at, job.HasField("started_at")),
+        "completed_at": _instant(job.completed_at, job.HasField("completed_at")),
+        "eligible_at": record.eligible_at,
+        "last_activity_at": record.last_activity_at,
+        "cancel_requested_at": cancel and cancel.requested_at,
+        "cancel_requested_by": cancel and cancel.requested_by,
+        "cancel_reason": cancel and cancel.reason,
+        "cancel_grace_seconds": cancel and cancel.grace_seconds,
+        "job": job.SerializeToString(deterministic=True),
+    }
+
+
+def _instant(value: Timestamp, is_set: bool) -> int | None:
+    return micros(value) if is_set else None

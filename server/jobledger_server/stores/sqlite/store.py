@@ -1,0 +1,159 @@
+"""The store's methods: each hands one function of this package to the writer or to the readers."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from jobledger.v1.events_pb2 import Event
+from jobledger.v1.job_pb2 import Artifact, JobState
+
+from jobledger_server.core.ports import (
+    EventBounds,
+    IdempotencyKey,
+    JobChange,
+    JobFilter,
+    JobOrder,
+    JobPage,
+    JobRecord,
+    StoredReceipt,
+    StoreUnavailableError,
+    TokenRecord,
+)
+from jobledger_server.stores.sqlite import artifacts, jobs, queries, receipts, tokens
+from jobledger_server.stores.sqlite import events as event_rows
+from jobledger_server.stores.sqlite.connection import connect, require_sqlite, unavailable
+from jobledger_server.stores.sqlite.migrate import migrate, shipped_migrations
+from jobledger_server.stores.sqlite.readers import Readers
+from jobledger_server.stores.sqlite.writer import Writer
+
+
+class SqliteStore:
+    """`core.ports.Store` in one SQLite file. An async context manager, used from one event loop.
+
+    Args:
+        path: the database file; made, readable by its owner alone, where there is none.
+        readers: how many queries run at a time.
+        busy_timeout: seconds that a write waits for another process's lock.
+
+    Raises:
+        SchemaError: on entering, the file is of another version.
+        StoreUnavailableError: on entering, the file can't be opened.
+    """
+
+    def __init__(self, path: Path, *, readers: int = 2, busy_timeout: float = 1.0) -> None:
+        self._path = path
+        open_connection = partial(connect, path, busy_timeout=busy_timeout)
+        self._connect = open_connection
+        self._writer = Writer(connect=open_connection)
+        self._readers = Readers(connect=partial(open_connection, query_only=True), count=readers)
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as stack:
+            await asyncio.to_thread(self._prepare)
+            await stack.enter_async_context(self._readers)
+            await stack.enter_async_context(self._writer)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    def _prepare(self) -> None:
+        require_sqlite()
+        try:
+            # SQLite gives the files beside it the permissions of this one.
+            self._path.touch(mode=0o600)
+            with closing(self._connect()) as connection:
+                migrate(connection, shipped_migrations())
+        except sqlite3.Error as error:
+            raise unavailable(error) from error
+        except OSError as error:
+            raise StoreUnavailableError(f"The database file can't be opened: {error}") from error
+
+    # --- jobs ---
+
+    async def create_job(
+        self, record: JobRecord, events: Sequence[Event], idempotency: IdempotencyKey | None = None
+    ) -> JobRecord:
+        return await self._writer.run(jobs.create, record, events, idempotency)
+
+    async def get_job(self, job_id: str) -> JobRecord | None:
+        return await self._readers.run(jobs.get, job_id)
+
+    async def update_job(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
+        return await self._writer.run(jobs.update, job_id, decide)
+
+    async def list_jobs(
+        self,
+        where: JobFilter,
+        *,
+        limit: int,
+        offset: int = 0,
+        after: tuple[int, str] | None = None,
+        order: JobOrder = JobOrder.NEWEST,
+    ) -> JobPage:
+        return await self._readers.run(queries.page, where, limit=limit, offset=offset, after=after, order=order)
+
+    async def queued_jobs(self, *, now: int, limit: int) -> Sequence[JobRecord]:
+        return await self._readers.run(queries.queued, now=now, limit=limit)
+
+    async def unfinished_jobs(self) -> Sequence[JobRecord]:
+        return await self._readers.run(queries.unfinished)
+
+    async def queue_position(self, job_id: str) -> int | None:
+        return await self._readers.run(queries.queue_position, job_id)
+
+    async def record_activity(self, job_id: str, at: int) -> None:
+        await self._writer.run(jobs.record_activity, job_id, at)
+
+    async def count_by_state(self) -> Mapping[JobState.ValueType, int]:
+        return await self._readers.run(queries.count_by_state)
+
+    async def delete_job(self, job_id: str) -> bool:
+        return await self._writer.run(jobs.delete, job_id)
+
+    async def reserve_artifact_ids(self, count: int) -> int:
+        return await self._writer.run(artifacts.reserve_ids, count)
+
+    async def artifacts(self, job_id: str) -> Sequence[Artifact]:
+        return await self._readers.run(artifacts.of_job, job_id)
+
+    async def set_artifact_status(self, artifact: Artifact) -> None:
+        await self._writer.run(artifacts.replace, artifact)
+
+    # --- events, receipts, tokens ---
+
+    async def append_events(self, events: Sequence[Event]) -> None:
+        await self._writer.run(event_rows.append, events)
+
+    async def events_after(self, sequence: int, *, limit: int) -> Sequence[Event]:
+        return await self._readers.run(event_rows.after, sequence, limit=limit)
+
+    async def event_bounds(self) -> EventBounds:
+        return await self._readers.run(event_rows.bounds)
+
+    def on_events(self, listener: Callable[[Sequence[Event]], None]) -> None:
+        self._writer.on_events(listener)
+
+    async def receipt(self, job_id: str) -> StoredReceipt | None:
+        return await self._readers.run(receipts.get, job_id)
+
+    async def receipt_leaves(self, start: int = 0) -> Sequence[bytes]:
+        return await self._readers.run(receipts.leaves, start)
+
+    async def put_token(self, token: TokenRecord, events: Sequence[Event] = ()) -> None:
+        await self._writer.run(tokens.put, token, events)
+
+    async def token(self, token_id: str) -> TokenRecord | None:
+        return await self._readers.run(tokens.get, token_id)
+
+    async def note_token_use(self, token_id: str, at: int) -> None:
+        await self._writer.run(tokens.note_use, token_id, at)
+
+    async def tokens(self) -> Sequence[TokenRecord]:
+        return await self._readers.run(tokens.every)

@@ -1,0 +1,259 @@
+"""The embedded server, put together: the only file that names concrete classes.
+
+Everything long-lived is an async context manager on one stack: what serves closes before what it uses.
+"""
+
+import asyncio
+import errno
+import os
+import platform
+import secrets
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import grpc
+from aiohttp import web
+from jobledger_gateway.app import Address, GatewayOptions, build_app, serve
+
+from jobledger_server.access.admin import TokenAdmin
+from jobledger_server.access.private_files import create_private, read_private
+from jobledger_server.access.throttle import FailureThrottle
+from jobledger_server.access.token_file import provide_token_file
+from jobledger_server.access.tokens import Authenticator
+from jobledger_server.api.engine_servicer import EngineServicer
+from jobledger_server.api.grpc_server import Services, build_server, health_servicer, set_serving
+from jobledger_server.api.inprocess import InProcessChannel
+from jobledger_server.api.interceptors.access import Access
+from jobledger_server.api.interceptors.errors import Errors
+from jobledger_server.api.interceptors.limits import Limits
+from jobledger_server.api.interceptors.validation import Validation
+from jobledger_server.api.job_servicer import JobServicer, JobUseCases
+from jobledger_server.api.receipt_servicer import ReceiptServicer
+from jobledger_server.blobs.files import FileBlobs
+from jobledger_server.config import Settings
+from jobledger_server.core.clock import SystemClock
+from jobledger_server.core.pages import PageTokens
+from jobledger_server.core.receipts import Environment
+from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.lifecycle import StartError
+from jobledger_server.service.artifacts import Artifacts
+from jobledger_server.service.cancelling import Cancelling
+from jobledger_server.service.collecting import Collector
+from jobledger_server.service.creating import Creating
+from jobledger_server.service.engine import VERSION, Engine
+from jobledger_server.service.events import EventHub
+from jobledger_server.service.finishing import Finisher
+from jobledger_server.service.jobs import Jobs
+from jobledger_server.service.listening import Listener
+from jobledger_server.service.listing import Listing
+from jobledger_server.service.locks import JobLocks
+from jobledger_server.service.logs import Logs
+from jobledger_server.service.receipts import Receipts
+from jobledger_server.service.recovery import Recovery
+from jobledger_server.service.scheduler import Scheduler
+from jobledger_server.service.sealing import Sealer
+from jobledger_server.service.signals import JobSignals
+from jobledger_server.service.signing import KeyRing
+from jobledger_server.service.slots import Slots
+from jobledger_server.service.workspace import Workspaces
+from jobledger_server.stores.sqlite.store import SqliteStore
+
+ISOLATION = "none"
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+# What a path of a unix socket may measure, on the strictest of the platforms.
+MOST_SOCKET_PATH = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Embedded:
+    """A server that answers: where, and what `lifecycle` needs to end it well."""
+
+    grpc_address: str
+    http_url: str
+    unix_path: str | None
+    token_file: Path
+    cancelling: Cancelling
+    events: EventHub
+    limits: Limits
+    server: grpc.aio.Server
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Core:
+    """Everything behind the doors."""
+
+    store: SqliteStore
+    clock: SystemClock
+    use_cases: JobUseCases
+    engine: Engine
+    tokens: TokenAdmin
+
+
+@asynccontextmanager
+async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
+    """Starts the whole of `jobledger up`; when the block is left, it ends, and the jobs go on.
+
+    Raises:
+        StartError: an address is taken.
+        PrivateFileError, KeyRingError: a file that must be private is not; the message names it.
+    """
+    os.umask(0o077)
+    async with AsyncExitStack() as stack:
+        core = await _core(stack, settings)
+        token_file = settings.data_dir / "token"
+        await provide_token_file(token_file, admin=core.tokens, tokens=core.store)
+        limits = Limits()
+        authenticator = Authenticator(tokens=core.store, clock=core.clock, throttle=FailureThrottle(clock=core.clock))
+        interceptors = [Errors(), Access(authenticator=authenticator), limits, Validation()]
+        services = _services(core)
+        server = build_server(services, interceptors)
+        grpc_port, unix = _bind(server, settings)
+        await server.start()
+        stack.push_async_callback(server.stop, grace=5)
+        channel = await stack.enter_async_context(InProcessChannel(interceptors))
+        services.register(cast("grpc.aio.Server", channel))
+        app = build_app(cast("grpc.aio.Channel", channel), options=_gateway_options(settings))
+        address = await stack.enter_async_context(_serve(app, settings))
+        await set_serving(services.health, serving=True)
+        yield Embedded(
+            grpc_address=f"{settings.host}:{grpc_port}",
+            http_url=f"http://{settings.host}:{address.port}",
+            unix_path=unix,
+            token_file=token_file,
+            cancelling=core.use_cases.cancelling,
+            events=core.use_cases.events,
+            limits=limits,
+            server=server,
+        )
+
+
+async def _core(stack: AsyncExitStack, settings: Settings) -> Core:
+    """Opens the store, recovers what an earlier server left, and starts what works in the background."""
+    data_dir, clock = settings.data_dir, SystemClock()
+    store = await stack.enter_async_context(SqliteStore(data_dir / "jobledger.db"))
+    blobs = FileBlobs(data_dir / "blobs")
+    await asyncio.to_thread(blobs.discard_unfinished)
+    workspaces = Workspaces(data_dir=data_dir)
+    keys = KeyRing.open(data_dir / "keys", clock)
+    signals, locks, slots = JobSignals(), JobLocks(), Slots(most=settings.max_running)
+    events = await stack.enter_async_context(EventHub(store=store, clock=clock))
+    listener = await stack.enter_async_context(Listener(store=store, clock=clock, signals=signals))
+    executor = await stack.enter_async_context(LocalExecutor(data_dir=data_dir, listener=listener, clock=clock))
+    sealer = Sealer(keys=keys, workspaces=workspaces, environment=_environment())
+    finisher = await stack.enter_async_context(
+        Finisher(
+            store=store,
+            clock=clock,
+            executor=executor,
+            collector=Collector(blobs=blobs),
+            sealer=sealer,
+            workspaces=workspaces,
+            locks=locks,
+            signals=signals,
+            slots=slots,
+        )
+    )
+    listener.finisher = finisher
+    scheduler = Scheduler(
+        store=store,
+        clock=clock,
+        executor=executor,
+        finisher=finisher,
+        workspaces=workspaces,
+        locks=locks,
+        signals=signals,
+        slots=slots,
+    )
+    await Recovery(store=store, executor=executor, scheduler=scheduler, finisher=finisher, slots=slots).run()
+    await stack.enter_async_context(scheduler)
+    engine = Engine(store=store, clock=clock, events=events, slots=slots, isolation=ISOLATION)
+    events.pulse = engine.pulse
+    use_cases = JobUseCases(
+        creating=Creating(store=store, clock=clock, finisher=finisher, workspaces=workspaces, roots=settings.roots),
+        jobs=Jobs(store=store, clock=clock, executor=executor, workspaces=workspaces, signals=signals, locks=locks),
+        listing=Listing(
+            store=store, executor=executor, pages=PageTokens(_page_secret(data_dir / "keys" / "pages.key"))
+        ),
+        cancelling=Cancelling(
+            store=store, clock=clock, executor=executor, finisher=finisher, locks=locks, signals=signals
+        ),
+        logs=Logs(store=store, workspaces=workspaces, signals=signals),
+        artifacts=Artifacts(store=store, blobs=blobs),
+        receipts=Receipts(store=store, keys=keys),
+        events=events,
+    )
+    return Core(
+        store=store, clock=clock, use_cases=use_cases, engine=engine, tokens=TokenAdmin(tokens=store, clock=clock)
+    )
+
+
+def _page_secret(path: Path) -> bytes:
+    """What page tokens are sealed with, the same after a restart."""
+    secret = read_private(path)
+    if secret is None:
+        secret = secrets.token_bytes(32)
+        create_private(path, secret)
+    return secret
+
+
+def _environment() -> Environment:
+    """Where jobs run, for their receipts."""
+    return Environment(
+        engine_version=VERSION,
+        os=f"{platform.system()} {platform.release()}",
+        platform=platform.platform(),
+        python=platform.python_version(),
+        host=socket.gethostname(),
+        isolation=ISOLATION,
+    )
+
+
+def _services(core: Core) -> Services:
+    return Services(
+        jobs=JobServicer(core.use_cases),
+        receipts=ReceiptServicer(core.use_cases.receipts),
+        engine=EngineServicer(engine=core.engine, tokens=core.tokens),
+        health=health_servicer(),
+    )
+
+
+def _bind(server: grpc.aio.Server, settings: Settings) -> tuple[int, str | None]:
+    """Gives the server its addresses: the port, and the path of the unix socket where there is one."""
+    try:
+        port = server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+    except RuntimeError:
+        raise StartError(_taken("gRPC", settings.host, settings.grpc_port, "--grpc-port")) from None
+    run = settings.data_dir / "run"
+    run.mkdir(mode=0o700, exist_ok=True)
+    path = str(run / "grpc.sock")
+    if not settings.unix_socket or os.name != "posix" or len(path) > MOST_SOCKET_PATH:
+        return port, None
+    server.add_insecure_port(f"unix:{path}")
+    return port, path
+
+
+@asynccontextmanager
+async def _serve(app: web.Application, settings: Settings) -> AsyncIterator[Address]:
+    try:
+        async with serve(app, host=settings.host, port=settings.http_port) as address:
+            yield address
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        raise StartError(_taken("HTTP", settings.host, settings.http_port, "--http-port")) from None
+
+
+def _taken(door: str, host: str, port: int, flag: str) -> str:
+    return f"the {door} address {host}:{port} is taken: stop what listens there, or choose another port with {flag}"
+
+
+def _gateway_options(settings: Settings) -> GatewayOptions:
+    return GatewayOptions(
+        allowed_hosts=(*LOOPBACK, *settings.allowed_hosts),
+        allowed_origins=settings.allowed_origins,
+        metrics_public=settings.public_metrics,
+    )
