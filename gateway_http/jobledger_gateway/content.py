@@ -1,0 +1,245 @@
+"""Answers that are bytes (google.api.HttpBody): whole or in parts, with ETag and Range."""
+
+import logging
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+from aiohttp import web
+from google.protobuf.message import Message
+from jobledger.v1 import annotations_pb2
+
+from jobledger_gateway.binding import Binder
+from jobledger_gateway.calls import Rpc
+from jobledger_gateway.errors import GatewayError, problem_of
+from jobledger_gateway.exchange import Exchange
+from jobledger_gateway.http_rule import RuleError, resolve
+from jobledger_gateway.metadata import lookup, response_headers
+from jobledger_gateway.writing import abort, write
+
+SIZE = "x-content-length"
+LARGEST = (1 << 63) - 1
+
+BYTE_RANGE = re.compile(r"bytes=(?:([0-9]{1,32})-([0-9]{1,32})?|-([0-9]{1,32}))", re.IGNORECASE)
+MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+(;[\x20-\x7e]*)?", re.ASCII)
+OPAQUE_TYPE = "application/octet-stream"
+
+# Bytes that a job wrote must not act as a page of this origin.
+SANDBOX = {"Content-Security-Policy": "default-src 'none'; sandbox"}
+
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ByteRange:
+    """A range as the request's fields say it: a negative offset counts from the end, length 0 means to the end."""
+
+    offset: int
+    length: int
+
+    def within(self, size: int) -> tuple[int, int]:
+        """First byte, and the one after the last, of a range that lies in content of that size."""
+        start = self.offset if self.offset >= 0 else max(0, size + self.offset)
+        return start, min(size, start + self.length) if self.length else size
+
+
+def parse_range(header: str | None) -> ByteRange | None:
+    """The range of a Range header; None where there is none that we serve: several ranges, another unit, nonsense."""
+    match = BYTE_RANGE.fullmatch(header.strip()) if header else None
+    if match is None:
+        return None
+    first, last, suffix = (min(int(text), LARGEST) if text else None for text in match.groups())
+    if suffix is not None:
+        return ByteRange(-suffix, 0) if suffix else None
+    if first is None or last is None:
+        return ByteRange(first or 0, 0)
+    return ByteRange(first, min(last - first + 1, LARGEST)) if first <= last else None
+
+
+def etag_matches(header: str, etag: str | None, *, weak: bool) -> bool:
+    """Whether a list of entity tags (or `*`) names this one. Only the weak comparison overlooks `W/`."""
+    if etag is None:
+        return False
+    tags = [tag.strip() for tag in header.split(",")]
+    if weak:
+        return header.strip() == "*" or etag in {tag.removeprefix("W/") for tag in tags}
+    return tags == [etag]
+
+
+def content_response(
+    request: web.Request, content: Any, headers: Mapping[str, str], *, status: int
+) -> web.StreamResponse:
+    """Content that came in one piece."""
+    if _unmodified(request, headers):
+        return web.Response(status=304, headers=_kept(headers))
+    response = web.Response(status=status, body=content.data, headers={**headers, **SANDBOX})
+    response.headers["Content-Type"] = _media_type(content)
+    return response
+
+
+class ContentEndpoint:
+    """Answers with the bytes of a stream of HttpBody.
+
+    Where the method has a RangeRule, the call's initial metadata says the size of the whole (`x-content-length`).
+    """
+
+    def __init__(self, binder: Binder, rpc: Rpc, rule: annotations_pb2.RangeRule) -> None:
+        self._binder = binder
+        self._rpc = rpc
+        self._rule = rule if rule.offset_field else None
+        for name in (rule.offset_field, rule.length_field) if self._rule else ():
+            if resolve(rpc.method.input_type, (name,)).message_type is not None:
+                raise RuleError(f"{rpc.method.full_name}: '{name}' can't hold a byte range")
+
+    async def answer(self, exchange: Exchange) -> web.StreamResponse:
+        message = self._binder.bind(exchange.incoming)
+        wanted = await self._wanted(exchange, message)
+        if isinstance(wanted, web.StreamResponse):
+            return wanted
+        async with self._opened(exchange, self._ranged(message, wanted)) as content:
+            if _unmodified(exchange.request, content.headers):
+                return web.Response(status=304, headers=_kept(content.headers))
+            return await _send(exchange.request, content, wanted, ranges=self._rule is not None)
+
+    def _ranged(self, message: Message, wanted: ByteRange | None) -> Message:
+        if wanted is None or self._rule is None:
+            return message
+        # A copy: the first message may still be in the hands of a call in this process.
+        ranged = type(message)()
+        ranged.CopyFrom(message)
+        setattr(ranged, self._rule.offset_field, wanted.offset)
+        if wanted.length:
+            setattr(ranged, self._rule.length_field, wanted.length)
+        return ranged
+
+    async def _wanted(self, exchange: Exchange, message: Message) -> ByteRange | web.StreamResponse | None:
+        """The range to ask for; or None for the whole; or the answer, where a condition settles it.
+
+        Conditions come before the range (RFC 9110, 13.2.2), so that with both the whole is looked at first.
+        """
+        headers = exchange.request.headers
+        wanted = parse_range(headers.get("Range")) if self._rule and exchange.request.method == "GET" else None
+        if wanted is None or not headers.keys() & {"If-Range", "If-None-Match"}:
+            return wanted
+        async with self._opened(exchange, message) as content:
+            if _unmodified(exchange.request, content.headers):
+                return web.Response(status=304, headers=_kept(content.headers))
+            condition = headers.get("If-Range")
+            if condition is None or etag_matches(condition, content.headers.get("ETag"), weak=False):
+                return wanted
+            return None
+
+    @asynccontextmanager
+    async def _opened(self, exchange: Exchange, message: Message) -> AsyncIterator["Content"]:
+        """A call that has answered with its first piece. It ends when the context does."""
+        call = self._rpc.open(message, metadata=exchange.metadata, deadline=exchange.deadline)
+        try:
+            pieces = aiter(call)
+            first = await anext(pieces, None)
+            initial = await call.initial_metadata()
+            size = lookup(initial, SIZE)
+            yield Content(
+                headers=_quoted(response_headers(initial)),
+                size=int(size) if size is not None and size.isdecimal() else None,
+                first=first,
+                rest=pieces,
+            )
+        except grpc.aio.AioRpcError as failure:
+            raise _unsatisfiable(failure) or failure from None
+        finally:
+            call.cancel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Content:
+    """Bytes on their way: headers, size of the whole (None: unknown), first piece (None: empty) and the others."""
+
+    headers: Mapping[str, str]
+    size: int | None
+    first: Any
+    rest: AsyncIterator[Any]
+
+
+async def _send(
+    request: web.Request, content: Content, wanted: ByteRange | None, *, ranges: bool
+) -> web.StreamResponse:
+    response = web.StreamResponse(headers={**content.headers, **SANDBOX})
+    response.headers["Content-Type"] = _media_type(content.first)
+    if ranges:
+        response.headers["Accept-Ranges"] = "bytes"
+    expected = content.size
+    if wanted is not None:
+        if content.size is None:
+            raise LookupError(f"the call's initial metadata lacks {SIZE}")
+        start, end = wanted.within(content.size)
+        expected = end - start
+        response.set_status(206)
+        response.headers["Content-Range"] = f"bytes {start}-{end - 1}/{content.size}"
+    response.content_length = expected
+    await response.prepare(request)
+    if request.method != "HEAD":
+        await _copy(request, response, content, expected)
+    return response
+
+
+async def _copy(request: web.Request, response: web.StreamResponse, content: Content, expected: int | None) -> None:
+    """Sends the bytes; the connection breaks where they are not all, so that a part never passes for the whole."""
+    try:
+        sent = await _pump(response, content, expected)
+        _check_length(sent, expected)
+        await response.write_eof()
+    except BaseException:
+        abort(request)
+        raise
+
+
+async def _pump(response: web.StreamResponse, content: Content, expected: int | None) -> int:
+    """Sends the pieces, and says how many bytes they had; stops at the piece that would pass what is expected."""
+    sent, piece = 0, content.first
+    while piece is not None:
+        sent += len(piece.data)
+        if expected is not None and sent > expected:
+            break
+        await write(response, piece.data)
+        piece = await anext(content.rest, None)
+    return sent
+
+
+def _check_length(sent: int, expected: int | None) -> None:
+    if expected is not None and sent != expected:
+        logger.error("a call announced %d bytes and sent %d", expected, sent)
+        raise ConnectionAbortedError("the call did not send what it had announced")
+
+
+def _unmodified(request: web.Request, headers: Mapping[str, str]) -> bool:
+    condition = request.headers.get("If-None-Match")
+    return condition is not None and etag_matches(condition, headers.get("ETag"), weak=True)
+
+
+def _kept(headers: Mapping[str, str]) -> dict[str, str]:
+    return {"ETag": headers["ETag"]} if "ETag" in headers else {}
+
+
+def _quoted(headers: dict[str, str]) -> dict[str, str]:
+    etag = headers.get("ETag")
+    return {**headers, "ETag": f'"{etag}"'} if etag and not etag.endswith('"') else headers
+
+
+def _media_type(content: Any) -> str:
+    named = content.content_type if content is not None else ""
+    return named if MEDIA_TYPE.fullmatch(named) else OPAQUE_TYPE
+
+
+def _unsatisfiable(failure: grpc.aio.AioRpcError) -> GatewayError | None:
+    """The error for a range outside the content, which tells its size; None for any other failure."""
+    if failure.code() is not grpc.StatusCode.OUT_OF_RANGE:
+        return None
+    told = problem_of(failure)
+    if "size" not in told.details:
+        return None
+    content_range = {"Content-Range": f"bytes */{told.details['size']}"}
+    return GatewayError(replace(told, headers={**told.headers, **content_range}), token_first=False)

@@ -1,0 +1,216 @@
+"""Errors as HTTP clients see them: `{"error_code", "message", "details"}`, from the registry in `errors.proto`."""
+
+import logging
+import math
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import grpc
+import orjson
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+from jobledger.v1.errors_pb2 import ErrorReason, ErrorRule, error
+
+PREFIX = "ERROR_REASON_"
+STATUS_DETAILS = "grpc-status-details-bin"
+
+RULES: Mapping[str, ErrorRule] = {
+    value.name.removeprefix(PREFIX): value.GetOptions().Extensions[error]
+    for value in ErrorReason.DESCRIPTOR.values
+    if value.number
+}
+
+# What a status without a reason of the registry becomes: the code in JSON, and the HTTP status.
+CODES: Mapping[grpc.StatusCode, tuple[str, int]] = {
+    grpc.StatusCode.CANCELLED: ("CANCELLED", 499),
+    grpc.StatusCode.UNKNOWN: ("INTERNAL", 500),
+    grpc.StatusCode.INVALID_ARGUMENT: ("BAD_REQUEST", 400),
+    grpc.StatusCode.DEADLINE_EXCEEDED: ("DEADLINE", 504),
+    grpc.StatusCode.NOT_FOUND: ("NOT_FOUND", 404),
+    grpc.StatusCode.ALREADY_EXISTS: ("ALREADY_EXISTS", 409),
+    grpc.StatusCode.PERMISSION_DENIED: ("FORBIDDEN", 403),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("TOO_LARGE", 413),
+    grpc.StatusCode.FAILED_PRECONDITION: ("FAILED_PRECONDITION", 400),
+    grpc.StatusCode.ABORTED: ("ABORTED", 409),
+    grpc.StatusCode.OUT_OF_RANGE: ("OUT_OF_RANGE", 400),
+    grpc.StatusCode.UNIMPLEMENTED: ("UNIMPLEMENTED", 501),
+    grpc.StatusCode.INTERNAL: ("INTERNAL", 500),
+    grpc.StatusCode.UNAVAILABLE: ("ENGINE_UNREACHABLE", 503),
+    grpc.StatusCode.DATA_LOSS: ("DATA_LOSS", 500),
+    grpc.StatusCode.UNAUTHENTICATED: ("AUTH_INVALID", 401),
+}
+
+# A status whose own text tells of gRPC's inner workings: the registry's message stands in its place.
+OPAQUE = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A field that breaks a rule: its path as the client wrote it, and what the rule says."""
+
+    field: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What a client is told.
+
+    Attributes:
+        reason: name in the registry without its prefix, such as `JOB_NOT_FOUND`.
+        status: HTTP status.
+        details: JSON values by name.
+        headers: headers that belong to the error, such as `Allow`.
+    """
+
+    reason: str
+    status: int
+    message: str
+    details: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def code(self) -> str:
+        """`error_code` in JSON."""
+        return f"E_{self.reason}"
+
+    def body(self) -> dict[str, Any]:
+        """The error as a JSON value."""
+        return {"error_code": self.code, "message": self.message, "details": dict(self.details)}
+
+    def encode(self) -> bytes:
+        """The error as JSON."""
+        return orjson.dumps(self.body())
+
+
+class GatewayError(Exception):
+    """A request that the gateway itself refuses.
+
+    Attributes:
+        problem: what the client is told.
+        token_first: whether a caller without a valid token must be told of the token instead.
+    """
+
+    def __init__(self, problem: Problem, *, token_first: bool = True) -> None:
+        self.problem = problem
+        self.token_first = token_first
+        super().__init__(f"{problem.code}: {problem.message}")
+
+
+def problem(
+    reason: str,
+    message: str | None = None,
+    *,
+    details: Mapping[str, Any] | None = None,
+    fields: Sequence[Violation] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Problem:
+    """The problem of a reason in the registry, with the registry's message unless another is given."""
+    rule = RULES[reason]
+    told = dict(details or {})
+    if fields:
+        told["fields"] = [{"field": violation.field, "description": violation.description} for violation in fields]
+    return Problem(
+        reason=reason,
+        status=rule.http_status,
+        message=message or rule.message,
+        details=told,
+        headers=_headers(rule.http_status, headers),
+    )
+
+
+def bad_request(message: str) -> GatewayError:
+    """A request that can't be read."""
+    return GatewayError(problem("BAD_REQUEST", message))
+
+
+def invalid(fields: Sequence[Violation]) -> GatewayError:
+    """A request whose values break rules. The message repeats the first, for those who read no further."""
+    first = fields[0]
+    return GatewayError(problem("VALIDATION", f"{first.field}: {first.description}", fields=fields))
+
+
+def internal(cause: BaseException) -> Problem:
+    """A fault of the gateway or the server: the client gets a reference, the log all there is."""
+    reference = secrets.token_hex(8)
+    logger.error("internal error, reference %s", reference, exc_info=cause)
+    return problem(
+        "INTERNAL",
+        f"{RULES['INTERNAL'].message}; its log has more under the reference {reference}",
+        details={"reference": reference},
+    )
+
+
+def problem_of(failure: grpc.aio.AioRpcError) -> Problem:
+    """What a failed call is to an HTTP client: by its reason, else by its code."""
+    status = _rich_status(failure)
+    info = error_details_pb2.ErrorInfo()
+    if status is None or not _unpack(status, info) or not info.reason:
+        return _without_reason(failure)
+    rule = RULES.get(info.reason)
+    http_status = rule.http_status if rule else CODES[failure.code()][1]
+    return Problem(
+        reason=info.reason,
+        status=http_status,
+        message=status.message or (rule.message if rule else info.reason),
+        details={**_typed(info.metadata), **_fields(status)},
+        headers={**_headers(http_status, None), **_retry_after(status)},
+    )
+
+
+def _without_reason(failure: grpc.aio.AioRpcError) -> Problem:
+    reason, status = CODES.get(failure.code(), ("INTERNAL", 500))
+    if reason == "INTERNAL":
+        return internal(failure)
+    if failure.code() in OPAQUE:
+        logger.warning("call failed: %s: %s", failure.code().name, failure.details())
+        return problem(reason)
+    told = Problem(reason=reason, status=status, message=failure.details() or reason, headers=_headers(status, None))
+    return told if reason not in RULES else replace(told, status=RULES[reason].http_status)
+
+
+def _rich_status(failure: grpc.aio.AioRpcError) -> Any:
+    for key, value in failure.trailing_metadata() or ():
+        if key == STATUS_DETAILS:
+            try:
+                return status_pb2.Status.FromString(value)
+            except DecodeError:
+                logger.warning("call failed with unreadable details: %s", failure.code().name)
+    return None
+
+
+def _unpack(status: Any, into: Any) -> bool:
+    """Reads the detail of `into`'s type, if the status carries one."""
+    return any(detail.Is(into.DESCRIPTOR) and detail.Unpack(into) for detail in status.details)
+
+
+def _typed(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """ErrorInfo has strings only; sequence numbers are numbers in JSON."""
+    return {
+        key: int(value) if key.endswith("_sequence") and value.isdecimal() else value
+        for key, value in sorted(metadata.items())
+    }
+
+
+def _fields(status: Any) -> dict[str, Any]:
+    refused = error_details_pb2.BadRequest()
+    if not _unpack(status, refused):
+        return {}
+    return {"fields": [{"field": v.field, "description": v.description} for v in refused.field_violations]}
+
+
+def _retry_after(status: Any) -> dict[str, str]:
+    retry = error_details_pb2.RetryInfo()
+    if not _unpack(status, retry):
+        return {}
+    delay = retry.retry_delay
+    return {"Retry-After": str(max(0, math.ceil(delay.seconds + delay.nanos / 1e9)))}
+
+
+def _headers(status: int, more: Mapping[str, str] | None) -> dict[str, str]:
+    challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}
+    return {**challenge, **(more or {})}

@@ -1,0 +1,37 @@
+"""What the parts of a descriptor are, where its own types leave it open."""
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+
+def descriptor_of(message: Message) -> Descriptor:
+    """The type of a message."""
+    descriptor = message.DESCRIPTOR
+    if not isinstance(descriptor, Descriptor):
+        raise TypeError(f"{type(message).__name__} is not a class of a message")
+    return descriptor
+
+
+def message_of(field: FieldDescriptor) -> Descriptor:
+    """The message type of a field that has one."""
+    if field.message_type is None:
+        raise TypeError(f"{field.full_name} is not of a message type")
+    return field.message_type
+
+
+def enum_of(field: FieldDescriptor) -> EnumDescriptor:
+    """The enum type of a field that has one."""
+    if field.enum_type is None:
+        raise TypeError(f"{field.full_name} is not of an enum type")
+    return field.enum_type
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether a field is a map: its entries are messages of key and value."""
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def map_parts(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]:
+    """Key and value of a map."""
+    entry = message_of(field)
+    return entry.fields_by_name["key"], entry.fields_by_name["value"]

@@ -1,0 +1,152 @@
+"""How the items of a stream look on the wire: server-sent events, or lines of JSON."""
+
+import re
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import orjson
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import Message
+from jobledger.v1 import annotations_pb2
+
+from jobledger_gateway.encoding import encoder
+from jobledger_gateway.errors import Problem
+from jobledger_gateway.fields import descriptor_of, message_of
+from jobledger_gateway.http_rule import RuleError, resolve
+
+SSE = "text/event-stream"
+NDJSON = "application/x-ndjson"
+
+# What would end a line of a server-sent event, or its field.
+LINE_BREAKS = re.compile(r"[\r\n\0]")
+
+
+class Framing(Protocol):
+    """Bytes of a stream."""
+
+    media_type: str
+
+    def preamble(self) -> bytes:
+        """What comes first, at once."""
+
+    def ping(self) -> bytes:
+        """What keeps the connection alive; empty where the format has no such thing."""
+
+    def item(self, item: Message) -> bytes:
+        """One item."""
+
+    def end(self, last: Message | None) -> bytes:
+        """The marker of a normal end, with the last message where there is one."""
+
+    def error(self, told: Problem) -> bytes:
+        """The marker of an end by an error."""
+
+
+class StreamShape:
+    """What a StreamRule says of the messages of a stream."""
+
+    def __init__(self, message: Descriptor, rule: annotations_pb2.StreamRule) -> None:
+        """Checks the rule.
+
+        Raises:
+            RuleError: it names fields that there are not.
+        """
+        self.rule = rule
+        item = message_of(resolve(message, (rule.item_field,))) if rule.item_field else message
+        if rule.end_field:
+            resolve(message, (rule.end_field,))
+        for name in filter(None, (rule.event_field, rule.id_field)):
+            resolve(item, (name,))
+        if not (rule.event_name or rule.event_field):
+            raise RuleError(f"the stream rule of {message.full_name} names neither event_name nor event_field")
+        self.id_is_optional = bool(rule.id_field) and item.fields_by_name[rule.id_field].has_presence
+
+    def item_of(self, message: Message) -> Message:
+        """The item that a message of the stream carries."""
+        item: Message = getattr(message, self.rule.item_field) if self.rule.item_field else message
+        return item
+
+    def end_of(self, message: Message) -> Message | None:
+        """The end that a message of the stream carries, if it does."""
+        if not self.rule.end_field or not message.HasField(self.rule.end_field):
+            return None
+        end: Message = getattr(message, self.rule.end_field)
+        return end
+
+    def event_of(self, item: Message) -> str:
+        """Name of the item's event."""
+        return self.rule.event_name or LINE_BREAKS.sub(" ", getattr(item, self.rule.event_field))
+
+    def id_of(self, item: Message) -> int | None:
+        """Number of the item's event, or None for one that is not numbered."""
+        name = self.rule.id_field
+        if not name or (self.id_is_optional and not item.HasField(name)):
+            return None
+        number: int = getattr(item, name)
+        return number
+
+
+class ServerSentEvents:
+    """`text/event-stream`: `event`, `id` and one line of `data`."""
+
+    media_type = SSE
+
+    def __init__(self, shape: StreamShape) -> None:
+        self._shape = shape
+
+    def preamble(self) -> bytes:
+        return b"retry: 2000\n\n"
+
+    def ping(self) -> bytes:
+        return b": ping\n\n"
+
+    def item(self, item: Message) -> bytes:
+        number = self._shape.id_of(item)
+        numbered = b"" if number is None else b"id: %d\n" % number
+        return b"event: %s\n%sdata: %s\n\n" % (self._shape.event_of(item).encode(), numbered, _json(item))
+
+    def end(self, last: Message | None) -> bytes:
+        return b"event: end\ndata: %s\n\n" % (b"{}" if last is None else _json(last))
+
+    def error(self, told: Problem) -> bytes:
+        name = self._shape.rule.error_event or "error"
+        return b"event: %s\ndata: %s\n\n" % (name.encode(), told.encode())
+
+
+class JsonLines:
+    """`application/x-ndjson`: `{"result": ...}`, and last `{"end": ...}` or `{"error": ...}`."""
+
+    media_type = NDJSON
+
+    def preamble(self) -> bytes:
+        return b""
+
+    def ping(self) -> bytes:
+        return b""
+
+    def item(self, item: Message) -> bytes:
+        return _line("result", item)
+
+    def end(self, last: Message | None) -> bytes:
+        return b'{"end":{}}\n' if last is None else _line("end", last)
+
+    def error(self, told: Problem) -> bytes:
+        return orjson.dumps({"error": told.body()}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def framing_for(accept: str, shape: StreamShape) -> Framing:
+    """The framing that an Accept header asks for; server-sent events unless it names NDJSON."""
+    make: Callable[[], Framing] = JsonLines if NDJSON in accept.lower() else lambda: ServerSentEvents(shape)
+    return make()
+
+
+def _json(message: Message) -> bytes:
+    return orjson.dumps(_value(message))
+
+
+def _line(key: str, message: Message) -> bytes:
+    return orjson.dumps({key: _value(message)}, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _value(message: Message) -> Any:
+    return encoder(descriptor_of(message))(message)

@@ -1,0 +1,120 @@
+"""What happens to every request: limits, route, answer; and errors in the right order and shape."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import grpc
+import orjson
+from aiohttp import web
+
+from jobledger_gateway import dashboard
+from jobledger_gateway.errors import GatewayError, Problem, internal, problem, problem_of
+from jobledger_gateway.exchange import Endpoint, Target, receive, too_large
+from jobledger_gateway.http_rule import Template
+from jobledger_gateway.metrics import Counted, Counters
+from jobledger_gateway.origins import Origins
+from jobledger_gateway.percent import check_target, decode_segment
+from jobledger_gateway.router import Router
+from jobledger_gateway.writing import abort
+
+# Reasons for which a caller is told of the token before anything else.
+TOKEN_REASONS = frozenset({"AUTH_RATE_LIMITED"})
+
+# Asks the server whether the token is good; raises AioRpcError where it is not.
+Probe = Callable[[web.Request], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An endpoint at its path."""
+
+    template: Template
+    endpoint: Endpoint
+
+    def __str__(self) -> str:
+        return self.template.text
+
+
+class Gateway:
+    """Answers all requests of an application."""
+
+    def __init__(self, *, origins: Origins, max_body_bytes: int, probe: Probe | None, counters: Counters) -> None:
+        self._origins = origins
+        self._max_body_bytes = max_body_bytes
+        self._probe = probe
+        self._counters = counters
+        self._router: Router[Served] = Router()
+
+    def add(self, method: str, template: Template, endpoint: Endpoint) -> None:
+        """Adds an endpoint.
+
+        Raises:
+            RuleError: another one answers the very same requests.
+        """
+        self._router.add(method, template, Served(template, endpoint))
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Answers a request, with an error where it is refused or something fails."""
+        with self._counters.request(request.method) as counted:
+            try:
+                response = await self._answer(request, counted)
+            except ConnectionError:
+                # The client is gone, or was cut off: there is nobody to answer.
+                abort(request)
+                response = web.Response(status=499)
+            except GatewayError as error:
+                response = _error_response(request, await self._told(request, error))
+            except grpc.aio.AioRpcError as failure:
+                response = _error_response(request, problem_of(failure))
+            except Exception as failure:  # noqa: BLE001 - logged by `internal`, and told as a reference
+                response = _error_response(request, internal(failure))
+            counted.status = response.status
+            return response
+
+    async def _answer(self, request: web.Request, counted: Counted) -> web.StreamResponse:
+        target = self._origins.admit(request)
+        if (request.content_length or 0) > self._max_body_bytes:
+            raise too_large(self._max_body_bytes)
+        check_target(request.raw_path)
+        for segment in target.segments:
+            decode_segment(segment)
+        if request.method == "OPTIONS":
+            return self._options(request, target)
+        served = self._router.find(request.method, target.segments)
+        counted.route = served.template.text
+        exchange = await receive(request, target, verb=served.template.verb, max_body_bytes=self._max_body_bytes)
+        return await served.endpoint.answer(exchange)
+
+    def _options(self, request: web.Request, target: Target) -> web.StreamResponse:
+        allowed = self._router.allowed(target.segments)
+        if not allowed:
+            raise GatewayError(problem("NOT_FOUND"))
+        return web.Response(
+            status=204, headers={"Allow": ", ".join(allowed), **self._origins.preflight(request, allowed)}
+        )
+
+    async def _told(self, request: web.Request, error: GatewayError) -> Problem:
+        """What the client is told: of the request's error, or of its token where that is not good."""
+        if not error.token_first or self._probe is None:
+            return error.problem
+        try:
+            await self._probe(request)
+        except GatewayError as refused:
+            return refused.problem
+        except grpc.aio.AioRpcError as failure:
+            if failure.code() is grpc.StatusCode.UNAUTHENTICATED:
+                return problem_of(failure)
+            if failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+                refusal = problem_of(failure)
+                return refusal if refusal.reason in TOKEN_REASONS else error.problem
+        return error.problem
+
+
+def _error_response(request: web.Request, told: Problem) -> web.Response:
+    body = orjson.dumps(dashboard.render(told)) if is_dashboard(request) else told.encode()
+    return web.Response(status=told.status, body=body, content_type="application/json", headers=dict(told.headers))
+
+
+def is_dashboard(request: web.Request) -> bool:
+    """Whether a path lies under the operators' view, whose errors have their own shape."""
+    return request.rel_url.raw_path.split("/")[1:2] == [dashboard.PREFIX]

@@ -1,0 +1,59 @@
+"""JSON as clients send it, read strictly."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import orjson
+
+from jobledger_gateway.errors import GatewayError, problem
+
+MAX_DEPTH = 64
+
+# A string (possessive, so that no input makes it slow) or a bracket.
+TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
+
+
+def parse_object(body: bytes) -> dict[str, Any]:
+    """The JSON object that a body is; an empty body is an empty object.
+
+    Raises:
+        GatewayError: `BAD_JSON`: not strict JSON, a duplicate key, nested too deeply, or no object.
+    """
+    if not body:
+        return {}
+    _check_depth(body)
+    try:
+        # orjson refuses what the standard library lets pass: NaN, lone surrogates, a BOM, bad UTF-8.
+        orjson.loads(body)
+        # The standard library tells of duplicate keys, and keeps large integers exact.
+        value = json.loads(body, object_pairs_hook=_unique)
+    except json.JSONDecodeError as error:
+        _refuse(f"The body is not strict JSON: line {error.lineno}, column {error.colno}")
+    except ValueError:
+        _refuse("The body holds a number that is too long")
+    if not isinstance(value, dict):
+        _refuse("The body is not a JSON object")
+    return value
+
+
+def _check_depth(body: bytes) -> None:
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return
+    depth = 0
+    for token in TOKEN.finditer(body):
+        depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(token[0], 0)
+        if depth > MAX_DEPTH:
+            _refuse(f"The body is nested more than {MAX_DEPTH} deep")
+
+
+def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        _refuse("The body holds an object with a duplicate key")
+    return found
+
+
+def _refuse(message: str) -> NoReturn:
+    raise GatewayError(problem("BAD_JSON", message)) from None

@@ -1,0 +1,106 @@
+"""Prometheus text: the engine's gauges, and what the gateway itself counts."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import grpc
+from aiohttp import web
+from jobledger.v1 import engine_service_pb2
+from jobledger.v1.engine_service_pb2 import EngineStatus, GetStatusRequest
+
+from jobledger_gateway.calls import Rpc
+from jobledger_gateway.exchange import Exchange
+
+GET_STATUS = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].methods_by_name["GetStatus"]
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+# Gauges of the engine: name, field of EngineStatus, help.
+GAUGES = (
+    ("jobledger_active_jobs", "active_jobs", "Jobs that are running or cancelling."),
+    ("jobledger_queue_depth", "queue_depth", "Jobs that wait."),
+    ("jobledger_max_running", "max_running", "Most jobs that run at a time."),
+    ("jobledger_open_streams", "open_streams", "Streams that are open."),
+    ("jobledger_last_sequence_number", "last_sequence_number", "Number of the last stored event."),
+)
+
+
+@dataclass(slots=True)
+class Counted:
+    """A request: the template of its route once that is found, its status once it is answered."""
+
+    route: str = ""
+    status: int = 499
+
+
+class Counters:
+    """What the gateway counts about the requests that it answers."""
+
+    def __init__(self) -> None:
+        self._answered: Counter[tuple[str, str, int]] = Counter()
+        self._open = 0
+
+    @contextmanager
+    def request(self, method: str) -> Iterator[Counted]:
+        """Counts a request from its arrival to its answer. Unknown methods share one name: clients choose them."""
+        counted = Counted()
+        self._open += 1
+        try:
+            yield counted
+        finally:
+            self._open -= 1
+            self._answered[method if method in KNOWN_METHODS else "other", counted.route, counted.status] += 1
+
+    def lines(self) -> Iterator[str]:
+        """The counters as Prometheus text."""
+        yield from _head("jobledger_gateway_open_requests", "gauge", "Requests that are being answered.")
+        yield f"jobledger_gateway_open_requests {self._open}"
+        yield from _head("jobledger_gateway_requests_total", "counter", "Requests that were answered.")
+        for (method, route, status), count in sorted(self._answered.items()):
+            labels = _labels({"method": method, "route": route, "status": str(status)})
+            yield f"jobledger_gateway_requests_total{labels} {count}"
+
+
+class Metrics:
+    """`GET /metrics`. Without a token, where that is allowed, it tells of the gateway alone."""
+
+    def __init__(self, channel: grpc.aio.Channel, counters: Counters, *, public: bool) -> None:
+        self._status = Rpc(channel, GET_STATUS)
+        self._counters = counters
+        self._public = public
+
+    async def respond(self, exchange: Exchange) -> web.StreamResponse:
+        """The page."""
+        lines: list[str] = []
+        if not self._public or "Authorization" in exchange.request.headers:
+            reply = await self._status(GetStatusRequest(), metadata=exchange.metadata, deadline=exchange.deadline)
+            lines += _engine(reply.message)
+        lines += self._counters.lines()
+        return web.Response(text="\n".join(lines) + "\n", headers={"Content-Type": CONTENT_TYPE})
+
+
+def _engine(status: EngineStatus) -> Iterable[str]:
+    yield from _head("jobledger_jobs", "gauge", "Jobs in each state.")
+    for state, count in sorted(status.jobs_by_state.items()):
+        yield f"jobledger_jobs{_labels({'state': state})} {count}"
+    for name, field, text in GAUGES:
+        yield from _head(name, "gauge", text)
+        yield f"{name} {getattr(status, field)}"
+    yield from _head("jobledger_uptime_seconds", "gauge", "Time since the engine started.")
+    yield f"jobledger_uptime_seconds {status.uptime_ms / 1000}"
+    yield from _head("jobledger_healthy", "gauge", "1 while the engine's health is ok.")
+    yield f"jobledger_healthy {int(status.health == 'ok')}"
+
+
+def _head(name: str, kind: str, text: str) -> Iterator[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    escaped = (
+        (name, value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")) for name, value in labels.items()
+    )
+    return "{" + ",".join(f'{name}="{value}"' for name, value in escaped) + "}"

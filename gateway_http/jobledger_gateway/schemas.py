@@ -1,0 +1,168 @@
+"""JSON schemas of messages, for the OpenAPI document."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from buf.validate import validate_pb2
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+
+from jobledger_gateway.comments import comments
+from jobledger_gateway.encoding import json_rule
+from jobledger_gateway.enums import short_names
+from jobledger_gateway.fields import is_map, map_parts, message_of
+
+Schema = dict[str, Any]
+
+INTEGERS: Mapping[int, Schema] = {
+    FieldDescriptor.TYPE_INT32: {"format": "int32"},
+    FieldDescriptor.TYPE_SINT32: {"format": "int32"},
+    FieldDescriptor.TYPE_SFIXED32: {"format": "int32"},
+    FieldDescriptor.TYPE_INT64: {"format": "int64"},
+    FieldDescriptor.TYPE_SINT64: {"format": "int64"},
+    FieldDescriptor.TYPE_SFIXED64: {"format": "int64"},
+    FieldDescriptor.TYPE_UINT32: {"minimum": 0},
+    FieldDescriptor.TYPE_FIXED32: {"minimum": 0},
+    FieldDescriptor.TYPE_UINT64: {"minimum": 0},
+    FieldDescriptor.TYPE_FIXED64: {"minimum": 0},
+}
+
+WELL_KNOWN: Mapping[str, Schema] = {
+    "google.protobuf.Timestamp": {"type": "string", "format": "date-time"},
+    "google.protobuf.Duration": {
+        "type": "string",
+        "pattern": r"^-?[0-9]+(\.[0-9]{1,9})?s$",
+        "examples": ["1.5s"],
+    },
+    "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
+    "google.protobuf.Value": {},
+    "google.protobuf.ListValue": {"type": "array", "items": {}},
+}
+
+# Rules of protovalidate that JSON Schema can say, by the kind of field that they are for.
+STRINGS = {"min_len": "minLength", "max_len": "maxLength", "pattern": "pattern"}
+NUMBERS = {"gte": "minimum", "gt": "exclusiveMinimum", "lte": "maximum", "lt": "exclusiveMaximum"}
+LISTS = {"min_items": "minItems", "max_items": "maxItems", "unique": "uniqueItems"}
+MAPS = {"min_pairs": "minProperties", "max_pairs": "maxProperties"}
+RULES = {"string": STRINGS, "repeated": LISTS, "map": MAPS}
+
+
+class Schemas:
+    """Schemas of messages and enums, gathered as they are referred to."""
+
+    def __init__(self) -> None:
+        self.components: dict[str, Schema] = {}
+        self._inputs: set[str] = set()
+
+    def reference(self, kind: Descriptor | EnumDescriptor) -> Schema:
+        """A reference to the schema of a message or enum."""
+        if isinstance(kind, Descriptor) and kind.full_name in WELL_KNOWN:
+            return dict(WELL_KNOWN[kind.full_name])
+        if kind.full_name not in self.components:
+            # Entered before its fields are looked at, so that a recursive type ends.
+            self.components[kind.full_name] = {}
+            made = _enum(kind) if isinstance(kind, EnumDescriptor) else self._message(kind)
+            self.components[kind.full_name].update(made)
+        return {"$ref": f"#/components/schemas/{kind.full_name}"}
+
+    def object_of(self, message: Descriptor, *, without: Iterable[str] = ()) -> Schema:
+        """An object with the fields of a request but for some."""
+        left = set(without)
+        fields = [field for field in message.fields if field.name not in left]
+        schema: Schema = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {field.name: self.field(field) for field in fields},
+        }
+        required = [field.name for field in fields if _constraints(field).required]
+        return {**schema, "required": required} if required else schema
+
+    def _message(self, message: Descriptor) -> Schema:
+        properties: Schema = {}
+        for field in message.fields:
+            if json_rule(field).flatten:
+                inner = message_of(field)
+                properties.update({part.name: self.field(part) for part in inner.fields})
+            else:
+                properties[field.name] = self.field(field)
+        return {"type": "object", **_described(message.full_name), "properties": properties}
+
+    def field(self, field: FieldDescriptor) -> Schema:
+        """The schema of a field, null included where it can be unset."""
+        rules = _constraints(field)
+        if is_map(field):
+            value = self._single(map_parts(field)[1], rules.map.values)
+            schema: Schema = {"type": "object", "additionalProperties": value, **_limits(rules)}
+        elif field.is_repeated:
+            schema = {"type": "array", "items": self._single(field, rules.repeated.items), **_limits(rules)}
+        else:
+            schema = self._single(field, rules)
+            if field.has_presence:
+                schema = _or_null(schema)
+        return {**schema, **_described(field.full_name)}
+
+    def _single(self, field: FieldDescriptor, rules: Any) -> Schema:
+        if field.message_type is not None:
+            return self.reference(field.message_type)
+        if field.enum_type is not None:
+            return self.reference(field.enum_type)
+        return {**_scalar(field), **_limits(rules)}
+
+
+def _scalar(field: FieldDescriptor) -> Schema:
+    match field.type:
+        case FieldDescriptor.TYPE_STRING:
+            return {"type": "string"}
+        case FieldDescriptor.TYPE_BOOL:
+            return {"type": "boolean"}
+        case FieldDescriptor.TYPE_BYTES:
+            return {"type": "string", "contentEncoding": "base64"}
+        case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FLOAT:
+            return {"type": "number"}
+        case kind:
+            return {"type": "integer", **INTEGERS[kind]}
+
+
+def _constraints(field: FieldDescriptor) -> Any:
+    return field.GetOptions().Extensions[validate_pb2.field]
+
+
+def _limits(rules: Any) -> Schema:
+    kind = rules.WhichOneof("type")
+    if kind in {None, "enum", "duration", "timestamp", "bool", "any"}:
+        return {}
+    given = getattr(rules, kind)
+    names = RULES.get(kind, NUMBERS)
+    limits = {
+        target: getattr(given, name)
+        for name, target in names.items()
+        if given.HasField(name) and getattr(given, name) != ""
+    }
+    if kind == "string" and getattr(given, "in"):
+        limits["enum"] = list(getattr(given, "in"))
+    return limits
+
+
+def _or_null(schema: Schema) -> Schema:
+    if isinstance(schema.get("type"), str):
+        nullable = {**schema, "type": [schema["type"], "null"]}
+        return {**nullable, "enum": [*schema["enum"], None]} if "enum" in schema else nullable
+    return {"anyOf": [schema, {"type": "null"}]} if schema else schema
+
+
+def _enum(enum: EnumDescriptor) -> Schema:
+    texts = comments()
+    values = {
+        name: texts.get(f"{enum.full_name}.{enum.values_by_number[number].name}", "")
+        for number, name in short_names(enum).items()
+    }
+    lines = "\n".join(f"- `{name}`: {text}" for name, text in values.items() if text)
+    return {
+        "type": "string",
+        "enum": list(values),
+        "description": f"{texts.get(enum.full_name, '')}\n\n{lines}".strip(),
+    }
+
+
+def _described(full_name: str) -> Schema:
+    text = comments().get(full_name)
+    return {"description": text} if text else {}

@@ -1,0 +1,114 @@
+"""Serving an application on sockets, with our own answers where HTTP itself is broken."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+
+from jobledger_gateway.errors import Problem, internal, problem
+
+# Below the idle timeouts of common proxies, so that it is never they who find a connection closed.
+KEEPALIVE_SECONDS = 75.0
+# How long calls may take to finish at a shutdown.
+DRAIN_SECONDS = 10.0
+# How long the rest of a refused body is read on, so that the client gets to see the answer.
+LINGER_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where an application is served. `port` is the one that was bound, where 0 was asked for."""
+
+    host: str
+    port: int
+    unix_path: Path | None = None
+
+
+class JsonRequestHandler(web.RequestHandler):
+    """Answers requests that are not HTTP in the shape of every other error, and without echoing them."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 - aiohttp's signature; the text quotes the request
+    ) -> web.StreamResponse:
+        if request.writer.output_size > 0:
+            raise ConnectionAbortedError("an answer was under way already")
+        told = _told(status, exc)
+        response = web.Response(
+            status=told.status,
+            body=told.encode(),
+            content_type="application/json",
+            headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "jobledger"},
+        )
+        response.force_close()
+        return response
+
+
+def _told(status: int, cause: BaseException | None) -> Problem:
+    if isinstance(cause, LineTooLong):
+        return problem("HEADERS_TOO_LARGE")
+    if isinstance(cause, HttpProcessingError):
+        too_many = "too many headers" in cause.message.lower()
+        return problem("HEADERS_TOO_LARGE") if too_many else problem("BAD_REQUEST", "The request is not valid HTTP")
+    if status < 500:
+        return problem("BAD_REQUEST", "The request is not valid HTTP")
+    return internal(cause or RuntimeError(f"HTTP status {status}"))
+
+
+@asynccontextmanager
+async def serve(
+    app: web.Application,
+    *,
+    host: str,
+    port: int,
+    unix_path: Path | None = None,
+    tls: ssl.SSLContext | None = None,
+    drain_seconds: float = DRAIN_SECONDS,
+) -> AsyncIterator[Address]:
+    """Serves until the context ends; then takes no more, lets calls finish, and ends streams with an error.
+
+    Args:
+        host, port: where to listen; port 0 for a free one.
+        unix_path: a unix socket to listen on too, never with TLS.
+        drain_seconds: how long calls may take to finish.
+
+    Raises:
+        OSError: the address can't be bound.
+    """
+    loop = asyncio.get_running_loop()
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=drain_seconds)
+    await runner.setup()
+    manager = runner.server
+    if manager is None:
+        raise RuntimeError("aiohttp's runner has no server after its setup")
+
+    def protocol() -> web.RequestHandler:
+        return JsonRequestHandler(
+            manager,
+            loop=loop,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            access_log=None,  # type: ignore[arg-type] # what aiohttp's own documentation says to pass
+        )
+
+    listeners: list[asyncio.Server] = []
+    try:
+        listeners.append(await loop.create_server(protocol, host, port, ssl=tls, reuse_address=True))
+        if unix_path is not None:
+            listeners.append(await loop.create_unix_server(protocol, str(unix_path)))
+        bound_host, bound_port = listeners[0].sockets[0].getsockname()[:2]
+        yield Address(host=bound_host, port=bound_port, unix_path=unix_path)
+    finally:
+        for listener in listeners:
+            listener.close()
+        await runner.cleanup()
+        if unix_path is not None:
+            unix_path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call, at the end
