@@ -1,0 +1,97 @@
+"""Who may call what: a rule for every RPC, and none by accident."""
+
+import pytest
+from jobledger_server.core import policy
+from jobledger_server.core.errors import Reason, ServiceError
+from jobledger_server.core.policy import SCOPES, SERVICES, Principal, has_rule, is_open, require, scopes_by_method
+
+
+def a_principal(*scopes: str, workspaces: frozenset[str] | None = None) -> Principal:
+    return Principal(token_id="token", scopes=frozenset(scopes), workspaces=workspaces)
+
+
+def test_every_service_of_the_package_is_known() -> None:
+    assert {service.name for service in SERVICES} == {"JobService", "ReceiptService", "EngineService"}
+
+
+def test_every_rpc_has_an_access_rule_with_a_scope_that_exists() -> None:
+    methods = [method for service in SERVICES for method in service.methods]
+    assert [method.full_name for method in methods if not has_rule(method)] == []
+    rules = scopes_by_method()
+    for method in methods:
+        assert rules[f"/{method.containing_service.full_name}/{method.name}"] in ("", *SCOPES)
+
+
+def test_only_the_question_whose_token_this_is_needs_no_scope() -> None:
+    assert {method for method, scope in scopes_by_method().items() if not scope} == {
+        "/jobledger.v1.EngineService/WhoAmI",
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+    }
+
+
+@pytest.mark.parametrize("verb", ["CreateToken", "ListTokens", "RevokeToken", "RotateToken"])
+def test_tokens_are_for_administrators(verb: str) -> None:
+    assert scopes_by_method()[f"/jobledger.v1.EngineService/{verb}"] == "admin"
+
+
+def test_what_changes_a_job_takes_more_than_reading() -> None:
+    needed = {
+        method.rpartition("/")[2]: scope
+        for method, scope in scopes_by_method().items()
+        if method.startswith("/jobledger.v1.JobService/") and scope != "jobs:read"
+    }
+    assert needed == {
+        "CreateJob": "jobs:create",
+        "SendInput": "jobs:create",
+        "CancelJob": "jobs:cancel",
+        "CancelJobs": "jobs:cancel",
+        "DeleteJob": "admin",
+    }
+
+
+def test_only_health_is_open() -> None:
+    assert is_open("/grpc.health.v1.Health/Check")
+    assert is_open("/grpc.health.v1.Health/Watch")
+    for method in (*scopes_by_method(), "", "/grpc.health.v1.Healthy/Check", "grpc.health.v1.Health/Check"):
+        assert not is_open(method), method
+
+
+def test_a_scope_admits_to_itself_alone() -> None:
+    for scope in set(SCOPES) - {"admin"}:
+        assert {other for other in SCOPES if a_principal(scope).may(other)} == {scope}
+
+
+def test_an_administrator_may_all_but_work() -> None:
+    assert {scope for scope in SCOPES if a_principal("admin").may(scope)} == set(SCOPES) - {"worker"}
+
+
+def test_no_scope_is_needed_where_none_is_asked() -> None:
+    assert a_principal().may("")
+
+
+def test_a_missing_scope_is_named() -> None:
+    with pytest.raises(ServiceError, match="jobs:cancel") as caught:
+        require(a_principal("jobs:read"), "jobs:cancel")
+    assert caught.value.reason == Reason.ERROR_REASON_FORBIDDEN
+    assert caught.value.metadata == {"scope": "jobs:cancel"}
+
+
+def test_a_bound_principal_sees_its_workspaces_alone() -> None:
+    bound = a_principal(workspaces=frozenset({"red"}))
+    assert bound.sees("red")
+    assert not bound.sees("blue")
+    assert not bound.sees("")
+    assert a_principal().sees("blue")
+
+
+def test_a_principal_bound_to_no_workspace_sees_nothing() -> None:
+    assert not a_principal(workspaces=frozenset()).sees("default")
+
+
+def test_the_names_of_other_services_are_those_that_run() -> None:
+    from grpc_health.v1 import health
+    from grpc_reflection.v1alpha import reflection
+
+    assert policy.HEALTH == health.SERVICE_NAME
+    assert policy.REFLECTION == reflection.SERVICE_NAME

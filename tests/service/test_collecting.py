@@ -1,0 +1,229 @@
+"""What is taken from a job's output, and what is refused: a job is not trusted."""
+
+import hashlib
+import os
+import socket
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import pytest
+from jobledger_server.blobs.files import FileBlobs
+from jobledger_server.service.collecting import MAX_PATH, Collected, Collector
+
+pytestmark = pytest.mark.timeout(20)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    output = tmp_path / "job" / "output"
+    output.mkdir(parents=True)
+    return output
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Collector:
+    return Collector(blobs=FileBlobs(tmp_path / "blobs"))
+
+
+def write(output: Path, files: Mapping[str, str]) -> None:
+    for path, text in files.items():
+        (output / path).parent.mkdir(parents=True, exist_ok=True)
+        (output / path).write_text(text)
+
+
+async def paths(collector: Collector, output: Path, globs: Sequence[str] = ()) -> list[str]:
+    return [found.path for found in (await collector.collect(output, globs)).outputs]
+
+
+def refusals(collected: Collected) -> dict[str, str]:
+    return {refusal.path: refusal.reason for refusal in collected.refused}
+
+
+async def test_every_file_is_collected_by_path_with_size_and_hash(collector: Collector, output: Path) -> None:
+    write(output, {"b.txt": "two", "a/c.txt": "three", "empty": "", "a/a b.txt": "é"})
+    collected = await collector.collect(output, [])
+    assert [(found.path, found.size) for found in collected.outputs] == [
+        ("a/a b.txt", 2),
+        ("a/c.txt", 5),
+        ("b.txt", 3),
+        ("empty", 0),
+    ]
+    assert collected.outputs[2].sha256 == hashlib.sha256(b"two").hexdigest()
+    assert not collected.refused
+
+
+async def test_what_was_collected_can_be_read_from_the_store(output: Path, tmp_path: Path) -> None:
+    blobs = FileBlobs(tmp_path / "blobs")
+    write(output, {"a": "data"})
+    [found] = (await Collector(blobs=blobs).collect(output, [])).outputs
+    assert b"".join([chunk async for chunk in blobs.read(found.sha256, 0, found.size)]) == b"data"
+
+
+async def test_globs_choose_what_is_collected_and_what_is_refused(collector: Collector, output: Path) -> None:
+    write(output, {"a.csv": "", "a.txt": "", "d/b.csv": ""})
+    (output / "link.csv").symlink_to("a.csv")
+    (output / "link.txt").symlink_to("a.txt")
+    assert await paths(collector, output, ["*.csv"]) == ["a.csv"]
+    assert await paths(collector, output, ["**/*.csv"]) == ["a.csv", "d/b.csv"]
+    assert await paths(collector, output, ["d/*", "a.txt"]) == ["a.txt", "d/b.csv"]
+    assert list(refusals(await collector.collect(output, ["*.csv"]))) == ["link.csv"]
+
+
+async def test_links_are_refused_wherever_they_lead(collector: Collector, output: Path, tmp_path: Path) -> None:
+    write(output, {"real/file": "data"})
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret").write_text("secret")
+    targets: dict[str, str | Path] = {
+        "within": "real/file",
+        "file": tmp_path / "outside" / "secret",
+        "directory": tmp_path / "outside",
+        "nowhere": "gone",
+        "itself": "itself",
+        "up": "..",
+    }
+    for name, target in targets.items():
+        (output / name).symlink_to(target)
+    collected = await collector.collect(output, [])
+    assert [found.path for found in collected.outputs] == ["real/file"]
+    assert refusals(collected) == dict.fromkeys(
+        ("directory", "file", "itself", "nowhere", "up", "within"), "a symbolic link"
+    )
+
+
+async def test_a_file_with_another_name_is_refused(collector: Collector, output: Path, tmp_path: Path) -> None:
+    """It may be a file of somebody else, which the job could not read itself."""
+    (tmp_path / "secret").write_text("secret")
+    os.link(tmp_path / "secret", output / "taken")
+    assert refusals(await collector.collect(output, [])) == {"taken": "has more than one hard link"}
+
+
+async def test_pipes_and_sockets_are_refused_without_waiting_for_them(collector: Collector, output: Path) -> None:
+    os.mkfifo(output / "pipe")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(output / "socket"))
+        collected = await collector.collect(output, [])
+    assert refusals(collected) == {"pipe": "not a regular file", "socket": "not a regular file"}
+
+
+@pytest.mark.parametrize("name", ["new\nline", "\x1b[2J", "right\u202eleft", "zero\u200bwidth", "back\\slash", "\x7f"])
+async def test_names_that_would_deceive_a_reader_are_refused(collector: Collector, output: Path, name: str) -> None:
+    write(output, {name: "", "plain": ""})
+    collected = await collector.collect(output, [])
+    assert [found.path for found in collected.outputs] == ["plain"]
+    assert list(refusals(collected)) == [name]
+
+
+async def test_names_in_any_script_are_fine(collector: Collector, output: Path) -> None:
+    write(output, {"отчёт.csv": "", "报告/結果.txt": "", "naïve 🎉.md": ""})
+    assert await paths(collector, output) == ["naïve 🎉.md", "отчёт.csv", "报告/結果.txt"]
+
+
+async def test_a_name_that_is_not_utf_8_is_refused_and_told_with_escapes(collector: Collector, output: Path) -> None:
+    (output / os.fsdecode(b"caf\xe9")).touch()
+    assert list(refusals(await collector.collect(output, []))) == ["caf\\xe9"]
+
+
+async def test_a_path_that_is_too_long_is_refused(collector: Collector, output: Path) -> None:
+    parts = "/".join(["d" * 200] * 5)
+    write(output, {f"{parts}/{'f' * 19}": "", f"{parts}/{'f' * 20}": ""})
+    collected = await collector.collect(output, [])
+    assert [len(found.path) for found in collected.outputs] == [MAX_PATH]
+    assert list(refusals(collected)) == [f"{parts}/{'f' * 20}"]
+
+
+@pytest.fixture
+def abyss(output: Path) -> Iterator[None]:
+    """Directories in each other, deeper than a call stack, and deeper than a path may be long."""
+    inner = os.open(output, os.O_RDONLY)
+    for _ in range(2500):
+        os.mkdir("d", dir_fd=inner)
+        outer, inner = inner, os.open("d", os.O_RDONLY, dir_fd=inner)
+        os.close(outer)
+    os.close(inner)
+    yield
+    subprocess.run(["rm", "-rf", output], check=True)  # shutil.rmtree can't
+
+
+@pytest.mark.usefixtures("abyss")
+async def test_directories_of_any_depth_do_not_stop_the_collection(collector: Collector, output: Path) -> None:
+    write(output, {"a": ""})
+    collected = await collector.collect(output, [])
+    assert [found.path for found in collected.outputs] == ["a"]
+    [reason] = refusals(collected).values()
+    assert "longer than" in reason
+
+
+async def test_a_job_may_have_removed_its_output_directory(collector: Collector, output: Path) -> None:
+    """Its end must be stored all the same."""
+    output.rmdir()
+    collected = await collector.collect(output, [])
+    assert not collected.outputs
+    assert refusals(collected) == {"": "output/ is not a directory any more"}
+
+
+@pytest.mark.parametrize("kind", ["link", "file"])
+async def test_something_else_in_place_of_the_output_directory_is_refused(
+    collector: Collector, output: Path, tmp_path: Path, kind: str
+) -> None:
+    output.rmdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "secret").write_text("secret")
+    output.symlink_to(tmp_path / "elsewhere") if kind == "link" else output.touch()
+    collected = await collector.collect(output, [])
+    assert not collected.outputs
+    assert refusals(collected) == {"": "output/ is not a directory any more"}
+
+
+async def test_a_directory_that_can_not_be_read_is_told_of(
+    collector: Collector, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(output, {"a": "", "closed/b": ""})
+    scan = os.scandir
+
+    def scandir(path: Path) -> object:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    collected = await collector.collect(output, [])
+    assert [found.path for found in collected.outputs] == ["a"]
+    assert refusals(collected) == {"closed": "the directory can't be read: Permission denied"}
+
+
+async def test_a_file_that_vanishes_is_told_of(
+    collector: Collector, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(output, {"a": "", "b": ""})
+    real_open = os.open
+
+    def open_slowly(path: object, flags: int, *rest: int, dir_fd: int | None = None) -> int:
+        if path == "a":
+            (output / "a").unlink()
+        return real_open(path, flags, *rest, dir_fd=dir_fd)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", open_slowly)
+    collected = await collector.collect(output, [])
+    assert [found.path for found in collected.outputs] == ["b"]
+    assert list(refusals(collected)) == ["a"]
+
+
+async def test_a_directory_that_becomes_a_link_is_not_followed(
+    collector: Collector, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look and the opening: every component is opened without following."""
+    write(output, {"d/a": "mine"})
+    write(tmp_path / "elsewhere", {"a": "secret"})
+    real_open = os.open
+
+    def open_late(path: object, flags: int, *rest: int, dir_fd: int | None = None) -> int:
+        if path == "d" and not (output / "d").is_symlink():
+            (output / "d").rename(tmp_path / "moved")
+            (output / "d").symlink_to(tmp_path / "elsewhere")
+        return real_open(path, flags, *rest, dir_fd=dir_fd)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", open_late)
+    collected = await collector.collect(output, [])
+    assert not collected.outputs
+    assert list(refusals(collected)) == ["d/a"]
