@@ -1,29 +1,22 @@
 """The operators' view under `/gateway`: the same calls as `/v1`, in the shapes that dashboards know."""
 
-import math
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import grpc
 from aiohttp import web
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from jobledger.v1 import engine_service_pb2, job_pb2, job_service_pb2
 
 from jobledger_gateway.binding import Binder
 from jobledger_gateway.calls import Rpc
 from jobledger_gateway.enums import short_names
-from jobledger_gateway.errors import GatewayError, Problem, problem, problem_of
+from jobledger_gateway.errors import GatewayError, Problem, problem
 from jobledger_gateway.exchange import Exchange
 
 PREFIX = "gateway"
 SCHEMA_VERSION = 1
-
-# Cancelling waits for the job's grace period and this margin, in seconds, within what WaitJob allows.
-MARGIN = 5.0
-DEFAULT_GRACE = 10.0
-LONGEST_WAIT = 300.0
 
 STATES = short_names(job_pb2.JobState.DESCRIPTOR)
 JOBS = job_service_pb2.DESCRIPTOR.services_by_name["JobService"]
@@ -62,8 +55,6 @@ class Dashboard:
         engine = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"]
         self._list = Rpc(channel, JOBS.methods_by_name["ListLiveJobs"])
         self._cancel = Rpc(channel, JOBS.methods_by_name["CancelJob"])
-        self._wait = Rpc(channel, JOBS.methods_by_name["WaitJob"])
-        self._get = Rpc(channel, JOBS.methods_by_name["GetJob"])
         self._status = Rpc(channel, engine.methods_by_name["GetStatus"])
         self.views: Mapping[str, Callable[[Exchange, Any], Awaitable[web.Response]]] = {
             self._list.method.full_name: self.jobs,
@@ -99,43 +90,24 @@ class Dashboard:
         """Cancels and waits until the job is dead, within its grace period and a margin."""
         if not request.job_id.strip():
             raise GatewayError(INVALID_JOB_ID)
-        reply = await self._cancel(request, metadata=exchange.metadata, deadline=exchange.deadline)
-        try:
-            job = await self._ended(exchange, request)
-        except grpc.aio.AioRpcError as failure:
-            if problem_of(failure).reason != "FORBIDDEN":
-                raise
-            # The token may cancel, but not read: the cancellation stands, its time can't be told.
-            return _cancelled(request.job_id, reply.message.state, None)
+        request.wait = True
+        job = (await self._cancel(request, metadata=exchange.metadata, deadline=exchange.deadline)).message
         if job.state in {job_pb2.JOB_STATE_COMPLETED, job_pb2.JOB_STATE_FAILED}:
             raise GatewayError(
                 problem("JOB_ALREADY_FINISHED", f"The job {STATES[job.state]} before it could be cancelled"),
                 token_first=False,
             )
-        return _cancelled(request.job_id, job.state, _millis(job, "completed_at"))
-
-    async def _ended(self, exchange: Exchange, request: Any) -> Any:
-        """The job once it has ended, or as it is when the wait is over."""
-        current = (await self._get(_get_job(request.job_id), metadata=exchange.metadata)).message
-        if current.state != job_pb2.JOB_STATE_CANCELLING:
-            return current
-        asked = request if request.HasField("grace_period") else current.spec
-        grace = _seconds(asked.grace_period) if asked.HasField("grace_period") else DEFAULT_GRACE
-        bound = min(grace + MARGIN, LONGEST_WAIT, exchange.deadline or LONGEST_WAIT)
-        timeout = Duration(seconds=math.ceil(bound))
-        wait = job_service_pb2.WaitJobRequest(job_id=request.job_id, timeout=timeout)
-        return (await self._wait(wait, metadata=exchange.metadata)).message
+        done = job.state == job_pb2.JOB_STATE_CANCELLED
+        shown = {
+            "schema_version": SCHEMA_VERSION,
+            "job_id": request.job_id,
+            "status": STATES[job.state],
+            "cancelled_unix_ms": _millis(job, "completed_at") if done else None,
+        }
+        return web.json_response(shown, status=200 if done else 202)
 
 
 INVALID_JOB_ID = Problem(reason="INVALID_JOB_ID", status=400, message="The job_id is blank")
-
-
-def _get_job(job_id: str) -> job_service_pb2.GetJobRequest:
-    return job_service_pb2.GetJobRequest(job_id=job_id)
-
-
-def _seconds(span: Duration) -> float:
-    return span.seconds + span.nanos / 1e9
 
 
 def _job(job: job_service_pb2.LiveJob) -> dict[str, Any]:
@@ -156,14 +128,3 @@ def _millis(message: Any, name: str) -> int | None:
         return None
     instant: Timestamp = getattr(message, name)
     return instant.seconds * 1000 + instant.nanos // 1_000_000
-
-
-def _cancelled(job_id: str, state: int, at: int | None) -> web.Response:
-    done = state == job_pb2.JOB_STATE_CANCELLED
-    shown = {
-        "schema_version": SCHEMA_VERSION,
-        "job_id": job_id,
-        "status": STATES[state],
-        "cancelled_unix_ms": at if done else None,
-    }
-    return web.json_response(shown, status=200 if done else 202)

@@ -90,18 +90,15 @@ async def test_the_status_tells_where_everything_is(client: Client, engine: Engi
     }
 
 
-def cancelling(engine: Engine, then: int, **spec: Any) -> None:
-    """A job that a cancellation finds running, and that is in the state `then` when the wait is over."""
-    ask = job_service_pb2.CancelJobResponse(job_id="job_1", state=job_pb2.JOB_STATE_CANCELLING)
-    engine.on("CancelJob", ask)
-    engine.on("GetJob", job_pb2.Job(state=job_pb2.JOB_STATE_CANCELLING, spec=job_pb2.JobSpec(**spec)))
-    ended = job_pb2.Job(state=then, completed_at=Timestamp(seconds=2))  # type: ignore[arg-type]
-    engine.on("WaitJob", ended)
+def cancelling(engine: Engine, then: job_pb2.JobState.ValueType) -> None:
+    """A job that is in the state `then` when CancelJob has waited for it."""
+    at = None if then == job_pb2.JOB_STATE_CANCELLING else Timestamp(seconds=2)
+    engine.on("CancelJob", job_service_pb2.CancelJobResponse(job_id="job_1", state=then, completed_at=at))
 
 
 async def test_cancelling_waits_until_the_job_is_dead(client: Client, engine: Engine) -> None:
     cancelling(engine, job_pb2.JOB_STATE_CANCELLED)
-    answer = await client.post(CANCEL)
+    answer = await client.post(CANCEL, json={"grace_period": "1s"})
     assert answer.status == 200
     assert answer.json == {
         "schema_version": 1,
@@ -109,30 +106,9 @@ async def test_cancelling_waits_until_the_job_is_dead(client: Client, engine: En
         "status": "cancelled",
         "cancelled_unix_ms": 2000,
     }
-    assert [call.method for call in engine.calls] == ["CancelJob", "GetJob", "WaitJob"]
-
-
-@pytest.mark.parametrize(
-    ("body", "spec", "seconds"),
-    [
-        ({}, {}, 15),
-        ({}, {"grace_period": Duration(seconds=2)}, 7),
-        ({"grace_period": "1s"}, {"grace_period": Duration(seconds=2)}, 6),
-        ({"grace_period": 300}, {}, 300),
-    ],
-)
-async def test_the_wait_is_the_grace_period_and_a_margin(
-    client: Client, engine: Engine, body: Any, spec: Any, seconds: int
-) -> None:
-    cancelling(engine, job_pb2.JOB_STATE_CANCELLED, **spec)
-    await client.post(CANCEL, json=body)
-    assert engine.requests("WaitJob")[0].timeout == Duration(seconds=seconds)
-
-
-async def test_the_wait_ends_before_the_clients_deadline(client: Client, engine: Engine) -> None:
-    cancelling(engine, job_pb2.JOB_STATE_CANCELLING)
-    assert (await client.post(CANCEL, headers={"X-Request-Timeout": "3"})).status == 202
-    assert engine.requests("WaitJob")[0].timeout == Duration(seconds=3)
+    [asked] = engine.requests("CancelJob")
+    assert asked == job_service_pb2.CancelJobRequest(job_id="job_1", grace_period=Duration(seconds=1), wait=True)
+    assert [call.method for call in engine.calls] == ["CancelJob"]
 
 
 async def test_a_job_that_outlives_the_wait_is_still_being_cancelled(client: Client, engine: Engine) -> None:
@@ -142,24 +118,10 @@ async def test_a_job_that_outlives_the_wait_is_still_being_cancelled(client: Cli
     assert (answer.json["status"], answer.json["cancelled_unix_ms"]) == ("cancelling", None)
 
 
-async def test_a_job_that_was_cancelled_before_tells_when(client: Client, engine: Engine) -> None:
-    engine.on("GetJob", job_pb2.Job(state=job_pb2.JOB_STATE_CANCELLED, completed_at=Timestamp(seconds=1)))
-    answer = await client.post(CANCEL)
-    assert (answer.status, answer.json["cancelled_unix_ms"]) == (200, 1000)
-    assert engine.requests("WaitJob") == []
-
-
 async def test_a_job_that_ends_by_itself_meanwhile_had_finished(client: Client, engine: Engine) -> None:
     cancelling(engine, job_pb2.JOB_STATE_COMPLETED)
     answer = await client.post(CANCEL)
     assert (answer.status, answer.json["error"]["code"]) == (409, "job_already_finished")
-
-
-async def test_a_token_that_may_cancel_but_not_read_still_cancels(client: Client, engine: Engine) -> None:
-    cancelling(engine, job_pb2.JOB_STATE_CANCELLED)
-    engine.on("GetJob", Refusal("FORBIDDEN"))
-    answer = await client.post(CANCEL)
-    assert (answer.status, answer.json["status"]) == (202, "cancelling")
 
 
 @pytest.mark.parametrize(

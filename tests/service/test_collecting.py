@@ -4,6 +4,7 @@ import hashlib
 import os
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -133,22 +134,22 @@ async def test_a_path_that_is_too_long_is_refused(collector: Collector, output: 
 
 
 @pytest.fixture
-def abyss(output: Path) -> Iterator[None]:
-    """Directories in each other, deeper than a call stack, and deeper than a path may be long."""
-    inner = os.open(output, os.O_RDONLY)
-    for _ in range(2500):
+def abyss() -> Iterator[Path]:
+    """Directories in each other, deeper than a call stack; not in tmp_path, since pytest could not remove them."""
+    top = Path(tempfile.mkdtemp())
+    inner = os.open(top, os.O_RDONLY)
+    for _ in range(1200):
         os.mkdir("d", dir_fd=inner)
         outer, inner = inner, os.open("d", os.O_RDONLY, dir_fd=inner)
         os.close(outer)
     os.close(inner)
-    yield
-    subprocess.run(["rm", "-rf", output], check=True)  # shutil.rmtree can't
+    yield top
+    subprocess.run(["rm", "-rf", top], check=True)
 
 
-@pytest.mark.usefixtures("abyss")
-async def test_directories_of_any_depth_do_not_stop_the_collection(collector: Collector, output: Path) -> None:
-    write(output, {"a": ""})
-    collected = await collector.collect(output, [])
+async def test_directories_of_any_depth_do_not_stop_the_collection(collector: Collector, abyss: Path) -> None:
+    write(abyss, {"a": ""})
+    collected = await collector.collect(abyss, [])
     assert [found.path for found in collected.outputs] == ["a"]
     [reason] = refusals(collected).values()
     assert "longer than" in reason

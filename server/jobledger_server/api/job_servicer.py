@@ -68,7 +68,8 @@ class JobServicer(JobServiceServicer):
         return await self._do.listing.list_live(request, current_principal())
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
-        return await self._do.cancelling.cancel(request, current_principal())
+        remaining = context.time_remaining()
+        return await self._do.cancelling.cancel(request, current_principal(), deadline=remaining)
 
     async def CancelJobs(self, request: pb.CancelJobsRequest, context: Context) -> pb.CancelJobsResponse:
         return await self._do.cancelling.cancel_many(request, current_principal())

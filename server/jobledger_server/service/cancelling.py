@@ -24,15 +24,18 @@ from jobledger_server.core.labels import parse_labels
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import CancelIntent, Clock, Executor, JobChange, JobFilter, JobRecord, Store
 from jobledger_server.core.specs import grace_seconds
-from jobledger_server.core.states import ACTIVE, LIVE, short_name
+from jobledger_server.core.states import ACTIVE, LIVE, is_terminal, short_name
 from jobledger_server.core.times import seconds
 from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.lookup import find_job
 from jobledger_server.service.signals import JobSignals, wait_at_most
+from jobledger_server.service.waiting import wait_for_end
 
 ENGINE = Principal(token_id="engine", scopes=frozenset())  # noqa: S106 - a name, not a token
 STOP_LOOK_SECONDS = 1.0
+WAIT_MARGIN_SECONDS = 5.0
+ANSWER_SECONDS = 0.5
 REQUESTED = "Cancellation requested"
 ALREADY = "Job already cancelling or cancelled"
 CANCELLED = "Job cancelled"
@@ -67,12 +70,25 @@ class Cancelling:
         self._locks = locks
         self._signals = signals
 
-    async def cancel(self, request: CancelJobRequest, principal: Principal) -> CancelJobResponse:
-        """Asks for cancellation; returns when the intent is durable."""
+    async def cancel(
+        self, request: CancelJobRequest, principal: Principal, *, deadline: float | None = None
+    ) -> CancelJobResponse:
+        """Asks for cancellation; returns when the intent is durable, or with `wait` when the job has ended.
+
+        Args:
+            deadline: seconds within which the caller wants an answer.
+        """
         record = await find_job(self._store, principal, request.job_id)
         grace = seconds(request.grace_period) if request.HasField("grace_period") else None
         done = await self._cancel(record, principal, request.reason, grace)
-        return CancelJobResponse(job_id=request.job_id, state=done.state, message=done.message)
+        if not request.wait:
+            return CancelJobResponse(job_id=request.job_id, state=done.state, message=done.message)
+        patience = (grace_seconds(record.job.spec) if grace is None else grace) + WAIT_MARGIN_SECONDS
+        if deadline is not None:
+            patience = min(patience, deadline - ANSWER_SECONDS)
+        ended = (await wait_for_end(self._store, self._signals, principal, request.job_id, patience)).job
+        at = ended.completed_at if is_terminal(ended.state) else None
+        return CancelJobResponse(job_id=request.job_id, state=ended.state, message=done.message, completed_at=at)
 
     async def cancel_many(self, request: CancelJobsRequest, principal: Principal) -> CancelJobsResponse:
         """Cancels each job that the filter finds, oldest first. Named jobs that are not there get a result too."""

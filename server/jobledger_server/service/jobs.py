@@ -1,6 +1,7 @@
 """Reading, listing, waiting for, feeding and deleting jobs."""
 
 import asyncio
+import logging
 
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, JOB_STATE_RUNNING, Job
 from jobledger.v1.job_service_pb2 import SendInputRequest, WaitJobRequest
@@ -12,11 +13,12 @@ from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import seconds
 from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.lookup import find_job
-from jobledger_server.service.signals import JobSignals, wait_at_most
+from jobledger_server.service.signals import JobSignals
+from jobledger_server.service.waiting import wait_for_end
 from jobledger_server.service.workspace import STDIN_OPEN, Workspaces
 
+log = logging.getLogger(__name__)
 DEFAULT_WAIT_SECONDS = 30.0
-LONGEST_BLIND_WAIT = 5.0
 
 
 class Jobs:
@@ -59,18 +61,8 @@ class Jobs:
 
     async def wait(self, request: WaitJobRequest, principal: Principal) -> Job:
         """The job once it is terminal, or as it is when the time is over."""
-        left = seconds(request.timeout) if request.HasField("timeout") else DEFAULT_WAIT_SECONDS
-        until = self._clock.monotonic() + left
-        while True:
-            changed = self._signals.waiter(request.job_id)
-            try:
-                record = await find_job(self._store, principal, request.job_id)
-                left = until - self._clock.monotonic()
-                if is_terminal(record.job.state) or left <= 0:
-                    return await self.full(record)
-                await wait_at_most(changed, min(left, LONGEST_BLIND_WAIT))
-            finally:
-                changed.cancel()
+        patience = seconds(request.timeout) if request.HasField("timeout") else DEFAULT_WAIT_SECONDS
+        return await self.full(await wait_for_end(self._store, self._signals, principal, request.job_id, patience))
 
     async def send_input(self, request: SendInputRequest, principal: Principal) -> int:
         """Queues a follow-up; returns how many the process has not taken yet."""
@@ -89,4 +81,10 @@ class Jobs:
             if not is_terminal(record.job.state):
                 raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FINISHED)
             await self._store.delete_job(job_id)
+            await self._remove_files(job_id)
+
+    async def _remove_files(self, job_id: str) -> None:
+        try:
             await asyncio.to_thread(self._workspaces.remove, job_id)
+        except OSError as error:
+            log.warning("the job %s is deleted, but not all of its files can be removed: %s", job_id, error)

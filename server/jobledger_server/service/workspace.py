@@ -18,6 +18,7 @@ from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, Job
 from jobledger_server.core.ports import Launch
 from jobledger_server.core.specs import grace_seconds
 from jobledger_server.core.times import seconds
+from jobledger_server.service.trees import remove_tree
 
 # What a job inherits of the server's environment: enough to find programs and to write text, no more.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
@@ -95,8 +96,8 @@ class Workspaces:
 
     def remove(self, job_id: str) -> None:
         """Deletes what the job left on disk, but for its stored artifacts."""
-        shutil.rmtree(self.job_dir(job_id), ignore_errors=True)
-        shutil.rmtree(self.log_dir(job_id), ignore_errors=True)
+        remove_tree(self.job_dir(job_id))
+        remove_tree(self.log_dir(job_id))
 
     def write_receipt(self, job_id: str, receipt: bytes) -> None:
         """A read-only copy of the receipt for whoever looks into the job's directory. It is never read back."""

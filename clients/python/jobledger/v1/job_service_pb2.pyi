@@ -411,10 +411,13 @@ class CancelJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     GRACE_PERIOD_FIELD_NUMBER: _builtins.int
+    WAIT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
     reason: _builtins.str
     """Why, for the record."""
+    wait: _builtins.bool
+    """Answer only once the job has ended, or 5 s after its grace period."""
     @_builtins.property
     def grace_period(self) -> _duration_pb2.Duration:
         """Time between SIGTERM and SIGKILL, in place of the job's own."""
@@ -425,10 +428,11 @@ class CancelJobRequest(_message.Message):
         job_id: _builtins.str = ...,
         reason: _builtins.str | None = ...,
         grace_period: _duration_pb2.Duration | None = ...,
+        wait: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_period", b"_grace_period", "_reason", b"_reason", "grace_period", b"grace_period", "reason", b"reason"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period", b"_grace_period", "_reason", b"_reason", "grace_period", b"grace_period", "job_id", b"job_id", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period", b"_grace_period", "_reason", b"_reason", "grace_period", b"grace_period", "job_id", b"job_id", "reason", b"reason", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__grace_period: _TypeAlias = _typing.Literal["grace_period"]  # noqa: Y015
     _WhichOneofArgType__grace_period: _TypeAlias = _typing.Literal["_grace_period", b"_grace_period"]  # noqa: Y015
@@ -450,22 +454,28 @@ class CancelJobResponse(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     STATE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    COMPLETED_AT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
     state: _job_pb2.JobState.ValueType
     """Its state now."""
     message: _builtins.str
     """What happened, for people."""
+    @_builtins.property
+    def completed_at(self) -> _timestamp_pb2.Timestamp:
+        """When the job ended; only where `wait` was asked."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         state: _job_pb2.JobState.ValueType = ...,
         message: _builtins.str = ...,
+        completed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "message", b"message", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completed_at", b"completed_at", "job_id", b"job_id", "message", b"message", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
