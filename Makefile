@@ -32,7 +32,7 @@ protos: .venv/dev  ## Lint of the .proto files, compatibility with the last rele
 	$(BIN)/python clients/generate.py --check
 
 unit: .venv/dev  ## The tests alone; ARGS goes to pytest
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 generate: .venv/dev  ## Write the stubs anew
 	$(BIN)/buf format --write protos

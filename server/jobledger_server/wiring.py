@@ -120,8 +120,8 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
         address = await stack.enter_async_context(_serve(app, settings))
         await set_serving(services.health, serving=True)
         yield Embedded(
-            grpc_address=f"{settings.host}:{grpc_port}",
-            http_url=f"http://{settings.host}:{address.port}",
+            grpc_address=f"{_bracketed(settings.host)}:{grpc_port}",
+            http_url=f"http://{_bracketed(settings.host)}:{address.port}",
             unix_path=unix,
             token_file=token_file,
             cancelling=core.use_cases.cancelling,
@@ -137,7 +137,7 @@ async def _core(stack: AsyncExitStack, settings: Settings) -> Core:
     store = await stack.enter_async_context(SqliteStore(data_dir / "jobledger.db"))
     blobs = FileBlobs(data_dir / "blobs")
     await asyncio.to_thread(blobs.discard_unfinished)
-    workspaces = Workspaces(data_dir=data_dir)
+    workspaces = Workspaces(data_dir=data_dir, roots=settings.roots)
     keys = KeyRing.open(data_dir / "keys", clock)
     signals, locks, slots = JobSignals(), JobLocks(), Slots(most=settings.max_running)
     events = await stack.enter_async_context(EventHub(store=store, clock=clock))
@@ -224,7 +224,7 @@ def _services(core: Core) -> Services:
 def _bind(server: grpc.aio.Server, settings: Settings) -> tuple[int, str | None]:
     """Gives the server its addresses: the port, and the path of the unix socket where there is one."""
     try:
-        port = server.add_insecure_port(f"{settings.host}:{settings.grpc_port}")
+        port = server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.grpc_port}")
     except RuntimeError:
         raise StartError(_taken("gRPC", settings.host, settings.grpc_port, "--grpc-port")) from None
     run = settings.data_dir / "run"
@@ -245,6 +245,11 @@ async def _serve(app: web.Application, settings: Settings) -> AsyncIterator[Addr
         if error.errno != errno.EADDRINUSE:
             raise
         raise StartError(_taken("HTTP", settings.host, settings.http_port, "--http-port")) from None
+
+
+def _bracketed(host: str) -> str:
+    """A host as it stands before a port."""
+    return f"[{host}]" if ":" in host else host
 
 
 def _taken(door: str, host: str, port: int, flag: str) -> str:

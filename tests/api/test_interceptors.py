@@ -15,7 +15,6 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.job_pb2 import INPUT_TYPE_REFERENCE, JobInput, JobSpec
-from jobledger_server.api.inprocess import InProcessChannel
 from jobledger_server.api.types import Metadata
 
 pytestmark = pytest.mark.timeout(20)
@@ -122,10 +121,10 @@ async def test_health_can_be_watched(channel: Channel) -> None:
     call.cancel()
 
 
+@pytest.mark.parametrize("channel", ["socket"], indirect=True)
 @pytest.mark.parametrize("version", ["v1", "v1alpha"])
 async def test_reflection_needs_a_token(channel: Channel, reader: Metadata, version: str) -> None:
-    if isinstance(channel, InProcessChannel):
-        pytest.skip("reflection takes a stream of requests, which this channel does not")
+    """It takes a stream of requests, which the channel without a socket does not."""
     call = channel.stream_stream(
         f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
         request_serializer=ServerReflectionRequest.SerializeToString,

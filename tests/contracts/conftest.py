@@ -1,10 +1,12 @@
 """Implementations of the ports, one after the other."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from executors.harness import Lab
 from jobledger_server.core.ports import Store
+from jobledger_server.executors.local.executor import LocalExecutor
 from stores.backends import BACKENDS, Backend
 
 
@@ -17,3 +19,16 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
 async def store(backend: Backend) -> AsyncIterator[Store]:
     async with backend.open() as store:
         yield store
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path)
+    yield lab
+    lab.clear()
+
+
+@pytest.fixture
+async def executor(lab: Lab) -> AsyncIterator[LocalExecutor]:
+    async with lab.executor() as executor:
+        yield executor

@@ -18,7 +18,7 @@ SERVER = {"PATH": "/bin", "HOME": "/home/op", "LANG": "C.UTF-8", "JOBLEDGER_TOKE
 
 @pytest.fixture
 def workspaces(tmp_path: Path) -> Workspaces:
-    return Workspaces(data_dir=tmp_path / "data")
+    return Workspaces(data_dir=tmp_path / "data", roots=(tmp_path,))
 
 
 def a_job(spec: JobSpec, roots: list[Path] | None = None) -> Job:
@@ -156,3 +156,35 @@ def test_removing_a_job_leaves_others_and_what_it_linked_to(workspaces: Workspac
     assert not launch.log_dir.exists()
     assert other.exists()
     assert (tmp_path / "elsewhere" / "file").exists()
+
+
+def test_what_an_earlier_attempt_left_is_never_written_through(workspaces: Workspaces, tmp_path: Path) -> None:
+    """A job may put links where the next attempt's files go."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    source = tmp_path / "data.csv"
+    source.write_text("a,b")
+    spec = JobSpec(command=["true"], inputs=[JobInput(type=INPUT_TYPE_FILE, file_path=str(source))])
+    job = a_job(spec, [tmp_path])
+    job_dir = workspaces.job_dir(job.job_id)
+    workspaces.prepare(job, 1, {})
+    for link in (job_dir / "config.json", job_dir / "input" / "data.csv"):
+        link.unlink()
+        link.symlink_to(victim)
+    (job_dir / "output").rmdir()
+    (job_dir / "output").symlink_to(tmp_path)
+    workspaces.prepare(job, 2, {})
+    assert victim.read_text() == "precious"
+    assert (job_dir / "input" / "data.csv").read_text() == "a,b"
+    assert not (job_dir / "output").is_symlink()
+
+
+def test_an_input_that_was_swapped_for_a_link_is_refused(workspaces: Workspaces, tmp_path: Path) -> None:
+    source = tmp_path / "data.csv"
+    source.write_text("a,b")
+    spec = JobSpec(command=["true"], inputs=[JobInput(type=INPUT_TYPE_FILE, file_path=str(source))])
+    job = a_job(spec, [tmp_path])
+    source.unlink()
+    source.symlink_to("/etc/passwd")
+    with pytest.raises(PermissionError, match="leaves the allowed roots"):
+        workspaces.prepare(job, 1, {})

@@ -16,6 +16,11 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/** A text with what stands between backticks as code; still text, never markup. */
+function prose(text) {
+  return text.split(/`([^`]+)`/).map((part, index) => (index % 2 ? make("code", {}, part) : part));
+}
+
 function resolve(schema) {
   const name = schema?.$ref?.split("/").pop();
   return name ? { ...api.components[schema.$ref.split("/")[2]][name], name } : schema ?? {};
@@ -51,7 +56,7 @@ function schemaTree(schema, depth = 0, above = []) {
   for (const [name, field] of Object.entries(found.properties)) {
     const line = make("li", {}, make("code", {}, name), " ", make("span", { className: "type" }, typeOf(field)));
     const about = [field.description, limits(field)].filter(Boolean).join(" ");
-    if (about) line.append(" ", about);
+    if (about) line.append(" ", ...prose(about));
     const inner = schemaTree(field, depth + 1, found.name ? [...above, found.name] : above);
     if (inner) line.append(make("details", {}, make("summary", {}, "fields"), inner));
     list.append(line);
@@ -164,7 +169,7 @@ function responsesOf(operation) {
 
 function inside(method, path, operation) {
   const box = make("div", { className: "inside" });
-  if (operation.description) box.append(make("p", {}, operation.description));
+  if (operation.description) box.append(make("p", {}, ...prose(operation.description)));
   const schema = operation.requestBody?.content["application/json"]?.schema;
   const tree = schema && schemaTree(schema);
   if (tree) box.append(make("h3", {}, "Body"), make("div", { className: "schema" }, tree));
@@ -175,7 +180,7 @@ function inside(method, path, operation) {
 function operationBox(method, path, operation) {
   const id = `${method}-${path}`;
   const summary = make("summary", {}, make("span", { className: `verb ${method}` }, method.toUpperCase()), make("span", { className: "path" }, path));
-  summary.append(make("span", { className: "summary" }, operation.summary ?? ""));
+  summary.append(make("span", { className: "summary" }, ...prose(operation.summary ?? "")));
   const box = make("details", { className: "operation", id }, summary);
   // Filled when it is first opened: most are never.
   box.addEventListener("toggle", () => box.childElementCount === 1 && box.append(inside(method, path, operation)));
@@ -187,7 +192,7 @@ function operationBox(method, path, operation) {
 function show(document_) {
   api = document_;
   document.getElementById("version").textContent = api.info.version;
-  document.getElementById("intro").textContent = api.info.description;
+  document.getElementById("intro").append(...prose(api.info.description));
   const groups = new Map();
   for (const [path, item] of Object.entries(api.paths)) {
     for (const method of METHODS.filter((name) => name in item)) {
@@ -199,7 +204,7 @@ function show(document_) {
   for (const [tag, entries] of groups) {
     document.getElementById("index").append(make("strong", {}, tag), ...entries.map((entry) => entry.link));
     const about = api.tags.find((known) => known.name === tag)?.description ?? "";
-    document.getElementById("operations").append(make("h2", {}, tag), make("p", { className: "summary" }, about), ...entries.map((entry) => entry.box));
+    document.getElementById("operations").append(make("h2", {}, tag), make("p", { className: "summary" }, ...prose(about)), ...entries.map((entry) => entry.box));
     all.push(...entries);
   }
   document.getElementById("filter").addEventListener("input", (event) => {

@@ -6,6 +6,7 @@ from jobledger.v1.engine_service_pb2_grpc import EngineServiceServicer
 from jobledger_server.access.admin import TokenAdmin
 from jobledger_server.api.interceptors.access import current_principal
 from jobledger_server.api.types import Context
+from jobledger_server.core.policy import require_all_workspaces
 from jobledger_server.service.engine import Engine
 
 
@@ -23,13 +24,17 @@ class EngineServicer(EngineServiceServicer):
         return await self._tokens.info(current_principal().token_id)
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.IssuedToken:
+        require_all_workspaces(current_principal())
         return await self._tokens.create(request)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
+        require_all_workspaces(current_principal())
         return pb.ListTokensResponse(tokens=await self._tokens.list())
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.TokenInfo:
+        require_all_workspaces(current_principal())
         return await self._tokens.revoke(request.token_id)
 
     async def RotateToken(self, request: pb.RotateTokenRequest, context: Context) -> pb.IssuedToken:
+        require_all_workspaces(current_principal())
         return await self._tokens.rotate(request.token_id)

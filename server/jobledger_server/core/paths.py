@@ -18,14 +18,15 @@ def allowed_path(text: str, roots: Sequence[Path], field: str) -> Path:
         raise invalid(field, "must be an absolute path")
     if ".." in PurePosixPath(text).parts:
         raise ServiceError(Reason.ERROR_REASON_PATH_TRAVERSAL, f"{field}: the path contains '..'")
-    if not _within(Path(text), roots):
+    real_roots = [root.resolve() for root in roots]
+    if not _within(Path(text), [*roots, *real_roots]):
         allowed = ", ".join(str(root) for root in roots) or "none"
         raise ServiceError(
             Reason.ERROR_REASON_PATH_NOT_ALLOWED, f"{field}: {text} lies outside the allowed roots ({allowed})"
         )
     # Not Path.resolve, which raises where links lead in a circle.
     real = Path(os.path.realpath(text))
-    if not _within(real, [root.resolve() for root in roots]):
+    if not _within(real, real_roots):
         raise ServiceError(Reason.ERROR_REASON_PATH_TRAVERSAL, f"{field}: {text} leaves the allowed roots by a link")
     return real
 

@@ -59,6 +59,12 @@ def is_open(method: str) -> bool:
     return method.startswith(f"/{HEALTH}/")
 
 
+def require_all_workspaces(principal: Principal) -> None:
+    """Raises FORBIDDEN for a token that is bound to workspaces: it could make itself one that is not."""
+    if principal.workspaces is not None:
+        raise ServiceError(Reason.ERROR_REASON_FORBIDDEN, "A token that is bound to workspaces can't administer tokens")
+
+
 def require(principal: Principal, scope: str) -> None:
     """Raises FORBIDDEN unless the principal has the scope."""
     if not principal.may(scope):

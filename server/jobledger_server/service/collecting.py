@@ -4,6 +4,7 @@ A job is not trusted: nothing is followed that could lead out of its directory, 
 """
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import Sequence
@@ -14,6 +15,9 @@ from jobledger_server.core.globs import matches
 from jobledger_server.core.ports import Blobs
 
 MAX_PATH = 1024
+
+# What the machine lacks just now: worth another try, and no fault of the file.
+SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,11 @@ class Collector:
         self._blobs = blobs
 
     async def collect(self, output_dir: Path, globs: Sequence[str]) -> Collected:
-        """Collects the files that the globs name (all, where there are none). Called when the job's tree is dead."""
+        """Collects the files that the globs name (all, where there are none). Called when the job's tree is dead.
+
+        Raises:
+            OSError: there is no room for them just now; nothing is lost by asking again.
+        """
         outputs: list[Output] = []
         refused: list[Refusal] = []
         for path, reason in await asyncio.to_thread(_walk, output_dir, globs):
@@ -58,9 +66,14 @@ class Collector:
 
     async def _copy(self, output_dir: Path, path: str) -> Output | Refusal:
         try:
-            descriptor = await asyncio.to_thread(_open_beneath, output_dir, path)
+            return await self._open_and_copy(output_dir, path)
         except OSError as error:
-            return Refusal(path, f"can't be opened: {error.strerror}")
+            if error.errno in SHORTAGES:
+                raise
+            return Refusal(path, f"can't be read: {error.strerror}")
+
+    async def _open_and_copy(self, output_dir: Path, path: str) -> Output | Refusal:
+        descriptor = await asyncio.to_thread(_open_beneath, output_dir, path)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):

@@ -4,6 +4,7 @@
 <data>/logs/<job_id>/     its log, out of the job's reach by name
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -15,6 +16,8 @@ from pathlib import Path
 from google.protobuf.json_format import MessageToJson
 from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, Job
 
+from jobledger_server.core.errors import ServiceError
+from jobledger_server.core.paths import allowed_path
 from jobledger_server.core.ports import Launch
 from jobledger_server.core.specs import grace_seconds
 from jobledger_server.core.times import seconds
@@ -32,6 +35,7 @@ class Workspaces:
     """Where jobs live on this machine."""
 
     data_dir: Path
+    roots: tuple[Path, ...] = ()
 
     def job_dir(self, job_id: str) -> Path:
         return self.data_dir / "jobs" / job_id
@@ -50,11 +54,11 @@ class Workspaces:
         """
         job_dir = self.job_dir(job.job_id)
         for name in ("input", "output", "temp"):
-            (job_dir / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_directory(job_dir / name)
         self.log_dir(job.job_id).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._copy_inputs(job, job_dir)
         config = job_dir / "config.json"
-        config.write_text(MessageToJson(job.spec.config, sort_keys=True) + "\n")
+        _write_anew(config, f"{MessageToJson(job.spec.config, sort_keys=True)}\n".encode(), 0o600)
         return self._launch(job, attempt, environment, config)
 
     def _launch(self, job: Job, attempt: int, environment: Mapping[str, str], config: Path) -> Launch:
@@ -81,10 +85,18 @@ class Workspaces:
         hashes = {}
         for source in files:
             copy = job_dir / "input" / Path(source).name
-            shutil.copyfile(source, copy)
+            copy.unlink(missing_ok=True)
+            shutil.copyfile(self._still_allowed(source), copy, follow_symlinks=False)
             with copy.open("rb") as file:
                 hashes[source] = hashlib.file_digest(file, "sha256").hexdigest()
         (self.log_dir(job.job_id) / INPUT_HASHES).write_text(json.dumps(hashes))
+
+    def _still_allowed(self, source: str) -> Path:
+        """The file itself, if it lies within the roots now as it did when the job was accepted."""
+        try:
+            return allowed_path(source, self.roots, "inputs")
+        except ServiceError as error:
+            raise PermissionError(errno.EACCES, error.message) from None
 
     def input_hashes(self, job_id: str) -> dict[str, str]:
         """SHA-256 of each file input, by the path that the specification names; empty for a job never started."""
@@ -101,11 +113,22 @@ class Workspaces:
 
     def write_receipt(self, job_id: str, receipt: bytes) -> None:
         """A read-only copy of the receipt for whoever looks into the job's directory. It is never read back."""
-        path = self.job_dir(job_id) / "receipt.json"
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o400)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(receipt)
+        _write_anew(self.job_dir(job_id) / "receipt.json", receipt, 0o400)
+
+
+def _make_directory(path: Path) -> None:
+    """Makes it where it is not; what an earlier attempt put in its place goes."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        path.unlink()
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _write_anew(path: Path, data: bytes, mode: int) -> None:
+    """Writes a file that was not there before: never through a link that a job has made."""
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
 
 
 def job_environment(

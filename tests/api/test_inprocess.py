@@ -1,0 +1,120 @@
+"""What only the channel without a socket has: the gateway's word for the peer, and messages handed over as they are."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import pytest
+from api.doors import Servicer, opened
+from jobledger.v1.job_pb2 import Job
+from jobledger.v1.job_service_pb2 import GetJobRequest, WatchEventsRequest
+from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger_server.api.interceptors.access import _peer
+from jobledger_server.api.types import Context
+from support.eventually import eventually
+
+
+class Looker(Servicer):
+    """Remembers what the context told it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Any] = []
+
+    async def GetJob(self, request: GetJobRequest, context: Context) -> Job:
+        self.seen = [request, context.peer(), context.invocation_metadata(), context.time_remaining()]
+        context.set_trailing_metadata((("x-trailing", "1"),))
+        if request.job_id == "wait":
+            await self._wait()
+        return Job(job_id=request.job_id)
+
+
+@pytest.fixture
+def looker() -> Looker:
+    return Looker()  # type: ignore[abstract]  # the other methods are left unimplemented on purpose
+
+
+@pytest.fixture
+async def stub(looker: Looker) -> AsyncIterator[Any]:
+    async with opened("inprocess", looker, ()) as channel:
+        yield JobServiceStub(channel)
+
+
+async def test_the_request_is_handed_over_as_it_is(stub: Any, looker: Looker) -> None:
+    request = GetJobRequest(job_id="job")
+    await stub.GetJob(request)
+    assert looker.seen[0] is request
+
+
+async def test_the_peer_is_whom_the_gateway_names_and_the_name_is_not_passed_on(stub: Any, looker: Looker) -> None:
+    await stub.GetJob(GetJobRequest(), metadata=(("x-jobledger-peer", "192.0.2.1"), ("x-request-id", "7")))
+    assert looker.seen[1:3] == ["192.0.2.1", (("x-request-id", "7"),)]
+    await stub.GetJob(GetJobRequest())
+    assert looker.seen[1:3] == ["inprocess", ()]
+
+
+async def test_the_time_that_is_left_is_told(stub: Any, looker: Looker) -> None:
+    await stub.GetJob(GetJobRequest(), timeout=5)
+    assert 4 < looker.seen[3] <= 5
+    await stub.GetJob(GetJobRequest())
+    assert looker.seen[3] is None
+
+
+async def test_trailing_metadata_arrives(stub: Any) -> None:
+    call = stub.GetJob(GetJobRequest())
+    await call
+    assert await call.trailing_metadata() == (("x-trailing", "1"),)
+
+
+async def test_a_stream_that_is_left_early_ends_by_itself(looker: Looker) -> None:
+    """Nothing goes on for a reader who is gone, also where it forgot to cancel."""
+    async with opened("inprocess", looker, ()) as channel:
+        async for event in JobServiceStub(channel).WatchEvents(WatchEventsRequest(job_id=["large"], resume_from=2000)):
+            assert event.sequence_number == 1
+            break
+
+        async def calls() -> int:
+            return len(channel._calls)
+
+        await eventually(calls, seconds=5, until=lambda count: count == 0)
+        assert looker.ended == ["large"]
+        assert looker.produced < 100
+
+
+async def test_closing_the_channel_ends_what_is_under_way(looker: Looker) -> None:
+    async with opened("inprocess", looker, ()) as channel:
+        call = JobServiceStub(channel).GetJob(GetJobRequest(job_id="wait"))
+        await asyncio.wait_for(looker.begun.wait(), 5)
+    assert looker.ended == ["cancelled"]
+    assert await call.code() == grpc.StatusCode.CANCELLED
+
+
+async def test_closing_with_grace_lets_calls_finish(looker: Looker) -> None:
+    async with opened("inprocess", looker, ()) as channel:
+        call = JobServiceStub(channel).GetJob(GetJobRequest(job_id="wait"))
+        await asyncio.wait_for(looker.begun.wait(), 5)
+        closing = asyncio.create_task(channel.close(grace=5))
+        looker.released.set()
+        assert (await call).job_id == "wait"
+        await closing
+
+
+@pytest.mark.parametrize(
+    ("peer", "host"),
+    [
+        ("ipv4:127.0.0.1:54321", "ipv4:127.0.0.1"),
+        ("ipv6:[::1]:54321", "ipv6:[::1]"),
+        ("ipv6:%5B::1%5D:54321", "ipv6:%5B::1%5D"),
+        ("unix:", "unix:"),
+        ("inprocess", "inprocess"),
+        ("192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_a_new_connection_is_not_a_new_peer(peer: str, host: str) -> None:
+    class WithPeer:
+        def peer(self) -> str:
+            return peer
+
+    context: Any = WithPeer()
+    assert _peer(context) == host

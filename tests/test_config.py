@@ -1,0 +1,174 @@
+"""Settings: flags over environment over file over defaults, and each error names what is wrong and where."""
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jobledger_server.config import PARSERS, Setting, Settings, SettingsError, default_data_dir, resolve, settings_of
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "jobledger.toml"
+
+
+def settings(
+    flags: dict[str, Any] | None = None, environment: dict[str, str] | None = None, file: Path | None = None
+) -> Settings:
+    return settings_of(resolve(flags or {}, environment or {}, file))
+
+
+def found(name: str, settings: list[Setting]) -> tuple[Any, str]:
+    return next((setting.value, setting.source) for setting in settings if setting.name == name)
+
+
+def test_flags_win_over_environment_over_file_over_defaults(file: Path) -> None:
+    file.write_text("max_running = 3\n")
+    environment, flags = {"JOBLEDGER_MAX_RUNNING": "4"}, {"max_running": 5}
+    assert found("max_running", resolve(flags, environment, file)) == (5, "flag")
+    assert found("max_running", resolve({"max_running": None}, environment, file)) == (4, "JOBLEDGER_MAX_RUNNING")
+    assert found("max_running", resolve({}, {}, file)) == (3, str(file))
+    assert found("max_running", resolve({}, {}, None)) == (os.cpu_count(), "default")
+
+
+def test_a_flag_that_says_no_wins_too() -> None:
+    environment = {"JOBLEDGER_STOP_JOBS": "true", "JOBLEDGER_GRPC_PORT": "7"}
+    assert not settings({"stop_jobs": False}, environment).stop_jobs
+    assert settings({"grpc_port": 0}, environment).grpc_port == 0
+
+
+def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
+    """In the environment as text, in the file as TOML has it."""
+    environment = {
+        "JOBLEDGER_DATA_DIR": "/data",
+        "JOBLEDGER_HOST": "localhost",
+        "JOBLEDGER_GRPC_PORT": "1",
+        "JOBLEDGER_HTTP_PORT": "2",
+        "JOBLEDGER_UNIX_SOCKET": "no",
+        "JOBLEDGER_MAX_RUNNING": "3",
+        "JOBLEDGER_ROOTS": "/a,/b",
+        "JOBLEDGER_STOP_JOBS": "yes",
+        "JOBLEDGER_PUBLIC_METRICS": "1",
+        "JOBLEDGER_ALLOWED_HOSTS": "a.example,b.example",
+        "JOBLEDGER_ALLOWED_ORIGINS": "https://a.example",
+    }
+    file.write_text("""
+        data_dir = "/data"
+        host = "localhost"
+        grpc_port = 1
+        http_port = 2
+        unix_socket = false
+        max_running = 3
+        roots = ["/a", "/b"]
+        stop_jobs = true
+        public_metrics = true
+        allowed_hosts = ["a.example", "b.example"]
+        allowed_origins = ["https://a.example"]
+    """)
+    expected = Settings(
+        data_dir=Path("/data"),
+        host="localhost",
+        grpc_port=1,
+        http_port=2,
+        unix_socket=False,
+        max_running=3,
+        roots=(Path("/a"), Path("/b")),
+        stop_jobs=True,
+        public_metrics=True,
+        allowed_hosts=("a.example", "b.example"),
+        allowed_origins=("https://a.example",),
+    )
+    assert settings(environment=environment) == expected
+    assert settings(file=file) == expected
+    assert "default" not in {setting.source for setting in resolve({}, environment, None)}
+
+
+def test_there_is_a_parser_for_the_kind_of_every_setting() -> None:
+    for name, kind in Settings.__annotations__.items():
+        assert kind in PARSERS, name
+
+
+def test_paths_are_absolute_and_know_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/op")
+    monkeypatch.chdir(tmp_path)
+    given = settings({"data_dir": "data"}, {"JOBLEDGER_ROOTS": "~/in,out"})
+    assert given.data_dir == tmp_path / "data"
+    assert given.roots == (Path("/home/op/in"), tmp_path / "out")
+
+
+def test_without_a_word_data_goes_where_the_platform_keeps_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings().data_dir == default_data_dir()
+    assert default_data_dir().name == "jobledger"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GRPC_PORT", "many"),
+        ("GRPC_PORT", ""),
+        ("GRPC_PORT", "65536"),
+        ("HTTP_PORT", "-1"),
+        ("HTTP_PORT", "8080.5"),
+        ("MAX_RUNNING", "0"),
+        ("UNIX_SOCKET", "maybe"),
+        ("STOP_JOBS", ""),
+        ("HOST", "0.0.0.0"),
+        ("HOST", "example.org"),
+        ("HOST", ""),
+        ("ROOTS", "~nobody-of-this-name/x"),
+    ],
+)
+def test_a_bad_value_is_named_with_its_source(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        settings(environment={f"JOBLEDGER_{name}": value})
+    assert str(caught.value).startswith(f"{name.lower()}: ")
+    assert f"(from JOBLEDGER_{name})" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'grpc_port = "many"',
+        "grpc_port = true",
+        "max_running = 2.5",
+        "host = 5",
+        "host = ['127.0.0.1']",
+        "roots = 5",
+        "roots = [5]",
+        "allowed_hosts = [['a']]",
+        "unix_socket = 2",
+        "data_dir = 1",
+        "http_port = 1979-05-27",
+    ],
+)
+def test_a_bad_value_in_the_file_is_named_with_the_file(file: Path, line: str) -> None:
+    file.write_text(line)
+    with pytest.raises(SettingsError, match=re.escape(f"(from {file})")) as caught:
+        settings(file=file)
+    assert str(caught.value).startswith(f"{line.partition(' ')[0]}: ")
+
+
+@pytest.mark.parametrize("flags", [{"host": "0.0.0.0"}, {"max_running": 0}, {"grpc_port": 70_000}])
+def test_a_bad_flag_is_named_as_one(flags: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=r"\(from flag\)"):
+        settings(flags)
+
+
+def test_an_unknown_name_in_the_file_is_named(file: Path) -> None:
+    file.write_text("max_runing = 3\nprot = 1\n")
+    with pytest.raises(SettingsError, match=r"jobledger\.toml: there is no setting max_runing, prot"):
+        settings(file=file)
+
+
+@pytest.mark.parametrize("content", [b"max_running =", b"\xff\xfe"])
+def test_a_file_that_is_no_toml_is_named(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"jobledger\.toml can't be read"):
+        settings(file=file)
+
+
+def test_a_file_that_is_not_there_is_named(file: Path) -> None:
+    with pytest.raises(SettingsError, match=r"jobledger\.toml can't be read: .*No such file"):
+        settings(file=file)
