@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TREES := clients server gateway_http tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test check unit protos generate format lock clean
+.PHONY: help demo up test soak check unit protos generate format lock clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,12 @@ protos: .venv/dev  ## Lint of the .proto files, compatibility with the last rele
 
 unit: .venv/dev  ## The tests alone; ARGS goes to pytest
 	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+
+soak: .venv/dev  ## The fault tests at length: minutes of killing; SOAK_SECONDS and SOAK_JOBS set how many
+	JOBLEDGER_KILL_SECONDS=$(SOAK_SECONDS) JOBLEDGER_KILL_JOBS=$(SOAK_JOBS) $(BIN)/python -m pytest -s tests/faults
+
+SOAK_SECONDS := 900
+SOAK_JOBS := 3000
 
 generate: .venv/dev  ## Write the stubs anew
 	$(BIN)/buf format --write protos

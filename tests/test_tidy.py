@@ -112,7 +112,7 @@ def test_tests_do_not_sleep() -> None:
 
 def _within_eventually(path: Path, call: ast.Call) -> bool:
     return any(
-        function.name == "eventually" and function.lineno <= call.lineno <= (function.end_lineno or 0)
+        function.name in ("eventually", "pace") and function.lineno <= call.lineno <= (function.end_lineno or 0)
         for function in functions(path)
     )
 

@@ -24,3 +24,8 @@ async def eventually(
         if time.monotonic() > deadline:
             raise AssertionError(f"not so within {seconds} s; last seen: {seen!r}")
         await asyncio.sleep(0.02)
+
+
+async def pace(seconds: float) -> None:
+    """The beat of a load. Not for waiting until something is so: that is what `eventually` is for."""
+    await asyncio.sleep(seconds)

@@ -1,0 +1,167 @@
+"""A load over real processes whose server, and now and then a supervisor, is killed without warning.
+
+Every job leaves a line in a file when it starts, so that one that runs twice shows; prints numbered lines; and ends
+with a known exit code.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import random
+import signal
+import sqlite3
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+from jobledger.receipts import load_keys, verify
+from support.doors import GrpcDoor, Refused
+from support.eventually import eventually, pace
+from support.running import RunningServer, start
+
+LINES = 20
+JOB = """
+echo "$JOBLEDGER_JOB_ID $JOBLEDGER_ATTEMPT" >> {starts}
+i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo "line $i"; done
+sleep {pause}
+exit {code}
+"""
+
+
+@dataclass
+class Tally:
+    """What was done, and what was acknowledged."""
+
+    expected: dict[str, int] = field(default_factory=dict)
+    server_kills: int = 0
+    shim_kills: int = 0
+    seconds: float = 0.0
+
+
+class KillLoop:
+    """Submits jobs with idempotency keys while the server dies again and again."""
+
+    def __init__(self, *, data_dir: Path, seed: int, seconds: float, max_jobs: int) -> None:
+        self._data_dir = data_dir
+        self._random = random.Random(seed)
+        self._seconds = seconds
+        self._max_jobs = max_jobs
+        self._starts = data_dir.parent / "starts"
+        self._server: RunningServer | None = None
+        self.tally = Tally()
+
+    async def run(self) -> Tally:
+        """Until the time is over or enough jobs were acknowledged; then waits for the end of every job."""
+        began = time.monotonic()
+        stop = asyncio.Event()
+        self._launch()
+        submitters = [asyncio.create_task(self._submit(number, stop)) for number in range(4)]
+        while time.monotonic() - began < self._seconds and len(self.tally.expected) < self._max_jobs:
+            await pace(self._random.uniform(0.05, 0.6))
+            await self._kill_something()
+        stop.set()
+        await asyncio.gather(*submitters)
+        await self._settle()
+        self.tally.seconds = time.monotonic() - began
+        return self.tally
+
+    def _launch(self) -> None:
+        self._server = start(self._data_dir, "--max-running", "16")
+
+    async def _kill_something(self) -> None:
+        if self._random.random() < 0.05:
+            self._kill_a_shim()
+            return
+        if self._server is not None:
+            self._server.kill()
+            self.tally.server_kills += 1
+        await asyncio.to_thread(self._launch)
+
+    def _kill_a_shim(self) -> None:
+        for started in self._random.sample(found := list(self._data_dir.glob("control/*/started.json")), len(found)):
+            with contextlib.suppress(OSError, ValueError, KeyError):
+                os.kill(json.loads(started.read_text())["shim"], signal.SIGKILL)
+                self.tally.shim_kills += 1
+                return
+
+    async def _submit(self, number: int, stop: asyncio.Event) -> None:
+        count = 0
+        while not stop.is_set() and len(self.tally.expected) < self._max_jobs:
+            count += 1
+            code = self._random.choice((0, 0, 0, 1, 7))
+            pause = self._random.choice((0, 0, 0.05, 0.3))
+            script = JOB.format(starts=self._starts, lines=LINES, pause=pause, code=code)
+            job_id = await self._insist(f"{number}-{count}", script, stop)
+            if job_id is not None:
+                self.tally.expected[job_id] = code
+
+    async def _insist(self, key: str, script: str, stop: asyncio.Event) -> str | None:
+        """Asks until there is an answer; the key makes that safe. None where the loop ended before."""
+        while not stop.is_set():
+            server = self._server
+            assert server is not None
+            async with grpc.aio.insecure_channel(server.target) as channel:
+                door = GrpcDoor(channel, server.token)
+                try:
+                    job = await asyncio.wait_for(door.create("sh", "-c", script, key=key), 2)
+                    return str(job["job_id"])
+                except (Refused, TimeoutError):
+                    await pace(0.02)
+        return None
+
+    async def _settle(self) -> None:
+        """Waits, bounded, until nothing is queued or running any more."""
+        assert self._server is not None
+        async with grpc.aio.insecure_channel(self._server.target) as channel:
+            door = GrpcDoor(channel, self._server.token)
+            live = ["queued", "running", "cancelling"]
+            await eventually(
+                lambda: door.call("ListJobs", state=live), seconds=60, until=lambda page: page["total"] == 0
+            )
+
+    async def violations(self) -> list[str]:
+        """Every promise that does not hold, in words."""
+        assert self._server is not None
+        found: list[str] = []
+        async with grpc.aio.insecure_channel(self._server.target) as channel:
+            door = GrpcDoor(channel, self._server.token)
+            keys = load_keys(self._data_dir / "keys" / "keys.json")
+            for job_id, code in self.tally.expected.items():
+                found += [f"{job_id}: {problem}" for problem in await self._problems(door, keys, job_id, code)]
+        starts = Counter(self._starts.read_text().split("\n")[:-1])
+        found += [f"{line} ran {count} times" for line, count in starts.items() if count > 1]
+        self._server.stop()
+        return found + self._gaps()
+
+    async def _problems(self, door: GrpcDoor, keys: Any, job_id: str, code: int) -> list[str]:
+        try:
+            job = await door.get(job_id)
+            logs = await door.call("GetLogs", job_id=job_id)
+            envelope, _ = await door.receipt(job_id, "dsse")
+        except Refused as refused:
+            return [f"was acknowledged and is {refused.error_code}"]
+        found = []
+        told = (job["state"], job.get("exit_code", 0 if job["state"] == "completed" else None))
+        lost = job.get("error_code") == "E_JOB_LOST"
+        if not lost and told != (("completed", 0) if code == 0 else ("failed", code)):
+            found.append(f"ended as {told} {job.get('error_code')}, not with exit code {code}")
+        messages = [entry["message"] for entry in logs["logs"]]
+        whole = [f"line {number}" for number in range(1, LINES + 1)]
+        if messages != (whole[: len(messages)] if lost else whole):
+            found.append(f"has the log {messages}")
+        if verify(envelope, keys=keys, job_id=job_id).exit_code != 0:
+            found.append("has a receipt that does not verify")
+        return found
+
+    def _gaps(self) -> list[str]:
+        """Numbers that are missing among the events, and more losses than supervisors were killed."""
+        with contextlib.closing(sqlite3.connect(self._data_dir / "jobledger.db")) as database:
+            numbers = [row[0] for row in database.execute("SELECT sequence_number FROM events ORDER BY 1")]
+            receipts = database.execute("SELECT count(*) FROM receipts").fetchone()[0]
+            jobs = database.execute("SELECT count(*) FROM jobs").fetchone()[0]
+        found = [] if numbers == list(range(1, len(numbers) + 1)) else ["the events have a gap"]
+        return found + ([] if receipts == jobs else [f"{jobs} terminal jobs have {receipts} receipts"])
