@@ -22,7 +22,7 @@ check: .venv/dev  ## Style, types, layers
 	$(BIN)/ruff format --check --quiet $(TREES)
 	$(BIN)/ruff check --quiet $(TREES)
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo 2>&1 | tail -n 20
+	$(BIN)/lint-imports --no-logo
 
 protos: .venv/dev  ## Lint of the .proto files, compatibility with the last release, freshness of the stubs
 	$(BIN)/buf format --diff --exit-code protos
@@ -66,9 +66,9 @@ clean:  ## Remove what the other targets made
 	@touch $@
 
 .venv/server: .venv/python requirements.lock pyproject.toml
-	@test -e .venv/dev || { echo "Installing what the server needs into .venv ..."; \
-		$(PIP) install --require-hashes -r requirements.lock; \
-		$(PIP) install --no-deps --no-build-isolation -e .; }
+	@echo "Installing what the server needs into .venv ..."
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --no-build-isolation -e .
 	@touch $@
 
 .venv/dev: .venv/python requirements-dev.lock pyproject.toml

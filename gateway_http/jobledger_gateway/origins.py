@@ -41,10 +41,11 @@ class Origins:
             raise GatewayError(problem("HOST_NOT_ALLOWED"), token_first=False)
 
     def _check_origin(self, request: web.Request) -> None:
-        origin = request.headers.get("Origin")
-        if origin is None or origin in self._origins or _is_own(origin, request):
-            return
-        raise GatewayError(problem("FORBIDDEN", "Pages of that origin may not call this server"), token_first=False)
+        for origin in request.headers.getall("Origin", []):
+            if origin not in self._origins and not _is_own(origin, request):
+                raise GatewayError(
+                    problem("FORBIDDEN", "Pages of that origin may not call this server"), token_first=False
+                )
 
     def cors(self, request: web.BaseRequest) -> dict[str, str]:
         """Headers that let a page of an allowed origin read the answer."""
@@ -84,6 +85,8 @@ def _split(raw: str) -> tuple[str | None, Target]:
 
 def _host_of(authority: str) -> str:
     """The host's name alone, lower case; "" for what is no authority."""
+    if "@" in authority:
+        return ""
     try:
         return (URL.build(scheme="http", authority=authority, encoded=True).host or "").lower()
     except ValueError:

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+from aiohttp.web_protocol import RequestPayloadError
 
 from jobledger_gateway.errors import Problem, internal, problem
 
@@ -31,6 +33,11 @@ class Address:
 
 class JsonRequestHandler(web.RequestHandler):
     """Answers requests that are not HTTP in the shape of every other error, and without echoing them."""
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """Logs, but not that a client sent a body which can't be read: it was told, and could fill the log."""
+        if not isinstance(options.get("exc_info"), RequestPayloadError):
+            super().log_exception(*args, **options)
 
     def handle_error(
         self,

@@ -72,7 +72,7 @@ class StreamEndpoint:
 
     async def answer(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
-        message = self._binder.bind(exchange.incoming)
+        message = self._bound(exchange)
         self._resume(request, message)
         framing = framing_for(request.headers.get("Accept", ""), self._shape)
         call = self._rpc.open(message, metadata=exchange.metadata, deadline=exchange.deadline)
@@ -86,6 +86,16 @@ class StreamEndpoint:
             return response
         finally:
             await feed.close()
+
+    def _bound(self, exchange: Exchange) -> Message:
+        """The request. A point to resume from that is no number is an error of its own, in the query too."""
+        try:
+            return self._binder.bind(exchange.incoming)
+        except GatewayError as refusal:
+            fields = refusal.problem.details.get("fields", ())
+            if self._rule.resume_error and any(it["field"] == self._rule.resume_field for it in fields):
+                raise GatewayError(problem(self._rule.resume_error, refusal.problem.message)) from None
+            raise
 
     def _resume(self, request: web.Request, message: Message) -> None:
         """Last-Event-ID is what a browser sends when it comes back: it is newer than the address it first asked."""

@@ -23,8 +23,9 @@ from jobledger_server.wiring import Embedded, embedded
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+ENDPOINTS = "endpoints.json"
 DRAIN_SECONDS = 5.0
-START_ERRORS = (StartError, PrivateFileError, KeyRingError, SchemaError, SettingsError)
+START_ERRORS = (StartError, PrivateFileError, KeyRingError, SchemaError)
 
 
 @click.command()
@@ -41,7 +42,11 @@ def up(file: Path | None, **flags: Any) -> None:
     try:
         settings = settings_of(resolve(flags, os.environ, file))
         with locked(settings.data_dir):
+            # One that a killed server left would lead clients astray until this one is ready.
+            (settings.data_dir / ENDPOINTS).unlink(missing_ok=True)
             asyncio.run(serve(settings))
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from None
     except START_ERRORS as error:
         raise click.ClickException(str(error)) from None
 
@@ -59,7 +64,7 @@ def show(file: Path | None, *, as_json: bool) -> None:
     try:
         found = resolve({}, os.environ, file)
     except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.UsageError(str(error)) from None
     values = {setting.name: {"value": _printable(setting.value), "source": setting.source} for setting in found}
     if as_json:
         click.echo(json.dumps(values))
@@ -79,7 +84,7 @@ async def serve(settings: Settings) -> None:
     with stop_signals() as stop:
         async with embedded(settings) as server:
             endpoints = endpoints_of(server)
-            with announced(settings.data_dir / "endpoints.json", endpoints):
+            with announced(settings.data_dir / ENDPOINTS, endpoints):
                 click.echo(greeting(server))
                 await stop.wait()
             await drain(server, stop_jobs=settings.stop_jobs)

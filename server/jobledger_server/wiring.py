@@ -28,6 +28,7 @@ from jobledger_server.api.engine_servicer import EngineServicer
 from jobledger_server.api.grpc_server import Services, build_server, health_servicer, set_serving
 from jobledger_server.api.inprocess import InProcessChannel
 from jobledger_server.api.interceptors.access import Access
+from jobledger_server.api.interceptors.decoding import Decoding
 from jobledger_server.api.interceptors.errors import Errors
 from jobledger_server.api.interceptors.limits import Limits
 from jobledger_server.api.interceptors.validation import Validation
@@ -105,10 +106,10 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
     async with AsyncExitStack() as stack:
         core = await _core(stack, settings)
         token_file = settings.data_dir / "token"
-        await provide_token_file(token_file, admin=core.tokens, tokens=core.store)
+        await provide_token_file(token_file, admin=core.tokens, tokens=core.store, now=core.clock.now())
         limits = Limits()
         authenticator = Authenticator(tokens=core.store, clock=core.clock, throttle=FailureThrottle(clock=core.clock))
-        interceptors = [Errors(), Access(authenticator=authenticator), limits, Validation()]
+        interceptors = [Errors(), Access(authenticator=authenticator), limits, Decoding(), Validation()]
         services = _services(core)
         server = build_server(services, interceptors)
         grpc_port, unix = _bind(server, settings)

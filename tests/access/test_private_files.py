@@ -3,6 +3,7 @@
 import os
 import socket
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from jobledger_server.access.token_file import provide_token_file
 from jobledger_server.access.tokens import Authenticator
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
+
+NOW = 1_800_000_000_000_000
 
 ROOT = os.geteuid() == 0
 
@@ -141,7 +144,7 @@ def test_a_directory_that_is_a_link_or_open_to_others_is_refused(tmp_path: Path)
 async def test_the_token_file_holds_the_first_token_alone(
     path: Path, admin: TokenAdmin, store: SqliteStore, authenticator: Authenticator
 ) -> None:
-    await provide_token_file(path, admin=admin, tokens=store)
+    await provide_token_file(path, admin=admin, tokens=store, now=NOW)
     token = path.read_text()
     assert token == token.strip() + "\n"
     assert (await authenticator.authenticate([f"Bearer {token.strip()}"], "peer")).may("admin")
@@ -149,9 +152,9 @@ async def test_the_token_file_holds_the_first_token_alone(
 
 
 async def test_a_second_start_keeps_the_token(path: Path, admin: TokenAdmin, store: SqliteStore) -> None:
-    await provide_token_file(path, admin=admin, tokens=store)
+    await provide_token_file(path, admin=admin, tokens=store, now=NOW)
     token = path.read_text()
-    await provide_token_file(path, admin=admin, tokens=store)
+    await provide_token_file(path, admin=admin, tokens=store, now=NOW)
     assert path.read_text() == token
     assert len(await admin.list()) == 1
 
@@ -163,7 +166,7 @@ async def test_a_file_with_no_token_of_this_server_stops_the_start(
     token = await admin.create_first()
     create_private(path, text.format(token, token).encode())
     with pytest.raises(PrivateFileError, match="holds no token of this server") as caught:
-        await provide_token_file(path, admin=admin, tokens=store)
+        await provide_token_file(path, admin=admin, tokens=store, now=NOW)
     assert token not in str(caught.value)
 
 
@@ -173,3 +176,16 @@ async def test_randomness_comes_from_the_clock(path: Path, store: SqliteStore) -
         await TokenAdmin(tokens=store, clock=ManualClock()).create_first()
         == await TokenAdmin(tokens=store, clock=ManualClock()).create_first()
     )
+
+
+@pytest.mark.parametrize("state", ["revoked_at", "expires_at"])
+async def test_a_token_that_works_no_more_stops_the_start(
+    tmp_path: Path, store: SqliteStore, admin: TokenAdmin, state: str
+) -> None:
+    """Else `up` would point at a token that every call refuses."""
+    path = tmp_path / "token"
+    await provide_token_file(path, admin=admin, tokens=store, now=NOW)
+    [record] = await store.tokens()
+    await store.put_token(replace(record, **{state: NOW - 1}))
+    with pytest.raises(PrivateFileError, match="revoked or has expired"):
+        await provide_token_file(path, admin=admin, tokens=store, now=NOW)

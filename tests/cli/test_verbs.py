@@ -241,8 +241,11 @@ async def test_receipt_verify_tells_wrong_usage_from_not_checked(run: Run, tmp_p
 
 async def test_a_refusal_is_one_line_and_its_own_code(server: FakeServer, run: Run) -> None:
     server.on("GetJob", Refusal(reason="JOB_NOT_FOUND", message="There is no such job"))
-    outcome = await run("get", "job_1", "--json")
+    outcome = await run("get", "job_1")
     assert (outcome.code, outcome.out, outcome.err) == (4, "", "Error: There is no such job\n")
+    outcome = await run("get", "job_1", "--json")
+    told = {"error_code": "E_JOB_NOT_FOUND", "message": "There is no such job", "details": {}}
+    assert (outcome.code, outcome.out, json.loads(outcome.err)) == (4, "", told)
     server.on("GetJob", Refusal(reason="VALIDATION", message="no", fields=[("job_id", "is odd")]))
     outcome = await run("get", "job_1")
     assert (outcome.code, outcome.err) == (2, "Error: no; job_id: is odd\n")

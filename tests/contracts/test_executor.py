@@ -4,11 +4,12 @@ import asyncio
 import hashlib
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from executors.harness import Lab, eventually
-from jobledger_server.core.ports import EndReason, Outcome, Running
+from jobledger_server.core.ports import EndReason, InputClosedError, Outcome, Running
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.joblog.reader import LogQuery, LogReader
 
@@ -238,6 +239,51 @@ async def test_follow_ups_that_nobody_reads_are_counted(lab: Lab, executor: Loca
 async def test_a_closed_input_takes_no_follow_ups(lab: Lab, executor: LocalExecutor) -> None:
     launch = lab.launch("sleep", "1000")
     await executor.start(launch)
-    assert await executor.send_input(launch.job_id, 1, b"x", close=False) == 0
+    with pytest.raises(InputClosedError):
+        await executor.send_input(launch.job_id, 1, b"x", close=False)
     await executor.cancel(launch.job_id, 1, grace_seconds=5)
     await lab.outcome(launch)
+
+
+async def test_nothing_is_taken_after_the_follow_up_that_closes(lab: Lab, executor: LocalExecutor) -> None:
+    launch = replace(lab.launch("sleep", "1000"), stdin_open=True)
+    await executor.start(launch)
+    await executor.send_input(launch.job_id, 1, b"last\n", close=True)
+    with pytest.raises(InputClosedError):
+        await executor.send_input(launch.job_id, 1, b"lost\n", close=False)
+    await executor.cancel(launch.job_id, 1, grace_seconds=5)
+    await lab.outcome(launch)
+
+
+async def test_nothing_is_taken_once_the_process_is_known_to_have_closed_it(lab: Lab, executor: LocalExecutor) -> None:
+    launch = replace(lab.shell("exec 0<&-; echo closed; sleep 1000"), stdin_open=True)
+    await executor.start(launch)
+    await eventually(lambda: lab.content(launch) == b"closed\n")
+    await executor.send_input(launch.job_id, 1, b"first\n", close=False)
+
+    def closed() -> bool:
+        return any(lab.root.rglob("input.closed"))
+
+    await eventually(closed)
+    with pytest.raises(InputClosedError):
+        await executor.send_input(launch.job_id, 1, b"second\n", close=False)
+    await executor.cancel(launch.job_id, 1, grace_seconds=5)
+    await lab.outcome(launch)
+
+
+@pytest.mark.parametrize("name", ["control", "cancelled"])
+async def test_a_job_that_puts_directories_in_our_way_still_ends_as_it_did(
+    lab: Lab, executor: LocalExecutor, name: str
+) -> None:
+    launch = lab.shell(f'cd "$JOBLEDGER_JOB_DIR" && rm -f {name} && mkdir {name} && echo made && sleep 1000')
+    await executor.start(launch)
+    await eventually(lambda: lab.content(launch) == b"made\n")
+    await executor.cancel(launch.job_id, 1, grace_seconds=5)
+    assert (await lab.outcome(launch)).reason is EndReason.CANCELLED
+
+
+async def test_a_job_that_replaces_its_directory_still_ends_as_it_did(lab: Lab, executor: LocalExecutor) -> None:
+    launch = lab.shell('cd / && rm -rf "$JOBLEDGER_JOB_DIR" && echo x > "$JOBLEDGER_JOB_DIR"; exit 7')
+    await executor.start(launch)
+    outcome = await lab.outcome(launch)
+    assert (outcome.reason, outcome.exit_code) == (EndReason.EXITED, 7)

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from jobledger_server.core.ports import EventBounds, IdempotencyConflictError, JobFilter, Store
+from jobledger_server.core.ports import EventBounds, IdempotencyConflictError, JobFilter, KeyedJobDeletedError, Store
 from jobledger_server.core.times import SECOND
 from stores.backends import Backend
 from support.records import NOW, RUNNING, a_change, a_key, a_record, state_changed
@@ -56,11 +56,14 @@ async def test_an_expired_key_can_be_used_for_another_request(store: Store) -> N
     assert await store.create_job(a_record(created_at=NOW + 3), [], again) == second
 
 
-async def test_the_key_of_a_deleted_job_is_forgotten(store: Store) -> None:
+async def test_the_key_of_a_deleted_job_holds_for_its_time(store: Store) -> None:
+    """To repeat a request with its key is safe, always: it never runs a job a second time."""
     first = await store.create_job(a_record(), [], a_key())
     await store.delete_job(first.job.job_id)
-    second = await store.create_job(a_record(), [], a_key(request=b"another"))
-    assert second.job.job_id != first.job.job_id
+    with pytest.raises(KeyedJobDeletedError):
+        await store.create_job(a_record(), [], a_key())
+    with pytest.raises(IdempotencyConflictError):
+        await store.create_job(a_record(), [], a_key(request=b"another"))
 
 
 async def test_a_key_survives_reopening(backend: Backend) -> None:

@@ -32,7 +32,7 @@ async def finish(store: Store) -> JobRecord:
 
 async def test_a_receipt_reads_back_as_it_was_signed(store: Store) -> None:
     job_id = (await finish(store)).job.job_id
-    assert await store.receipt(job_id) == replace(a_receipt(job_id), leaf_index=0)
+    assert await store.receipt(job_id) == replace(a_receipt(job_id), leaf_index=0, workspace_id="default")
 
 
 async def test_a_job_without_receipt_has_none(store: Store) -> None:
@@ -57,7 +57,7 @@ async def test_a_receipt_outlives_its_job_and_its_place_in_the_log_stays(backend
         await store.delete_job(first)
         second = (await finish(store)).job.job_id
     async with backend.open() as store:
-        assert await store.receipt(first) == replace(a_receipt(first), leaf_index=0)
+        assert await store.receipt(first) == replace(a_receipt(first), leaf_index=0, workspace_id="default")
         assert await store.receipt_leaves() == [a_receipt(first).leaf, a_receipt(second).leaf]
 
 
@@ -69,7 +69,7 @@ async def test_a_second_receipt_for_a_job_is_refused(store: Store) -> None:
     other = replace(a_receipt(job_id), receipt=b"another")
     with pytest.raises(AssertionError):
         await store.update_job(job_id, lambda stored: a_change(stored, COMPLETED, receipt=other))
-    assert await store.receipt(job_id) == replace(a_receipt(job_id), leaf_index=0)
+    assert await store.receipt(job_id) == replace(a_receipt(job_id), leaf_index=0, workspace_id="default")
     assert await store.get_job(job_id) == record
 
 

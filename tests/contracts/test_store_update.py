@@ -45,7 +45,7 @@ async def test_a_change_is_stored_with_all_that_belongs_to_it(store: Store) -> N
     assert updated == moved(record, COMPLETED)
     assert await store.get_job(record.job.job_id) == updated
     assert await store.artifacts(record.job.job_id) == [an_artifact(1)]
-    assert await store.receipt(record.job.job_id) == replace(receipt, leaf_index=0)
+    assert await store.receipt(record.job.job_id) == replace(receipt, leaf_index=0, workspace_id="default")
     [event] = await store.events_after(0, limit=10)
     assert (event.state_changed.old_state, event.state_changed.new_state) == (RUNNING, COMPLETED)
 

@@ -14,7 +14,7 @@ NOT_FOUND = {"grpc": "NOT_FOUND", "rest": 404}
 NOT_THERE_YET = {"grpc": "FAILED_PRECONDITION", "rest": 404}
 NOBODY = "job_00000000000000000000000000"
 LONG = ("sleep", "600")
-STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(600)"
+STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 LEAVES_TWO = """
 mkdir -p $JOBLEDGER_OUTPUT_DIR/deep
 echo one > $JOBLEDGER_OUTPUT_DIR/a.txt
@@ -103,7 +103,8 @@ async def test_cancel_completed_job_fails(door: Door) -> None:
 
 async def test_cancel_is_idempotent(door: Door) -> None:
     """AC-1: asking again is fine, while it is being cancelled and afterwards."""
-    job_id = await running(door, "python3", "-c", STUBBORN)
+    job_id = (await door.create("python3", "-c", STUBBORN))["job_id"]
+    await eventually(lambda: door.call("GetLogs", job_id=job_id), until=lambda page: page["total"] == 1)
     assert (await door.cancel(job_id, grace_period="1s"))["message"] == "Cancellation requested"
     again = await door.cancel(job_id)
     assert (again["state"], again["message"]) == ("cancelling", "Job already cancelling or cancelled")

@@ -99,7 +99,10 @@ async def test_a_stranger_gets_no_stream(client: Client) -> None:
 
 @pytest.mark.parametrize(
     ("path", "method", "item", "name"),
-    [("/v1/stream", "WatchEvents", changed(1), "stream.error"), ("/v1/jobs/j/logs/tail", "TailLogs", log(1), "error")],
+    [
+        ("/v1/stream", "WatchEvents", changed(1), "stream.error"),
+        ("/v1/jobs/j/logs/tail", "TailLogs", log(1), "stream.error"),
+    ],
 )
 async def test_a_failure_in_mid_stream_is_told_in_the_stream(
     client: Client, engine: Engine, path: str, method: str, item: Any, name: str

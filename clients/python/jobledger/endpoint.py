@@ -64,6 +64,11 @@ def resolve_endpoint(
         target = _local_target(local, directory)
     own = local is not None and target in {local.get("grpc"), _unix_target(local)}
     found = _find_token(token, environ, local if local is not None and own else None, prefer_local=data_dir is not None)
+    if not found[0].isascii() or not found[0].isprintable():
+        raise SetupError(
+            f"The token from {found[1]} has characters that no token has: check that it was copied whole",
+            error_code="E_AUTH_MALFORMED",
+        )
     return Endpoint(
         target=target,
         token=found[0],

@@ -7,12 +7,14 @@ from jobledger_server.access.private_files import PrivateFileError, create_priva
 from jobledger_server.access.tokens import TOKEN, digest
 from jobledger_server.core.ports import TokenStore
 
+REMEDY = "remove it, and the next start makes a new one"
 
-async def provide_token_file(path: Path, *, admin: TokenAdmin, tokens: TokenStore) -> None:
+
+async def provide_token_file(path: Path, *, admin: TokenAdmin, tokens: TokenStore, now: int) -> None:
     """Makes a token with every scope and writes it there, unless the file holds one of this server's.
 
     Raises:
-        PrivateFileError: what is there is a link, someone else's, open to others, or no token of this server.
+        PrivateFileError: what is there is a link, someone else's, open to others, or no valid token of this server.
     """
     written = read_private(path)
     if written is None:
@@ -21,4 +23,6 @@ async def provide_token_file(path: Path, *, admin: TokenAdmin, tokens: TokenStor
     match = TOKEN.fullmatch(written.strip())
     record = None if match is None else await tokens.token(match[1].decode())
     if match is None or record is None or record.digest != digest(match[0]):
-        raise PrivateFileError(f"{path} holds no token of this server: remove it, and the next start makes a new one")
+        raise PrivateFileError(f"{path} holds no token of this server: {REMEDY}")
+    if record.revoked_at or (record.expires_at and record.expires_at <= now):
+        raise PrivateFileError(f"{path} holds a token that was revoked or has expired: {REMEDY}")

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from google.protobuf.struct_pb2 import Struct, Value
 from google.protobuf.timestamp_pb2 import Timestamp
 from jobledger import dsse
 from jobledger.receipt_format import HASH_FIELD, PAYLOAD_TYPE, RECEIPT_VERSION, canonical, receipt_hash, statement
@@ -18,6 +17,7 @@ from jobledger.strict_json import SAFE_INTEGER_END
 from jobledger.v1.job_pb2 import InputType, Job, JobInput, JobState
 
 from jobledger_server.core.ports import JobRecord, LogSummary, StoredReceipt
+from jobledger_server.core.structs import plain
 from jobledger_server.core.times import micros, rfc3339
 
 _STATUS = {
@@ -83,7 +83,7 @@ def build_receipt(
             "timestamps": _timestamps(job),
             "environment": asdict(environment),
             "source_pins": dict(source_pins or {}),
-            "config_snapshot": _plain_struct(job.spec.config),
+            "config_snapshot": plain(job.spec.config),
             "command": list(job.spec.command),
             "inputs": [_input(it, inputs) for it in job.spec.inputs],
             "outputs": [{"path": path, "size_bytes": size, "sha256": sha256} for path, size, sha256 in sorted(outputs)],
@@ -149,26 +149,6 @@ def _summary(job: Job, log: LogSummary) -> dict[str, str | int | None]:
 def _cancelled_by(record: JobRecord) -> str | None:
     cancelled = record.job.state == JobState.JOB_STATE_CANCELLED
     return record.cancel.requested_by if cancelled and record.cancel else None
-
-
-def _plain_struct(struct: Struct) -> dict[str, Any]:
-    return {name: _plain(value) for name, value in struct.fields.items()}
-
-
-def _plain(value: Value) -> Any:
-    match value.WhichOneof("kind"):
-        case "struct_value":
-            return _plain_struct(value.struct_value)
-        case "list_value":
-            return [_plain(it) for it in value.list_value.values]
-        case "string_value":
-            return value.string_value
-        case "number_value":
-            return value.number_value
-        case "bool_value":
-            return value.bool_value
-        case _:
-            return None
 
 
 def _safe(value: Any) -> Any:

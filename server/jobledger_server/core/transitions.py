@@ -162,6 +162,8 @@ def _error_code(outcome: Outcome) -> str:
 
 
 def _describe(outcome: Outcome) -> str:
+    if outcome.reason == EndReason.TIMED_OUT:
+        return "Ran for longer than its timeout"
     if outcome.signal is not None:
         return f"Ended by signal {outcome.signal}"
     if outcome.exit_code is not None:

@@ -104,7 +104,7 @@ def segment_numbers(log_dir: Path) -> list[int]:
     """Numbers of the segments that exist, ascending; none where there is no such directory."""
     try:
         return sorted(int(path.stem) for path in log_dir.iterdir() if path.suffix == INDEX)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 
@@ -113,7 +113,7 @@ def log_extent(log_dir: Path) -> tuple[int, int]:
     numbers = segment_numbers(log_dir)
     try:
         return (numbers[-1], segment_path(log_dir, numbers[-1], INDEX).stat().st_size) if numbers else (0, 0)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return 0, 0
 
 

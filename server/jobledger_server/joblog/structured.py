@@ -23,6 +23,7 @@ LEVEL_NAMES = {
 
 # Protobuf readers give up on messages nested deeper than 100; each level of JSON takes up to three.
 MAX_DEPTH = 24
+EXACT = 2**53
 
 
 def _refuse(constant: str) -> float:
@@ -36,13 +37,13 @@ def _finite(digits: str) -> float:
     return number
 
 
-def _representable(digits: str) -> int:
+def _exact(digits: str) -> int | str:
+    """A whole number, or its digits where a Struct, which holds doubles, would round it."""
     number = int(digits)
-    float(number)
-    return number
+    return number if abs(number) <= EXACT else digits
 
 
-DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_representable)
+DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_exact)
 
 
 class Structured(NamedTuple):

@@ -180,10 +180,10 @@ def _would_be(record: JobRecord) -> CancelResult:
 
 def _missing(job_id: str) -> CancelResult:
     error = ServiceError(Reason.ERROR_REASON_JOB_NOT_FOUND)
-    return _refused(job_id, JobState.JOB_STATE_UNSPECIFIED, error)
+    return _refused(job_id, None, error)
 
 
-def _refused(job_id: str, state: JobState.ValueType, error: ServiceError) -> CancelResult:
+def _refused(job_id: str, state: JobState.ValueType | None, error: ServiceError) -> CancelResult:
     return CancelResult(job_id=job_id, state=state, message=error.message, error_code=f"E_{name_of(error.reason)}")
 
 

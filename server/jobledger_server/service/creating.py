@@ -10,7 +10,14 @@ from jobledger_server.core import transitions
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.ids import ulid
 from jobledger_server.core.policy import Principal, require
-from jobledger_server.core.ports import Clock, IdempotencyConflictError, IdempotencyKey, JobRecord, Store
+from jobledger_server.core.ports import (
+    Clock,
+    IdempotencyConflictError,
+    IdempotencyKey,
+    JobRecord,
+    KeyedJobDeletedError,
+    Store,
+)
 from jobledger_server.core.specs import request_hash, resolve
 from jobledger_server.core.times import SECOND, timestamp
 from jobledger_server.service.finishing import Finisher
@@ -42,6 +49,11 @@ class Creating:
             )
         except IdempotencyConflictError:
             raise ServiceError(Reason.ERROR_REASON_IDEMPOTENCY_CONFLICT) from None
+        except KeyedJobDeletedError:
+            raise ServiceError(
+                Reason.ERROR_REASON_JOB_NOT_FOUND,
+                "The job that this idempotency key made was deleted",
+            ) from None
         if stored.job.job_id == record.job.job_id:
             self._finisher.queued(stored)
         return stored

@@ -8,7 +8,7 @@ from jobledger.v1.job_service_pb2 import SendInputRequest, WaitJobRequest
 
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
-from jobledger_server.core.ports import Clock, Executor, JobRecord, Store
+from jobledger_server.core.ports import Clock, Executor, InputClosedError, JobRecord, Store
 from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import seconds
 from jobledger_server.service.locks import JobLocks
@@ -70,7 +70,10 @@ class Jobs:
         job = record.job
         if job.spec.stdin != STDIN_OPEN or job.state != JOB_STATE_RUNNING:
             raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED)
-        count = await self._executor.send_input(job.job_id, job.attempt, request.text.encode(), close=request.close)
+        try:
+            count = await self._executor.send_input(job.job_id, job.attempt, request.text.encode(), close=request.close)
+        except InputClosedError:
+            raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED, "The job's standard input was closed") from None
         await self._store.record_activity(job.job_id, self._clock.now())
         return count
 

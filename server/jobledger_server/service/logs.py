@@ -14,6 +14,7 @@ from jobledger.v1.job_service_pb2 import (
     TailLogsResponse,
 )
 
+from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import JobRecord, Store
 from jobledger_server.core.ranges import ByteRange, byte_range
@@ -68,9 +69,20 @@ class Logs:
         return Content(part, _read(reader, part))
 
     async def tail(self, request: TailLogsRequest, principal: Principal) -> AsyncIterator[TailLogsResponse]:
-        """Entries after `after_sequence`, then those that come, until the job is terminal and all was sent."""
-        record = await find_job(self._store, principal, request.job_id)
-        return self._tail(request, principal, self._reader(record))
+        """Entries after `after_sequence`, then those that come, until the job is terminal and all was sent.
+
+        Raises:
+            ServiceError: STREAM_INVALID_SEQUENCE, for a number that the log has not reached.
+        """
+        reader = self._reader(await find_job(self._store, principal, request.job_id))
+        last = await asyncio.to_thread(reader.last_sequence)
+        if request.after_sequence > last:
+            raise ServiceError(
+                Reason.ERROR_REASON_STREAM_INVALID_SEQUENCE,
+                f"The log has no entry {request.after_sequence}: the last one is {last}",
+                metadata={"last_sequence": str(last)},
+            )
+        return self._tail(request, principal, reader)
 
     async def _tail(
         self, request: TailLogsRequest, principal: Principal, reader: LogReader

@@ -75,13 +75,14 @@ class Receipts:
         return self._tree
 
     async def _find(self, job_id: str, principal: Principal) -> StoredReceipt:
+        """The receipt, which outlives its job."""
+        stored = await self._store.receipt(job_id)
+        if stored is not None and principal.sees(stored.workspace_id):
+            return stored
         record = await find_job(self._store, principal, job_id)
         if not is_terminal(record.job.state):
             raise ServiceError(
                 Reason.ERROR_REASON_RECEIPT_NOT_READY,
                 f"Receipt not available for {short_name(record.job.state)} job: it gets one when it ends",
             )
-        stored = await self._store.receipt(job_id)
-        if stored is None:
-            raise ServiceError(Reason.ERROR_REASON_RECEIPT_NOT_GENERATED)
-        return stored
+        raise ServiceError(Reason.ERROR_REASON_RECEIPT_NOT_GENERATED)

@@ -13,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from google.protobuf.json_format import MessageToJson
 from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, Job
 
 from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.paths import allowed_path
 from jobledger_server.core.ports import Launch
 from jobledger_server.core.specs import grace_seconds
+from jobledger_server.core.structs import plain
 from jobledger_server.core.times import seconds
 from jobledger_server.service.trees import remove_tree
 
@@ -27,6 +27,7 @@ from jobledger_server.service.trees import remove_tree
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 STDIN_OPEN = "open"
 INPUT_HASHES = "inputs.json"
+CONTROL, CANCELLED = "control", "cancelled"
 DEFAULT_LOG_BYTES = 256 * 1024 * 1024
 
 
@@ -53,12 +54,15 @@ class Workspaces:
             OSError: an input can't be read, or the directories can't be made; the message names the path.
         """
         job_dir = self.job_dir(job.job_id)
+        _make_directory(job_dir)
         for name in ("input", "output", "temp"):
             _make_directory(job_dir / name)
+        for name in (CONTROL, CANCELLED):
+            _clear(job_dir / name)
         self.log_dir(job.job_id).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._copy_inputs(job, job_dir)
         config = job_dir / "config.json"
-        _write_anew(config, f"{MessageToJson(job.spec.config, sort_keys=True)}\n".encode(), 0o600)
+        _write_anew(config, f"{json.dumps(plain(job.spec.config), sort_keys=True)}\n".encode(), 0o600)
         return self._launch(job, attempt, environment, config)
 
     def _launch(self, job: Job, attempt: int, environment: Mapping[str, str], config: Path) -> Launch:
@@ -85,7 +89,7 @@ class Workspaces:
         hashes = {}
         for source in files:
             copy = job_dir / "input" / Path(source).name
-            copy.unlink(missing_ok=True)
+            _clear(copy)
             shutil.copyfile(self._still_allowed(source), copy, follow_symlinks=False)
             with copy.open("rb") as file:
                 hashes[source] = hashlib.file_digest(file, "sha256").hexdigest()
@@ -123,9 +127,17 @@ def _make_directory(path: Path) -> None:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
+def _clear(path: Path) -> None:
+    """Removes whatever is there."""
+    if path.is_dir() and not path.is_symlink():
+        remove_tree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def _write_anew(path: Path, data: bytes, mode: int) -> None:
     """Writes a file that was not there before: never through a link that a job has made."""
-    path.unlink(missing_ok=True)
+    _clear(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
@@ -145,5 +157,5 @@ def job_environment(
         "JOBLEDGER_JOB_DIR": str(job_dir),
         "JOBLEDGER_OUTPUT_DIR": str(job_dir / "output"),
         "JOBLEDGER_JOB_CONFIG": str(config),
-        "JOBLEDGER_CONTROL": str(job_dir / "control"),
+        "JOBLEDGER_CONTROL": str(job_dir / CONTROL),
     }

@@ -207,7 +207,7 @@ def main() -> None:
     write_table(largest, output / "packages.csv")
     (output / "chart.svg").write_text(chart(largest[:BARS]), "utf-8")
     count = sum(package.read for package in largest)
-    control.report("done", 100, count, sum(len(package.files) for package in largest))
+    control.report("done", 100, count, count)
     names: Counter[str] = Counter()
     for package in largest:
         names.update(package.identifiers)

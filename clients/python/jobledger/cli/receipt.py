@@ -1,5 +1,6 @@
 """`jobledger receipt`: the record of a job, and whether it is to be believed."""
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +68,11 @@ def _write(receipt: bytes, to: Path | None) -> None:
 @command.command(name="verify", cls=VerifyCommand)
 @click.argument("envelope", type=click.Path(path_type=Path, exists=True, dir_okay=False))
 @click.option("--keys", "keys_file", type=click.Path(path_type=Path), help="File of public keys to trust.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Trust the keys of the server on this directory.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    help="Trust the keys of the server here. Default: this machine's.",
+)
 @click.option(
     "--artifacts",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
@@ -90,9 +95,12 @@ def verify(
 
 
 def _keys(keys_file: Path | None, data_dir: Path | None) -> "dict[str, bytes | KeyEntry] | None":
+    from jobledger.endpoint import default_data_dir
     from jobledger.receipts import KeysFileError, load_keys
 
-    path = keys_file or (data_dir / "keys" / "keys.json" if data_dir else None)
+    directory = data_dir or Path(os.environ.get("JOBLEDGER_DATA_DIR") or default_data_dir())
+    own = directory / "keys" / "keys.json"
+    path = keys_file or (own if data_dir or own.exists() else None)
     if path is None:
         return None
     try:

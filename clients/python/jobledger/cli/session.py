@@ -1,6 +1,7 @@
 """What the verbs share: finding the server, running on an event loop, failing with one line."""
 
 import functools
+import json
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec
@@ -33,6 +34,16 @@ def fail(message: str, code: int) -> NoReturn:
     """Ends the program with a message on stderr."""
     output.note(f"Error: {message}")
     raise click.exceptions.Exit(code)
+
+
+def fail_with(error: "JobledgerError") -> NoReturn:
+    """Ends the program with what the server or the SDK said: as JSON on stderr, where JSON was asked for."""
+    context = click.get_current_context(silent=True)
+    if context is not None and context.params.get("as_json"):
+        told = {"error_code": error.error_code, "message": error.message, "details": dict(error.details)}
+        output.note(json.dumps(told, ensure_ascii=False))
+        raise click.exceptions.Exit(_exit_code(error))
+    fail(_message(error), _exit_code(error))
 
 
 def _message(error: "JobledgerError") -> str:
@@ -99,7 +110,7 @@ def run_async(work: Coroutine[Any, Any, int | None]) -> None:
         code = asyncio.run(work) or 0
         output.flush()
     except JobledgerError as error:
-        fail(_message(error), _exit_code(error))
+        fail_with(error)
     except BrokenPipeError:
         output.abandon()
         code = NO_READER

@@ -218,7 +218,7 @@ class CreateTokenRequest(_message.Message):
     """What it is for."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What it may do."""
+        """What it may do. `admin` includes all others but `worker`."""
 
     @_builtins.property
     def workspaces(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

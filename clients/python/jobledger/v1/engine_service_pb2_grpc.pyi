@@ -42,7 +42,7 @@ class EngineServiceStub:
     ListTokens: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.ListTokensRequest, _engine_service_pb2.ListTokensResponse]
     """All tokens, without their secrets."""
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.RevokeTokenRequest, _engine_service_pb2.TokenInfo]
-    """Ends a token at once."""
+    """Ends a token: calls that begin after the answer are refused."""
     RotateToken: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.RotateTokenRequest, _engine_service_pb2.IssuedToken]
     """Replaces a token by a new one of the same rights; the old one works for 60 s more."""
 
@@ -60,7 +60,7 @@ class EngineServiceAsyncStub(EngineServiceStub):
     ListTokens: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.ListTokensRequest, _engine_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """All tokens, without their secrets."""
     RevokeToken: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.RevokeTokenRequest, _engine_service_pb2.TokenInfo]  # type: ignore[assignment]
-    """Ends a token at once."""
+    """Ends a token: calls that begin after the answer are refused."""
     RotateToken: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.RotateTokenRequest, _engine_service_pb2.IssuedToken]  # type: ignore[assignment]
     """Replaces a token by a new one of the same rights; the old one works for 60 s more."""
 
@@ -105,7 +105,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _engine_service_pb2.RevokeTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_engine_service_pb2.TokenInfo, _abc.Awaitable[_engine_service_pb2.TokenInfo]]:
-        """Ends a token at once."""
+        """Ends a token: calls that begin after the answer are refused."""
 
     @_abc_1.abstractmethod
     def RotateToken(

@@ -567,7 +567,7 @@ class CancelResult(_message.Message):
     job_id: _builtins.str
     """The job."""
     state: _job_pb2.JobState.ValueType
-    """Its state now; with dry_run the state that it would get."""
+    """Its state now; with dry_run the state that it would get. Unset where there is no such job."""
     message: _builtins.str
     """What happened, for people."""
     error_code: _builtins.str
@@ -576,17 +576,22 @@ class CancelResult(_message.Message):
         self,
         *,
         job_id: _builtins.str = ...,
-        state: _job_pb2.JobState.ValueType = ...,
+        state: _job_pb2.JobState.ValueType | None = ...,
         message: _builtins.str = ...,
         error_code: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_code", b"_error_code", "error_code", b"error_code"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_code", b"_error_code", "_state", b"_state", "error_code", b"error_code", "state", b"state"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_code", b"_error_code", "error_code", b"error_code", "job_id", b"job_id", "message", b"message", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_code", b"_error_code", "_state", b"_state", "error_code", b"error_code", "job_id", b"job_id", "message", b"message", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error_code: _TypeAlias = _typing.Literal["error_code"]  # noqa: Y015
     _WhichOneofArgType__error_code: _TypeAlias = _typing.Literal["_error_code", b"_error_code"]  # noqa: Y015
+    _WhichOneofReturnType__state: _TypeAlias = _typing.Literal["state"]  # noqa: Y015
+    _WhichOneofArgType__state: _TypeAlias = _typing.Literal["_state", b"_state"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__error_code) -> _WhichOneofReturnType__error_code | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__state) -> _WhichOneofReturnType__state | None: ...
 
 Global___CancelResult: _TypeAlias = CancelResult  # noqa: Y015
 

@@ -154,7 +154,8 @@ class JobServiceServicer:
 
     def CancelJob(self, request, context):
         """Asks for cancellation and answers at once: a queued job is cancelled, a running one is `cancelling` until nothing of
-        its process tree is left. Asking again changes nothing.
+        its process tree is left. Asking again changes nothing. Under `/gateway` the answer waits for the end, within the
+        grace period and 5 s more (202 where that passes first).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

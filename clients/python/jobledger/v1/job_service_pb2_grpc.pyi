@@ -46,7 +46,8 @@ class JobServiceStub:
     """The operators' view: what runs and waits now, or with `scope` `all` history too. It is what `/gateway/jobs` shows."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]
     """Asks for cancellation and answers at once: a queued job is cancelled, a running one is `cancelling` until nothing of
-    its process tree is left. Asking again changes nothing.
+    its process tree is left. Asking again changes nothing. Under `/gateway` the answer waits for the end, within the
+    grace period and 5 s more (202 where that passes first).
     """
     CancelJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]
     """Cancels every job that the filter finds, with a result for each."""
@@ -86,7 +87,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """The operators' view: what runs and waits now, or with `scope` `all` history too. It is what `/gateway/jobs` shows."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobRequest, _job_service_pb2.CancelJobResponse]  # type: ignore[assignment]
     """Asks for cancellation and answers at once: a queued job is cancelled, a running one is `cancelling` until nothing of
-    its process tree is left. Asking again changes nothing.
+    its process tree is left. Asking again changes nothing. Under `/gateway` the answer waits for the end, within the
+    grace period and 5 s more (202 where that passes first).
     """
     CancelJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.CancelJobsRequest, _job_service_pb2.CancelJobsResponse]  # type: ignore[assignment]
     """Cancels every job that the filter finds, with a result for each."""
@@ -153,7 +155,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.CancelJobResponse, _abc.Awaitable[_job_service_pb2.CancelJobResponse]]:
         """Asks for cancellation and answers at once: a queued job is cancelled, a running one is `cancelling` until nothing of
-        its process tree is left. Asking again changes nothing.
+        its process tree is left. Asking again changes nothing. Under `/gateway` the answer waits for the end, within the
+        grace period and 5 s more (202 where that passes first).
         """
 
     @_abc_1.abstractmethod

@@ -1,1 +1,1 @@
-"""What every call passes through, in this order: errors, access, limits, validation."""
+"""What every call passes through, in this order: errors, access, limits, decoding, validation."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
+from urllib.parse import unquote
 
 import grpc
 
@@ -55,4 +56,6 @@ def _credentials(context: Context) -> Sequence[str | bytes]:
 def _peer(context: Context) -> str:
     """The caller's address without its port, so that each new connection is not a new peer."""
     peer: str = context.peer()
-    return peer.rpartition(":")[0] if peer.startswith(("ipv4:", "ipv6:")) else peer
+    if not peer.startswith(("ipv4:", "ipv6:")):
+        return peer
+    return unquote(peer).partition(":")[2].rpartition(":")[0].strip("[]")

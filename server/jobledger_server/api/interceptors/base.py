@@ -12,18 +12,14 @@ from jobledger_server.api.types import Context, Handler, Stream, Unary
 
 
 class Interceptor(grpc.aio.ServerInterceptor, abc.ABC):
-    """Wraps the behaviour of each method."""
+    """Wraps the handler of each method."""
 
     def __init__(self) -> None:
         self._wrapped: dict[int, tuple[Handler, Handler]] = {}
 
     @abc.abstractmethod
-    def unary(self, method: str, call: Unary) -> Unary:
-        """A call with one response, wrapped."""
-
-    @abc.abstractmethod
-    def stream(self, method: str, call: Stream) -> Stream:
-        """A call with a stream of responses, wrapped."""
+    def wrap(self, method: str, handler: Handler) -> Handler:
+        """The handler in whose place it stands."""
 
     def unknown(self) -> Handler | None:
         """What handles a method that nobody knows, always the same; None: grpc's own answer."""
@@ -44,10 +40,22 @@ class Interceptor(grpc.aio.ServerInterceptor, abc.ABC):
         # By handler: doors have handlers of their own, while callers choose the names of methods, which would pile up.
         wrapped = self._wrapped.get(id(handler))
         if wrapped is None:
-            wrapped = self._wrapped[id(handler)] = (handler, self._wrap(method, handler))
+            wrapped = self._wrapped[id(handler)] = (handler, self.wrap(method, handler))
         return wrapped[1]
 
-    def _wrap(self, method: str, handler: Handler) -> Handler:
+
+class Wrapping(Interceptor):
+    """An interceptor that wraps the behaviour of each method, and leaves the rest of its handler."""
+
+    @abc.abstractmethod
+    def unary(self, method: str, call: Unary) -> Unary:
+        """A call with one response, wrapped."""
+
+    @abc.abstractmethod
+    def stream(self, method: str, call: Stream) -> Stream:
+        """A call with a stream of responses, wrapped."""
+
+    def wrap(self, method: str, handler: Handler) -> Handler:
         coding = {
             "request_deserializer": handler.request_deserializer,
             "response_serializer": handler.response_serializer,
@@ -63,7 +71,7 @@ class Interceptor(grpc.aio.ServerInterceptor, abc.ABC):
         return grpc.stream_stream_rpc_method_handler(call, **coding)
 
 
-class Guard(Interceptor):
+class Guard(Wrapping):
     """An interceptor that does something before a call, and maybe after it."""
 
     @abc.abstractmethod

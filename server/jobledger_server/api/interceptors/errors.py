@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import grpc
 from grpc_status import rpc_status
 
-from jobledger_server.api.interceptors.base import Interceptor
+from jobledger_server.api.interceptors.base import Wrapping
 from jobledger_server.api.status import to_status
 from jobledger_server.api.types import Context, Stream, Unary
 from jobledger_server.core.errors import Reason, ServiceError
@@ -19,7 +19,7 @@ from jobledger_server.core.ports import StoreUnavailableError
 log = logging.getLogger(__name__)
 
 
-class Errors(Interceptor):
+class Errors(Wrapping):
     """Turns exceptions into statuses. What is not meant for clients is logged under a reference that they are given."""
 
     def unary(self, method: str, call: Unary) -> Unary:

@@ -7,7 +7,15 @@ import threading
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobledger_server.core.ports import EndReason, Launch, LogSummary, Outcome, ProgressReport, Running
+from jobledger_server.core.ports import (
+    EndReason,
+    InputClosedError,
+    Launch,
+    LogSummary,
+    Outcome,
+    ProgressReport,
+    Running,
+)
 from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir, poke, read_json, write_json
 from jobledger_server.joblog.segments import log_extent
 
@@ -154,13 +162,25 @@ class Attempt:
         write_json(self.control.cancel, {"grace_seconds": grace})
         poke(self.control.wake, b"\n")
 
+    def _takes_input(self) -> bool:
+        control = self.control
+        if control.exit.exists() or control.input_closed.exists():
+            return False
+        return bool((read_json(control.spec) or {}).get("stdin_open"))
+
     def queue_input(self, data: bytes, *, close: bool) -> int:
-        """Queues a follow-up, durably. Returns how many wait; 0 where the attempt takes none."""
-        if self.control.exit.exists() or not (read_json(self.control.spec) or {}).get("stdin_open"):
-            return 0
+        """Queues a follow-up, durably. Returns how many wait.
+
+        Raises:
+            InputClosedError: the attempt takes none, or no more.
+        """
         with self._input_lock:
+            if not self._takes_input():
+                raise InputClosedError
             sent = self._count_inputs()
             self.control.append_input(data, close=close)
+            if close:
+                self.control.close_input()
             self._sent = sent + 1
             self._count_inputs()
         poke(self.control.wake, b"\n")

@@ -33,6 +33,7 @@ class ControlDir:
         self.cancel = path / "cancel.json"
         self.input_log = path / "input.log"
         self.input_ack = path / "input.ack"
+        self.input_closed = path / "input.closed"
         self.progress = path / "progress.json"
         self.wake = path / "wake"
         self.exit = path / "exit.json"
@@ -89,6 +90,10 @@ class ControlDir:
             log.write(RECORD_HEAD.pack(len(data), close) + data)
             log.flush()
             os.fsync(log.fileno())
+
+    def close_input(self) -> None:
+        """Records that the standard input takes no more."""
+        os.close(os.open(self.input_closed, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def inputs(self, offset: int = 0) -> Iterator[tuple[int, bytes, bool]]:
         """Whole follow-ups from `offset` on: where the next one begins, the bytes, whether to close after them."""

@@ -57,6 +57,7 @@ class Feeder:
             pass
         except BrokenPipeError:
             self.close()
+            self._control.close_input()
         if self._taken > taken:
             self._control.acknowledge(self._taken)
         return self._taken > taken

@@ -1,11 +1,11 @@
-"""What a job says through its control pipe: one JSON object a line, of at most 4096 bytes. Standard library only."""
+"""What a job says through its control pipe: one JSON object a line, of at most 64 KiB. Standard library only."""
 
 import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-# PIPE_BUF: up to here a write arrives in one piece, also beside those of other processes.
-MAX_MESSAGE = 4096
+# Beyond PIPE_BUF (4096 bytes) a write may be torn by those of other processes; a single writer need not care.
+MAX_MESSAGE = 65536
 COUNTS = ("items_completed", "items_total")
 
 
@@ -60,6 +60,8 @@ def _parse(line: bytes) -> Progress | LogLine | None:
 def _progress(fields: dict[str, Any]) -> Progress | None:
     """The fields that are known; None where one of them makes no sense."""
     known: dict[str, Any] = {}
+    if "progress_percent" in fields:
+        fields = {"percent": fields["progress_percent"], **fields}
     if (phase := fields.get("phase")) is not None:
         if not isinstance(phase, str) or len(phase) > 256:
             return None

@@ -86,7 +86,9 @@ class Supervisor:
             self._advance(time.monotonic())
         self._close_log()
         self._write_progress()
-        (self._job_dir / "control").unlink(missing_ok=True)
+        # Whatever the job has put in its place: it must not keep us from the last word.
+        with contextlib.suppress(OSError):
+            (self._job_dir / "control").unlink()
         return self._last_word()
 
     def _register(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from jobledger.v1.events_pb2 import Event
 
-from jobledger_server.core.ports import IdempotencyKey, JobChange, JobRecord
+from jobledger_server.core.ports import IdempotencyKey, JobChange, JobRecord, KeyedJobDeletedError
 from jobledger_server.core.times import micros
 from jobledger_server.stores.errors import InvariantError
 from jobledger_server.stores.sqlite import artifacts, events, idempotency, receipts
@@ -44,7 +44,7 @@ def create(
     if key is not None:
         known = idempotency.job_number(connection, key, now=micros(record.job.created_at))
         if known is not None:
-            return _by_number(connection, known)
+            return _keyed(connection, known)
     (number,) = connection.execute(INSERT, columns_of(record)).fetchone()
     connection.executemany(
         "INSERT INTO job_labels (job_number, key, value) VALUES (?, ?, ?)",
@@ -81,7 +81,7 @@ def update(transaction: Transaction, job_id: str, decide: Callable[[JobRecord], 
     connection.execute(UPDATE, columns_of(record))
     artifacts.add(connection, record.number, change.artifacts)
     if change.receipt is not None:
-        receipts.add(connection, job_id, change.receipt)
+        receipts.add(connection, record.job, change.receipt)
     events.append(transaction, change.events)
     return record
 
@@ -97,8 +97,11 @@ def delete(transaction: Transaction, job_id: str) -> bool:
     return transaction.connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,)).rowcount > 0
 
 
-def _by_number(connection: sqlite3.Connection, number: int) -> JobRecord:
-    return record_of(connection.execute(f"{SELECT_RECORDS} WHERE number = ?", (number,)).fetchone())
+def _keyed(connection: sqlite3.Connection, number: int) -> JobRecord:
+    row = connection.execute(f"{SELECT_RECORDS} WHERE number = ?", (number,)).fetchone()
+    if row is None:
+        raise KeyedJobDeletedError
+    return record_of(row)
 
 
 def _refuse_impossible(stored: JobRecord, record: JobRecord) -> None:

@@ -70,17 +70,17 @@ CREATE TABLE job_labels (
 
 CREATE INDEX job_labels_by_value ON job_labels (key, value);
 
+-- No reference to the job: a key holds for its time, also when the job was deleted.
 CREATE TABLE idempotency_keys (
   principal TEXT NOT NULL,
   key TEXT NOT NULL,
   request_hash BLOB NOT NULL,
   expires_at INTEGER NOT NULL,
-  job_number INTEGER NOT NULL REFERENCES jobs (number) ON DELETE CASCADE,
+  job_number INTEGER NOT NULL,
   PRIMARY KEY (principal, key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX idempotency_keys_by_expiry ON idempotency_keys (expires_at);
-CREATE INDEX idempotency_keys_by_job ON idempotency_keys (job_number);
 
 CREATE TABLE artifacts (
   id INTEGER PRIMARY KEY,
@@ -99,6 +99,7 @@ CREATE TABLE events (
 CREATE TABLE receipts (
   leaf_index INTEGER PRIMARY KEY,
   job_id TEXT NOT NULL UNIQUE,
+  workspace_id TEXT NOT NULL,
   receipt BLOB NOT NULL,
   envelope BLOB NOT NULL,
   leaf BLOB NOT NULL CHECK (length(leaf) = 32)

@@ -1,0 +1,79 @@
+"""What the service needs of the world, and what each implementation must promise.
+
+One contract suite for each port runs over every implementation (`tests/contracts`). Instants are microseconds since the
+epoch (UTC); messages handed out are the caller's to read, never to change: copy first.
+"""
+
+from jobledger_server.core.ports.blobs import (
+    BlobDamagedError,
+    Blobs,
+)
+from jobledger_server.core.ports.clock import (
+    Clock,
+)
+from jobledger_server.core.ports.executor import (
+    EndReason,
+    Executor,
+    ExecutorListener,
+    InputClosedError,
+    Launch,
+    LogSummary,
+    Outcome,
+    ProgressReport,
+    Running,
+)
+from jobledger_server.core.ports.jobs import (
+    CancelIntent,
+    IdempotencyConflictError,
+    IdempotencyKey,
+    JobChange,
+    JobFilter,
+    JobOrder,
+    JobPage,
+    JobRecord,
+    JobStore,
+    KeyedJobDeletedError,
+    StoredReceipt,
+)
+from jobledger_server.core.ports.store import (
+    EventBounds,
+    EventStore,
+    ReceiptStore,
+    Store,
+    StoreUnavailableError,
+    TokenRecord,
+    TokenStore,
+)
+
+__all__ = [
+    "BlobDamagedError",
+    "Blobs",
+    "CancelIntent",
+    "Clock",
+    "EndReason",
+    "EventBounds",
+    "EventStore",
+    "Executor",
+    "ExecutorListener",
+    "IdempotencyConflictError",
+    "IdempotencyKey",
+    "InputClosedError",
+    "JobChange",
+    "JobFilter",
+    "JobOrder",
+    "JobPage",
+    "JobRecord",
+    "JobStore",
+    "KeyedJobDeletedError",
+    "Launch",
+    "LogSummary",
+    "Outcome",
+    "ProgressReport",
+    "ReceiptStore",
+    "Running",
+    "Store",
+    "StoreUnavailableError",
+    "StoredReceipt",
+    "TokenRecord",
+    "TokenStore",
+]

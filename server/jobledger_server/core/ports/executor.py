@@ -1,0 +1,143 @@
+"""Attempts as they run."""
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+
+class EndReason(enum.StrEnum):
+    """Why an attempt ended."""
+
+    EXITED = "exited"  # by itself: exit code or a signal from elsewhere
+    CANCELLED = "cancelled"  # after our signal, because cancellation was asked
+    TIMED_OUT = "timed_out"  # after our signal, because its time was over
+    SPAWN_FAILED = "spawn_failed"  # it never started
+    UNKILLABLE = "unkillable"  # something of it survived SIGKILL past the bound
+    LOST = "lost"  # its supervisor is gone and left no word
+    CPU_LIMIT = "cpu_limit"
+    OUT_OF_MEMORY = "out_of_memory"
+    DISK_LIMIT = "disk_limit"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSummary:
+    """What became of an attempt's log: entries in the job's whole log so far, and SHA-256 of its kept bytes."""
+
+    entries: int = 0
+    sha256: str = ""
+    warnings: int = 0
+    errors: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an attempt ended. `exit_code` and `signal` are of the first process; both None where unknown."""
+
+    reason: EndReason
+    exit_code: int | None = None
+    signal: int | None = None
+    message: str = ""
+    started_at: int = 0
+    ended_at: int = 0
+    log: LogSummary = field(default_factory=LogSummary)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """An attempt to start.
+
+    Attributes:
+        argv, env, working_dir: as the process gets them; env is complete.
+        stdin: bytes to write at the start; `stdin_open`: keep it open for follow-ups.
+        timeout_seconds: None for as long as it likes.
+        log_bytes: cap of the job's log.
+    """
+
+    job_id: str
+    attempt: int
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    working_dir: Path
+    job_dir: Path
+    log_dir: Path
+    stdin: bytes = b""
+    stdin_open: bool = False
+    timeout_seconds: float | None = None
+    grace_seconds: float = 10.0
+    log_bytes: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Running:
+    """An attempt that has started: the process's id and when it started."""
+
+    pid: int
+    started_at: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProgressReport:
+    """How far a job says it is. None: it did not say."""
+
+    phase: str | None = None
+    percent: float | None = None
+    items_completed: int | None = None
+    items_total: int | None = None
+    eta_seconds: float | None = None
+
+
+class ExecutorListener(Protocol):
+    """Whom an executor tells. All are called in the event loop, and return at once."""
+
+    def attempt_ended(self, job_id: str, attempt: int, outcome: Outcome) -> None:
+        """The attempt is over and nothing of its process tree is left (but for UNKILLABLE). Told once at least."""
+
+    def job_progressed(self, job_id: str, attempt: int, report: ProgressReport) -> None:
+        """The job said how far it is; at most ten times a second for each job."""
+
+    def log_grew(self, job_id: str) -> None:
+        """There are new log entries. Coalesced."""
+
+
+class InputClosedError(Exception):
+    """The standard input was closed: by a follow-up that said so, or by the process."""
+
+
+class Executor(Protocol):
+    """Runs attempts of jobs. An attempt, (job_id, attempt), starts at most once, whatever crashes."""
+
+    async def start(self, launch: Launch) -> Running | Outcome:
+        """Starts the attempt, or says how it ended if that is already known (SPAWN_FAILED among them).
+
+        Asking again for an attempt that was started before answers for that one.
+
+        Raises:
+            OSError: it could not be started just now (no processes, files or memory left); ask again later.
+        """
+
+    async def find(self, job_id: str, attempt: int) -> Running | Outcome | None:
+        """What is known of an attempt: it runs (and is watched from now on), it ended, or it was never started.
+
+        An attempt that was started and left no word ended with LOST.
+        """
+
+    async def cancel(self, job_id: str, attempt: int, *, grace_seconds: float) -> None:
+        """Asks for the end: SIGTERM, after the grace period SIGKILL, descendants included. Asking again may shorten it.
+
+        Returns when the request is durable; `attempt_ended` tells of the end. Nothing happens if it has ended.
+        """
+
+    async def send_input(self, job_id: str, attempt: int, data: bytes, *, close: bool) -> int:
+        """Queues bytes for the standard input, durably. Returns how many follow-ups the process has not taken yet.
+
+        Raises:
+            InputClosedError: it takes no more; nothing is queued.
+        """
+
+    def queued_inputs(self, job_id: str, attempt: int) -> int:
+        """How many follow-ups the process has not taken yet; 0 where nothing is known."""
+
+    async def release(self, job_id: str, attempt: int) -> None:
+        """Forgets an attempt whose end is stored."""
