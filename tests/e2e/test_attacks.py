@@ -3,6 +3,7 @@
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import grpc
@@ -26,7 +27,7 @@ async def token_of(rest: RestDoor, **fields: object) -> RestDoor:
 async def test_bytes_that_are_no_message_tell_a_stranger_nothing(server: RunningServer, method: str) -> None:
     """The token comes before the request is read; no text of an exception leaves."""
     async with grpc.aio.insecure_channel(server.target) as channel:
-        call = channel.unary_unary(f"/jobledger.v1.JobService/{method}")
+        call: Any = channel.unary_unary(f"/jobledger.v1.JobService/{method}")
         with pytest.raises(grpc.aio.AioRpcError) as stranger:
             await call(JUNK)
         assert stranger.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -71,7 +72,7 @@ async def test_an_admin_bound_to_a_workspace_can_not_make_itself_a_wider_token(r
 async def test_each_call_needs_its_scope(rest: RestDoor, scopes: list[str]) -> None:
     limited = await token_of(rest, name="limited", scopes=scopes)
     needs = {"ListJobs": "jobs:read", "CancelJobs": "jobs:cancel", "CreateJob": "jobs:exec", "DeleteJob": "admin"}
-    requests = {
+    requests: dict[str, dict[str, Any]] = {
         "CreateJob": {"spec": {"command": ["true"]}},
         "CancelJobs": {"label": ["no=ne"]},
         "DeleteJob": {"job_id": f"job_{'0' * 26}"},

@@ -165,7 +165,7 @@ async def test_without_a_good_token_nothing_is_told(
 
 async def test_a_valid_token_is_never_refused_for_the_wrong_ones_of_its_peer(door: Door) -> None:
     token = ("authorization", "Bearer jl_aaaaaaaa_" + "x" * 43)
-    codes = []
+    codes: list[str | int] = []
     for _ in range(15):
         if isinstance(door, GrpcDoor):
             with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -3,6 +3,7 @@ story. Each test runs through both doors.
 """
 
 import json
+from typing import Any
 
 import pytest
 from support.doors import Door, Refused
@@ -29,7 +30,7 @@ for number in range(4):
 """
 
 
-async def running(door: Door, *command: str, **spec: object) -> str:
+async def running(door: Door, *command: str, **spec: Any) -> str:
     """Id of a job whose process runs."""
     job = await door.create(*(command or LONG), **spec)
     await eventually(lambda: door.get(job["job_id"]), until=lambda seen: seen["state"] == "running")

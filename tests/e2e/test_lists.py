@@ -1,10 +1,12 @@
 """Lists: filters, pages that are stable while jobs are added, and the same bytes for the same question."""
 
+from typing import Any
+
 import pytest
 from support.doors import Door, RestDoor
 
 
-async def made(door: Door, count: int, **spec: object) -> list[str]:
+async def made(door: Door, count: int, **spec: Any) -> list[str]:
     """Ids of jobs that have ended, oldest first."""
     ids = [(await door.create("true", **spec))["job_id"] for _ in range(count)]
     for job_id in ids:
@@ -54,7 +56,7 @@ async def test_a_page_token_is_bound_to_its_filter(rest: RestDoor, other: dict[s
 
 
 async def test_filters_hold_together(door: Door) -> None:
-    mine = {"labels": {"team": f"t-{door.name}", "kind": "a=b"}, "workspace_id": f"space-{door.name}"}
+    mine: dict[str, Any] = {"labels": {"team": f"t-{door.name}", "kind": "a=b"}, "workspace_id": f"space-{door.name}"}
     ids = await made(door, 2, **mine)
     await made(door, 1, labels={"team": f"t-{door.name}"})
     page = await door.call(

@@ -39,7 +39,7 @@ async def test_events_replay_and_go_on_without_a_gap(door: Door) -> None:
 async def test_sse_events_have_type_number_and_flat_json(rest: RestDoor) -> None:
     job_id = (await rest.create("sh", "-c", "echo x > $JOBLEDGER_OUTPUT_DIR/x"))["job_id"]
     await rest.ended(job_id)
-    seen = {}
+    seen: dict[str, list[dict[str, Any]]] = {}
     async for event in sse(rest, f"/v1/stream?resume_from=0&job_id={job_id}"):
         body = json.loads(event["data"])
         assert event["event"] == body["event_type"]

@@ -107,7 +107,7 @@ class GrpcDoor(Door):
             body = await call
         except grpc.aio.AioRpcError as error:
             raise refused(error) from None
-        return body.data, dict(await call.initial_metadata())
+        return body.data, {str(key): str(value) for key, value in await call.initial_metadata()}
 
     async def download(self, job_id: str, artifact_id: int) -> bytes:
         request = pb.DownloadArtifactRequest(job_id=job_id, artifact_id=artifact_id)
