@@ -53,6 +53,7 @@ from jobledger_server.service.listening import Listener
 from jobledger_server.service.listing import Listing
 from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.logs import Logs
+from jobledger_server.service.queue_heartbeat import QueueHeart
 from jobledger_server.service.receipts import Receipts
 from jobledger_server.service.recovery import Recovery
 from jobledger_server.service.scheduler import Scheduler
@@ -64,6 +65,7 @@ from jobledger_server.service.workspace import Workspaces
 from jobledger_server.stores.sqlite.store import SqliteStore
 
 ISOLATION = "none"
+QUEUE_BEAT_SECONDS = 10.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # What a path of a unix socket may measure, on the strictest of the platforms.
 MOST_SOCKET_PATH = 100
@@ -142,6 +144,7 @@ async def _core(stack: AsyncExitStack, settings: Settings) -> Core:
     keys = KeyRing.open(data_dir / "keys", clock)
     signals, locks, slots = JobSignals(), JobLocks(), Slots(most=settings.max_running)
     events = await stack.enter_async_context(EventHub(store=store, clock=clock))
+    await stack.enter_async_context(QueueHeart(store=store, clock=clock, events=events, interval=QUEUE_BEAT_SECONDS))
     listener = await stack.enter_async_context(Listener(store=store, clock=clock, signals=signals))
     executor = await stack.enter_async_context(LocalExecutor(data_dir=data_dir, listener=listener, clock=clock))
     sealer = Sealer(keys=keys, workspaces=workspaces, environment=_environment())
@@ -180,7 +183,7 @@ async def _core(stack: AsyncExitStack, settings: Settings) -> Core:
             store=store, executor=executor, pages=PageTokens(_page_secret(data_dir / "keys" / "pages.key"))
         ),
         cancelling=Cancelling(
-            store=store, clock=clock, executor=executor, finisher=finisher, locks=locks, signals=signals
+            store=store, clock=clock, executor=executor, finisher=finisher, locks=locks, signals=signals, slots=slots
         ),
         logs=Logs(store=store, workspaces=workspaces, signals=signals),
         artifacts=Artifacts(store=store, blobs=blobs),

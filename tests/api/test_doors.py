@@ -172,7 +172,7 @@ async def test_a_reader_that_does_not_read_stops_the_servicer(stub: Any, service
         return last - before
 
     await eventually(grown, seconds=5, until=lambda growth: growth == 0 and last > 1)
-    assert last < 300
+    assert last < 1000  # of the 2000 that there are; what the sockets hold between them varies
     for number in range(2, last + 100):
         assert (await anext(stream)).sequence_number == number
     assert servicer.produced > last

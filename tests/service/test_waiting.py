@@ -105,30 +105,30 @@ async def test_one_who_stops_waiting_leaves_the_lock_to_the_others() -> None:
 
 async def test_a_slot_is_taken_once_for_a_job() -> None:
     slots = Slots(most=2)
-    assert slots.take("one")
-    assert not slots.take("one")
+    assert slots.take("one", 1)
+    assert not slots.take("one", 1)
     assert slots.available == 1
-    slots.free("one")
-    slots.free("one")
+    slots.free("one", 1)
+    slots.free("one", 1)
     assert slots.available == 2
 
 
 async def test_adopted_jobs_may_take_more_slots_than_there_are() -> None:
     slots = Slots(most=1)
     for job_id in ("one", "two", "three"):
-        assert slots.take(job_id)
+        assert slots.take(job_id, 1)
     assert slots.available == 0
-    slots.free("one")
+    slots.free("one", 1)
     assert slots.available == 0
 
 
 async def test_a_freed_slot_wakes_the_one_who_waits() -> None:
     slots = Slots(most=1)
-    slots.take("one")
+    slots.take("one", 1)
     waiting = asyncio.create_task(slots.changed(PATIENCE))
     await turns()
     assert not waiting.done()
-    slots.free("one")
+    slots.free("one", 1)
     async with asyncio.timeout(PATIENCE / 2):
         await waiting
 

@@ -34,7 +34,7 @@ from jobledger_server.core.ports import (
     Running,
 )
 from jobledger_server.core.states import ACTIVE, is_terminal
-from jobledger_server.core.times import SECOND, seconds, timestamp
+from jobledger_server.core.times import SECOND, micros, seconds, timestamp
 
 ERROR_CODES = {
     EndReason.CANCELLED: "E_JOB_KILLED",
@@ -69,7 +69,8 @@ def started(record: JobRecord, attempt: int, running: Running, now: int) -> JobC
     job = _copy(record.job)
     job.state = JOB_STATE_RUNNING
     job.attempt = attempt
-    job.started_at.CopyFrom(timestamp(running.started_at))
+    # The supervisor has a clock of its own, which may have been set back.
+    job.started_at.CopyFrom(timestamp(max(running.started_at, micros(job.queued_at))))
     return _changed(record, job, now)
 
 

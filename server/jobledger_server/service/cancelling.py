@@ -3,11 +3,13 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from jobledger.v1.job_pb2 import (
     JOB_STATE_CANCELLED,
     JOB_STATE_CANCELLING,
     JOB_STATE_QUEUED,
+    JOB_STATE_RUNNING,
     JobState,
 )
 from jobledger.v1.job_service_pb2 import (
@@ -30,6 +32,7 @@ from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.lookup import find_job
 from jobledger_server.service.signals import JobSignals, wait_at_most
+from jobledger_server.service.slots import Slots
 from jobledger_server.service.waiting import wait_for_end
 
 ENGINE = Principal(token_id="engine", scopes=frozenset())  # noqa: S106 - a name, not a token
@@ -62,6 +65,7 @@ class Cancelling:
         finisher: Finisher,
         locks: JobLocks,
         signals: JobSignals,
+        slots: Slots,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -69,6 +73,7 @@ class Cancelling:
         self._finisher = finisher
         self._locks = locks
         self._signals = signals
+        self._slots = slots
 
     async def cancel(
         self, request: CancelJobRequest, principal: Principal, *, deadline: float | None = None
@@ -105,9 +110,13 @@ class Cancelling:
 
     async def stop_all(self) -> None:
         """Cancels every job that runs, and returns when nothing of any is left. Queued ones stay queued."""
+        self._slots.close()
         running = await self._active()
         await asyncio.gather(*(self._try(record, ENGINE, "the engine stops", None) for record in running))
         while running := await self._active():
+            # One whose start was under way may have come to run only now.
+            late = [record for record in running if record.job.state == JOB_STATE_RUNNING]
+            await asyncio.gather(*(self._try(record, ENGINE, "the engine stops", None) for record in late))
             await wait_at_most(self._signals.waiter(running[0].job.job_id), STOP_LOOK_SECONDS)
 
     async def _active(self) -> Sequence[JobRecord]:
@@ -150,8 +159,16 @@ class Cancelling:
             if after is None:
                 raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FOUND)
             if after.job.state == JOB_STATE_CANCELLING:
-                await self._executor.cancel(job_id, after.job.attempt, grace_seconds=intent.grace_seconds)
+                await self._pass_on(job_id, after.job.attempt, intent.grace_seconds)
         return Cancellation(after.job.state, _message(before[0], after))
+
+    async def _pass_on(self, job_id: str, attempt: int, grace: float) -> None:
+        """Tells the attempt. The intent is stored by now: on a full disk it is passed on as soon as there is room."""
+        tell = partial(self._executor.cancel, job_id, attempt, grace_seconds=grace)
+        try:
+            await tell()
+        except OSError:
+            self._finisher.keep_trying(tell, f"cancel {job_id}")
 
 
 def _decide(current: JobRecord, intent: CancelIntent, before: list[JobRecord]) -> JobChange | None:

@@ -76,15 +76,15 @@ class Finisher:
     async def attempt_ended(self, job_id: str, attempt: int, outcome: Outcome) -> None:
         """Stores the end of an attempt. Doing so again changes nothing."""
         async with self._locks.hold(job_id):
-            await self._persistently(lambda: self._end(job_id, attempt, outcome))
-            await self._executor.release(job_id, attempt)
-        self._slots.free(job_id)
+            # Nothing to do but let a start that is under way come first. From here on the store decides every race:
+            # whoever cancels must not wait until gigabytes are collected, or a full disk has room again.
+            pass
+        await self._persistently(lambda: self._end(job_id, attempt, outcome))
+        await self._executor.release(job_id, attempt)
+        self._slots.free(job_id, attempt)
 
     async def never_started(self, job_id: str, error_code: str, message: str, *, attempt: int) -> None:
-        """Ends a job that still waits after `attempt` attempts: it can't be started, or has waited too long.
-
-        The caller holds the job's lock.
-        """
+        """Ends a job that still waits after `attempt` attempts: it can't be started, or has waited too long."""
 
         def decide(record: JobRecord) -> JobChange | None:
             if record.job.attempt != attempt:
@@ -97,6 +97,10 @@ class Finisher:
     async def store(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
         """Stores a change, with its receipt where it ends the job. The caller holds the job's lock."""
         return await self._store_end(job_id, lambda record: self._sealer.seal(decide(record)))
+
+    def keep_trying(self, work: Callable[[], Awaitable[object]], name: str) -> None:
+        """Does in the background what store or disk have no room for just now."""
+        self._tasks.start(self._persistently(work), name)
 
     def queued(self, record: JobRecord) -> None:
         """Minds a job that waits: it is looked at when it may start, and ended when its time in the queue is over."""

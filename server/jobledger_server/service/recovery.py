@@ -50,8 +50,11 @@ class Recovery:
 
     async def _adopt(self, record: JobRecord, attempt: int, running: Running, *, waiting: bool) -> None:
         job_id = record.job.job_id
-        self._slots.take(job_id)
+        self._slots.take(job_id, attempt)
         if waiting:
             await self._scheduler.note_started(job_id, attempt, running)
         if record.job.state == JOB_STATE_CANCELLING and record.cancel is not None:
-            await self._executor.cancel(job_id, attempt, grace_seconds=record.cancel.grace_seconds)
+            grace = record.cancel.grace_seconds
+            self._finisher.keep_trying(
+                lambda: self._executor.cancel(job_id, attempt, grace_seconds=grace), f"cancel {job_id}"
+            )

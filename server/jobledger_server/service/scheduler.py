@@ -27,7 +27,8 @@ from jobledger_server.service.workspace import Workspaces
 
 log = logging.getLogger(__name__)
 START_TRIES = 5
-LONGEST_SLEEP = 60.0
+# Between two tries; and between two looks at the queue, where nothing wakes the scheduler. A wake-up is a hint: it may
+# come when the machine's clock is still a little short of the instant at which a job may start.
 PAUSE_SECONDS = 1.0
 
 # The machine has no room just now; the job itself is not at fault.
@@ -57,7 +58,6 @@ class Scheduler:
         self._locks = locks
         self._signals = signals
         self._slots = slots
-        self._failed_starts: dict[str, int] = {}
         self._tasks = Tasks()
 
     async def __aenter__(self) -> Self:
@@ -78,13 +78,11 @@ class Scheduler:
 
     async def _run(self) -> None:
         while True:
-            pause = LONGEST_SLEEP
             try:
                 await self._fill_slots()
             except StoreUnavailableError as error:
                 log.warning("the queue can't be read just now: %s", error)
-                pause = PAUSE_SECONDS
-            await self._slots.changed(pause)
+            await self._slots.changed(PAUSE_SECONDS)
 
     async def _fill_slots(self) -> None:
         if not self._slots.available:
@@ -92,51 +90,68 @@ class Scheduler:
         # Jobs whose start is under way still count as queued: ask for as many more.
         limit = self._slots.most + self._slots.available
         for record in await self._store.queued_jobs(now=self._clock.now(), limit=limit):
-            job_id = record.job.job_id
-            if self._slots.available and self._slots.take(job_id):
-                self._tasks.start(self._start(job_id), f"start {job_id}")
+            job_id, attempt = record.job.job_id, record.job.attempt + 1
+            if self._slots.available and self._slots.take(job_id, attempt):
+                self._tasks.start(self._start(job_id, attempt), f"start {job_id}")
 
-    async def _start(self, job_id: str) -> None:
+    async def _start(self, job_id: str, attempt: int) -> None:
         """Starts one job, unless it does not wait any more. Its slot is taken already, and freed unless it runs."""
         found: Running | Outcome | None = None
-        attempt = 0
         try:
-            async with self._locks.hold(job_id):
-                record = await self._store.get_job(job_id)
-                if record is not None and record.job.state == JOB_STATE_QUEUED:
-                    attempt = record.job.attempt + 1
-                    found = await self._launch(record.job, attempt)
-        except StoreUnavailableError as error:
-            log.warning("the start of %s can't be stored just now: %s", job_id, error)
-            self._look_again_later()
+            found = await self._persistently(job_id, attempt)
         finally:
             if found is None:
-                self._slots.free(job_id)
+                self._slots.free(job_id, attempt)
         if isinstance(found, Outcome):
             await self._finisher.attempt_ended(job_id, attempt, found)
 
-    async def _launch(self, job: Job, attempt: int) -> Running | Outcome | None:
-        """Starts the attempt. None: it still waits, or has been ended here."""
+    async def _persistently(self, job_id: str, attempt: int) -> Running | Outcome | None:
+        """What became of the attempt, after some tries; None: the job still waits, or not any more."""
+        for tries_left in reversed(range(START_TRIES)):
+            try:
+                return await self._launch_queued(job_id, attempt, last=not tries_left)
+            except (StoreUnavailableError, OSError) as error:
+                log.warning("%s can't be started just now, trying again: %s", job_id, error)
+                # The slot is kept meanwhile: what there is no room for here, there is none for elsewhere.
+                await asyncio.sleep(PAUSE_SECONDS)
+        return None
+
+    async def _launch_queued(self, job_id: str, attempt: int, *, last: bool) -> Running | Outcome | None:
+        async with self._locks.hold(job_id):
+            record = await self._store.get_job(job_id)
+            if record is None or record.job.state != JOB_STATE_QUEUED or record.job.attempt != attempt - 1:
+                return None
+            return await self._launch(record.job, attempt, last=last)
+
+    async def _launch(self, job: Job, attempt: int, *, last: bool) -> Running | Outcome | None:
+        """Starts the attempt. None: the job can't be started, and has been ended.
+
+        Raises:
+            OSError: there is no room for it just now, and this was not the last try.
+        """
         try:
             launch = await asyncio.to_thread(self._workspaces.prepare, job, attempt, os.environ)
             found = await self._executor.start(launch)
         except OSError as error:
-            await self._start_failed(job, attempt, error)
+            if error.errno in PASSING and not last:
+                raise
+            message = f"The job's directory or process can't be made: {error}"
+            await self._finisher.never_started(job.job_id, "E_JOB_SPAWN_FAILED", message, attempt=attempt - 1)
             return None
-        self._failed_starts.pop(job.job_id, None)
         if isinstance(found, Running):
-            await self.note_started(job.job_id, attempt, found)
+            await self._note_persistently(job.job_id, attempt, found)
         return found
 
-    async def _start_failed(self, job: Job, attempt: int, error: OSError) -> None:
-        tries = self._failed_starts.pop(job.job_id, 0) + 1
-        if error.errno in PASSING and tries < START_TRIES:
-            log.warning("%s can't be started just now, trying again: %s", job.job_id, error)
-            self._failed_starts[job.job_id] = tries
-            self._look_again_later()
-            return
-        message = f"The job's directory or process can't be made: {error}"
-        await self._finisher.never_started(job.job_id, "E_JOB_SPAWN_FAILED", message, attempt=attempt - 1)
+    async def _note_persistently(self, job_id: str, attempt: int, running: Running) -> None:
+        """Stores that an attempt runs, however long that takes.
 
-    def _look_again_later(self) -> None:
-        asyncio.get_running_loop().call_later(PAUSE_SECONDS, self._slots.wake)
+        The job's lock is held for as long: a job that runs must never be cancelled or expired as one that waits.
+        """
+        while True:
+            try:
+                await self.note_started(job_id, attempt, running)
+            except StoreUnavailableError as error:
+                log.warning("the start of %s can't be stored just now, trying again: %s", job_id, error)
+                await asyncio.sleep(PAUSE_SECONDS)
+            else:
+                return

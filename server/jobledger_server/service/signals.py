@@ -33,7 +33,9 @@ class JobSignals:
 async def wait_at_most(future: asyncio.Future[None], seconds: float) -> bool:
     """Whether the future was done in time; it is cancelled if not."""
     try:
-        await asyncio.wait_for(future, seconds)
+        # Not `wait_for`: before Python 3.12 it takes a cancellation for the result where both come at once.
+        async with asyncio.timeout(seconds):
+            await future
     except TimeoutError:
         return False
     return True

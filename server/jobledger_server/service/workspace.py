@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, Job
+from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, Job, JobLimits
 
 from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.paths import allowed_path
-from jobledger_server.core.ports import Launch
+from jobledger_server.core.ports.executor import Launch, Limits
 from jobledger_server.core.specs import grace_seconds
 from jobledger_server.core.structs import plain
 from jobledger_server.core.times import seconds
@@ -81,6 +81,7 @@ class Workspaces:
             timeout_seconds=seconds(spec.timeout) if spec.HasField("timeout") else None,
             grace_seconds=grace_seconds(spec),
             log_bytes=spec.limits.log_bytes if spec.limits.HasField("log_bytes") else DEFAULT_LOG_BYTES,
+            limits=_limits(spec.limits),
         )
 
     def _copy_inputs(self, job: Job, job_dir: Path) -> None:
@@ -118,6 +119,16 @@ class Workspaces:
     def write_receipt(self, job_id: str, receipt: bytes) -> None:
         """A read-only copy of the receipt for whoever looks into the job's directory. It is never read back."""
         _write_anew(self.job_dir(job_id) / "receipt.json", receipt, 0o400)
+
+
+def _limits(asked: JobLimits) -> Limits:
+    return Limits(
+        cpu_seconds=seconds(asked.cpu_time) if asked.HasField("cpu_time") else None,
+        memory_bytes=asked.memory_bytes if asked.HasField("memory_bytes") else None,
+        open_files=asked.open_files if asked.HasField("open_files") else None,
+        file_size_bytes=asked.file_size_bytes if asked.HasField("file_size_bytes") else None,
+        disk_bytes=asked.disk_bytes if asked.HasField("disk_bytes") else None,
+    )
 
 
 def _make_directory(path: Path) -> None:

@@ -16,9 +16,9 @@ class EndReason(enum.StrEnum):
     SPAWN_FAILED = "spawn_failed"  # it never started
     UNKILLABLE = "unkillable"  # something of it survived SIGKILL past the bound
     LOST = "lost"  # its supervisor is gone and left no word
-    CPU_LIMIT = "cpu_limit"
-    OUT_OF_MEMORY = "out_of_memory"
-    DISK_LIMIT = "disk_limit"
+    CPU_LIMIT = "cpu_limit"  # past Limits.cpu_seconds
+    OUT_OF_MEMORY = "out_of_memory"  # past Limits.memory_bytes
+    DISK_LIMIT = "disk_limit"  # past Limits.disk_bytes or Limits.file_size_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +45,25 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What an attempt may use; None for as much as it likes.
+
+    Attributes:
+        cpu_seconds: CPU time of all its processes together; past it, it ends with CPU_LIMIT.
+        memory_bytes: memory of all its processes together, what they share counted once; OUT_OF_MEMORY.
+        open_files: of each process; past it, opening another one fails.
+        file_size_bytes: of each file that it writes; DISK_LIMIT, unless the process handles SIGXFSZ.
+        disk_bytes: on disk, of all that is in the job's directory; DISK_LIMIT.
+    """
+
+    cpu_seconds: float | None = None
+    memory_bytes: int | None = None
+    open_files: int | None = None
+    file_size_bytes: int | None = None
+    disk_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Launch:
     """An attempt to start.
 
@@ -53,6 +72,7 @@ class Launch:
         stdin: bytes to write at the start; `stdin_open`: keep it open for follow-ups.
         timeout_seconds: None for as long as it likes.
         log_bytes: cap of the job's log.
+        limits: what it may use.
     """
 
     job_id: str
@@ -67,6 +87,7 @@ class Launch:
     timeout_seconds: float | None = None
     grace_seconds: float = 10.0
     log_bytes: int = 256 * 1024 * 1024
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,6 @@ everything that descends from it, and leaves word of how it ended. It outlives t
 files alone (`control_dir`), so that a server that was killed finds everything again.
 
 In the server run `executor`, `attempt`, `pidfd`, `spawner` and `lost`. In processes of their own, with the standard
-library and `joblog` alone, run `nursery` (forks shims), `shim`, `supervisor`, `child`, `process_tree`, `feeder` and
-`messages`.
+library and `joblog` alone, run `nursery` (forks shims), `shim`, `supervisor`, `child`, `process_tree`, `limits`,
+`feeder` and `messages`.
 """

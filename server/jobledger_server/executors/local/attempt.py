@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -202,6 +203,7 @@ def _spec(launch: Launch) -> dict[str, Any]:
         "timeout_seconds": launch.timeout_seconds,
         "grace_seconds": launch.grace_seconds,
         "log_bytes": launch.log_bytes,
+        "limits": {name: value for name, value in asdict(launch.limits).items() if value is not None},
     }
 
 

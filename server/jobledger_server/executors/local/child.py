@@ -3,16 +3,27 @@
 import errno
 import json
 import os
+import resource
 import shutil
 import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from jobledger_server.executors.local.limits import ResourceLimit
 from jobledger_server.executors.local.process_tree import PR_SET_PDEATHSIG, prctl
 
 # Not the command's fault: another try later may do.
 PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
+DEFAULT_SIGNALS = (
+    signal.SIGPIPE,
+    signal.SIGXCPU,
+    signal.SIGXFSZ,
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGCHLD,
+)
 EXEC_FAILED = 127
 
 
@@ -21,7 +32,7 @@ class CommandError(Exception):
 
 
 class Command(NamedTuple):
-    """What to start, and where its standard streams go."""
+    """What to start, where its standard streams go, and what the kernel is to hold each of its processes to."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -29,6 +40,7 @@ class Command(NamedTuple):
     stdin: int
     stdout: int
     stderr: int
+    limits: Sequence[ResourceLimit]
 
 
 def start_child(command: Command) -> int:
@@ -75,14 +87,16 @@ def _report(report_to: int, **failure: object) -> None:
 
 
 def _leave_parent(command: Command) -> None:
-    """Own session, default signals, standard streams; all other descriptors close by themselves."""
+    """Own session, default signals, standard streams, limits; all other descriptors close by themselves."""
     os.setsid()
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
+    for number in DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     for target, source in enumerate((command.stdin, command.stdout, command.stderr)):
         os.dup2(source, target)
+    for limit in command.limits:
+        resource.setrlimit(limit.resource, (limit.soft, limit.hard))
 
 
 def _raise(command: Command, *, stage: str, number: int, text: str) -> NoReturn:

@@ -4,7 +4,9 @@
 """
 
 import base64
+import contextlib
 import fcntl
+import json
 import os
 import signal
 import sys
@@ -23,12 +25,14 @@ from jobledger_server.executors.local.control_dir import (
     write_json,
 )
 from jobledger_server.executors.local.feeder import Feeder
+from jobledger_server.executors.local.limits import resource_limits
 from jobledger_server.executors.local.process_tree import PR_SET_CHILD_SUBREAPER, boot_id, prctl, process_stat
 from jobledger_server.executors.local.supervisor import Pipes, Supervisor, children_pipe
 from jobledger_server.joblog.writer import LogWriter, wall_clock
 
 PIPE_BYTES = 256 * 1024
 RETRY_SECONDS = 0.5
+STARTED_BYTES = 512
 # The server's process group may be signalled as a whole; that is not meant for its jobs.
 NOT_FOR_US = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -49,7 +53,10 @@ def main(path: str) -> None:
 
 
 def _run(control: ControlDir, spec: dict[str, Any]) -> None:
-    _claim(control)
+    try:
+        _claim(control)
+    except OSError as error:
+        sys.exit(f"The job can't be started just now: {error.strerror}")
     # Before there is a child: its end must be heard, and its orphans must become ours.
     children = children_pipe()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -70,8 +77,22 @@ def _run(control: ControlDir, spec: dict[str, Any]) -> None:
 
 
 def _claim(control: ControlDir) -> None:
-    """From here on the attempt counts as started, whatever happens."""
-    os.close(os.open(control.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    """From here on the attempt counts as started, whatever happens.
+
+    Room is taken now for what is to be said of it: once the process runs, a full disk must not keep us from saying it.
+
+    Raises:
+        OSError: there is no room, and nothing was started.
+    """
+    descriptor = os.open(control.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, b" " * STARTED_BYTES)
+        os.fsync(descriptor)
+    except OSError:
+        control.started.unlink()
+        raise
+    finally:
+        os.close(descriptor)
     sync_directory(control.path)
 
 
@@ -97,8 +118,11 @@ def _start(control: ControlDir, spec: dict[str, Any], log: LogWriter, children: 
     stdout, stdout_end = _output_pipe()
     stderr, stderr_end = _output_pipe()
     started_at = wall_clock()
+    limits = resource_limits(spec.get("limits", {}))
     try:
-        pid = start_child(Command(spec["argv"], spec["env"], spec["working_dir"], stdin, stdout_end, stderr_end))
+        pid = start_child(
+            Command(spec["argv"], spec["env"], spec["working_dir"], stdin, stdout_end, stderr_end, limits)
+        )
     finally:
         for descriptor in (stdin, stdout_end, stderr_end):
             os.close(descriptor)
@@ -110,7 +134,12 @@ def _start(control: ControlDir, spec: dict[str, Any], log: LogWriter, children: 
 def _announce(control: ControlDir, spec: dict[str, Any], pid: int, started_at: int) -> None:
     stat = process_stat(pid)
     identity = {"pid": pid, "pid_started": stat.started if stat else 0, "boot_id": boot_id()}
-    write_json(control.started, {"shim": os.getpid(), "started_at": started_at, **identity}, durable=False)
+    said = json.dumps({"shim": os.getpid(), "started_at": started_at, **identity}).encode()
+    descriptor = os.open(control.started, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.pwrite(descriptor, said, 0)
+    finally:
+        os.close(descriptor)
     _wake_server(control, spec)
 
 
@@ -144,7 +173,10 @@ def _leave_word(control: ControlDir, spec: dict[str, Any], ending: dict[str, Any
             write_json(control.exit, {"protocol": PROTOCOL, "started_at": started_at, **ending})
             break
         except OSError as error:
-            sys.stderr.write(f"{control.exit} can't be written, trying again: {error}\n")
+            # The complaint goes to the same disk.
+            with contextlib.suppress(OSError):
+                sys.stderr.write(f"{control.exit} can't be written, trying again: {error}\n")
+                sys.stderr.flush()
         time.sleep(RETRY_SECONDS)
     _wake_server(control, spec)
 

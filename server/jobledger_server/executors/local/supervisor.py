@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from jobledger_server.executors.local.control_dir import ControlDir, poke, write_json
 from jobledger_server.executors.local.feeder import Feeder
+from jobledger_server.executors.local.limits import Breach, LimitWatch
 from jobledger_server.executors.local.messages import LogLine, MessageReader, Progress
 from jobledger_server.executors.local.process_tree import ProcessTree
 from jobledger_server.joblog.segments import Stream
@@ -64,7 +65,8 @@ class Supervisor:
         self._outputs = {pipes.stdout: Stream.STDOUT, pipes.stderr: Stream.STDERR}
         self._progress: dict[str, Any] = {}
         self._reason = "exited"
-        self._message = ""
+        self._message = self._limit_message = ""
+        self._limits = LimitWatch(spec.get("limits", {}), self._job_dir)
         self._ended_at = 0
         timeout = spec["timeout_seconds"]
         self._grace = float(spec["grace_seconds"])
@@ -113,6 +115,7 @@ class Supervisor:
         if self._tree.status is None and not self._ending:
             deadlines.append(self._times_out)
         if not self._tree.gone:
+            deadlines.append(self._limits.due)
             deadlines.append(max(self._kill_from, now + KILL_INTERVAL))
             if self._tree.status is not None:
                 # No signal tells when the rest of its group has ended.
@@ -133,6 +136,8 @@ class Supervisor:
                 self._ask_to_end("timed_out", self._grace)
         elif not self._ended_at:
             self._leader_ended(now)
+        if not self._tree.gone and now >= self._limits.due:
+            self._hold_to(self._limits.look(now))
         if not self._tree.gone and now >= self._kill_from:
             self._give_up = min(self._give_up, now + KILL_SECONDS)
             self._tree.kill()
@@ -149,21 +154,31 @@ class Supervisor:
         self._ended_at = wall_clock()
         if not self._ending:
             self._kill_from = now
+            cause = self._limits.cause_of(self._tree.status)
+            if cause:
+                self._reason, self._limit_message = cause
         if self._feeder:
             self._stop_feeding(self._feeder)
 
-    def _ask_to_end(self, reason: str, grace: float) -> None:
-        """The first signal, unless the process ended before it: then that end stands."""
+    def _hold_to(self, breach: Breach | None) -> None:
+        """Memory is taken back at once: the machine may not have as much as a grace period would cost."""
+        if breach:
+            grace = None if breach.reason == "out_of_memory" else self._grace
+            self._ask_to_end(breach.reason, grace, breach.message)
+
+    def _ask_to_end(self, reason: str, grace: float | None, message: str = "") -> None:
+        """The first signal, unless the process ended before it: then that end stands. No grace: it is SIGKILL."""
         now = time.monotonic()
         self._tree.reap()
         if self._tree.status is not None and not self._ending:
             return
         if not self._ending:
-            self._reason = reason
+            self._reason, self._limit_message = reason, message
             if reason == "cancelled":
                 self._tell_job()
-            self._tree.ask_to_end()
-        self._kill_from = min(self._kill_from, now + grace)
+            if grace is not None:
+                self._tree.ask_to_end()
+        self._kill_from = min(self._kill_from, now + (grace or 0.0))
 
     def _tell_job(self) -> None:
         """A file by which the job can learn that it was cancelled, before the signal."""
@@ -180,7 +195,7 @@ class Supervisor:
             "reason": self._reason,
             "exit_code": code if code is not None and code >= 0 else None,
             "signal": -code if code is not None and code < 0 else None,
-            "message": self._message,
+            "message": f"{self._limit_message} {self._message}".strip(),
             "ended_at": self._ended_at or wall_clock(),
             "log": self._log.totals()._asdict(),
             "ignored_messages": self._messages.ignored,

@@ -1,0 +1,76 @@
+"""Tells watchers which jobs still wait: at what place, for how long, and why."""
+
+import asyncio
+import logging
+from types import TracebackType
+from typing import Self
+
+from jobledger.v1.events_pb2 import Event, QueueHeartbeat
+
+from jobledger_server.core.ports import Clock, JobRecord, Store, StoreUnavailableError
+from jobledger_server.core.times import SECOND, micros, timestamp
+from jobledger_server.core.transitions import event_job
+from jobledger_server.service.events import EventHub
+from jobledger_server.service.tasks import Tasks
+
+log = logging.getLogger(__name__)
+AT_MOST = 100
+# Later than any instant: jobs that wait out a backoff have their place in the queue too.
+WHENEVER = 2**63 - 1
+FOR_A_SLOT = "waiting for a slot"
+FOR_ITS_BACKOFF = "waiting out its backoff"
+
+
+class QueueHeart:
+    """Beats while somebody watches: an event for each of the first jobs in the queue that has waited an interval."""
+
+    def __init__(self, *, store: Store, clock: Clock, events: EventHub, interval: float) -> None:
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._interval = interval
+        self._tasks = Tasks()
+
+    async def __aenter__(self) -> Self:
+        self._tasks.start(self._run(), "queue heartbeat")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._tasks.stop()
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(self._interval)
+            if not self._events.watchers:
+                continue
+            try:
+                await self._beat()
+            except StoreUnavailableError as error:
+                log.warning("the watchers can't be told of the queue just now: %s", error)
+
+    async def _beat(self) -> None:
+        now = self._clock.now()
+        queue = await self._store.queued_jobs(now=WHENEVER, limit=AT_MOST)
+        events = [
+            _event(record, position, now)
+            for position, record in enumerate(queue, 1)
+            if now - micros(record.job.queued_at) > self._interval * SECOND
+        ]
+        if events:
+            await self._store.append_events(events)
+
+
+def _event(record: JobRecord, position: int, now: int) -> Event:
+    heartbeat = QueueHeartbeat(
+        queue_position=position,
+        queued_ms=(now - micros(record.job.queued_at)) // 1000,
+        reason=FOR_ITS_BACKOFF if record.eligible_at > now else FOR_A_SLOT,
+    )
+    return Event(
+        event_type="job.queue_heartbeat",
+        timestamp_utc=timestamp(now),
+        job=event_job(record.job),
+        queue_heartbeat=heartbeat,
+    )

@@ -1,0 +1,97 @@
+"""The queue as clients see it, on a server that runs one job at a time."""
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from jobledger_server import wiring
+from jobledger_server.config import Settings
+from support.doors import Door, Json, RestDoor, server_sent
+from support.eventually import eventually
+from support.running import RunningServer, start
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    running = start(tmp_path_factory.mktemp("jobledger") / "data", "--max-running", "1")
+    yield running
+    running.stop()
+
+
+@asynccontextmanager
+async def busy(door: Door) -> AsyncIterator[str]:
+    """The only slot is taken, until the block is left."""
+    job_id = (await door.create("cat", stdin="open"))["job_id"]
+    await eventually(lambda: door.get(job_id), until=lambda job: job["state"] == "running")
+    try:
+        yield job_id
+    finally:
+        await door.call("SendInput", job_id=job_id, text="", close=True)
+
+
+async def test_jobs_run_by_priority_then_by_age(door: Door) -> None:
+    async with busy(door):
+        jobs = [
+            (await door.create("true", priority=priority))["job_id"] for priority in ("low", "normal", "high", "normal")
+        ]
+        assert [(await door.get(job_id))["queue_position"] for job_id in jobs] == [4, 2, 1, 3]
+    ended = [await door.ended(job_id) for job_id in jobs]
+    order = sorted(jobs, key=lambda job_id: str(ended[jobs.index(job_id)]["started_at"]))
+    assert [jobs.index(job_id) for job_id in order] == [2, 1, 3, 0]
+
+
+async def test_a_job_that_leaves_the_queue_moves_the_others_up(door: Door) -> None:
+    async with busy(door):
+        first, second = [(await door.create("true"))["job_id"] for _ in range(2)]
+        assert (await door.get(second))["queue_position"] == 2
+        assert (await door.cancel(first))["state"] == "cancelled"
+        assert (await door.get(second))["queue_position"] == 1
+    assert not (await door.ended(second)).get("queue_position")
+
+
+async def test_a_job_that_waits_too_long_fails_with_a_receipt(door: Door) -> None:
+    async with busy(door):
+        job = await door.ended((await door.create("true", queue_timeout="0.2s"))["job_id"])
+    assert (job["state"], job["error_code"]) == ("failed", "E_JOB_QUEUE_TIMEOUT")
+    body, _ = await door.receipt(job["job_id"])
+    assert json.loads(body)["summary"]["error_code"] == "E_JOB_QUEUE_TIMEOUT"
+    assert not job.get("started_at")
+
+
+async def test_a_failed_attempt_is_tried_again_as_the_same_job(door: Door, scratch: Path) -> None:
+    """A marker file makes the first attempt fail and the second one succeed."""
+    script = f"test -e {scratch}/marker && exit 0; touch {scratch}/marker; exit 1"
+    job_id = (await door.create("sh", "-c", script, max_attempts=2, retry_backoff="0.1s"))["job_id"]
+    job = await door.ended(job_id)
+    assert (job["state"], job["attempt"]) == ("completed", 2)
+
+
+async def test_a_job_that_waits_is_told_to_those_who_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a server within this process, which does not take the ten seconds of the contract."""
+    monkeypatch.setattr(wiring, "QUEUE_BEAT_SECONDS", 0.05)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir(mode=0o700)
+    settings = Settings(data_dir=data_dir, grpc_port=0, http_port=0, unix_socket=False, max_running=1)
+    async with wiring.embedded(settings) as running, aiohttp.ClientSession() as session:
+        rest = RestDoor(session, running.http_url, running.token_file.read_text().strip())
+        async with busy(rest):
+            job_id = (await rest.create("true"))["job_id"]
+            told = await anext(aiter(queue_heartbeats(rest)))
+            await rest.cancel(job_id)
+        await running.cancelling.stop_all()
+    assert list(told) == [
+        "event_type", "sequence_number", "timestamp_utc", "job_id", "run_id", "workspace_id",
+        "queue_position", "queued_ms", "reason",
+    ]  # fmt: skip
+    assert (told["job_id"], told["queue_position"], told["reason"]) == (job_id, 1, "waiting for a slot")
+
+
+async def queue_heartbeats(rest: RestDoor) -> AsyncIterator[Json]:
+    path = f"{rest.url}/v1/stream?type=job.queue_heartbeat"
+    async with rest.session.get(path, headers=rest.headers) as response:
+        async for event in server_sent(response.content):
+            if event["event"] == "job.queue_heartbeat":
+                yield json.loads(event["data"])
