@@ -256,13 +256,13 @@ class JobLimits(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     LOG_BYTES_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
-    """Memory, bytes."""
+    """Resident memory of the whole process tree, bytes."""
     open_files: _builtins.int
     """Open files of each process."""
     file_size_bytes: _builtins.int
     """Size of a single file that it writes, bytes."""
     disk_bytes: _builtins.int
-    """Size of the job's directory, bytes."""
+    """What the job's directory takes on disk, bytes."""
     log_bytes: _builtins.int
     """Size of its log, bytes: past it the middle is dropped, head and tail are kept."""
     @_builtins.property
