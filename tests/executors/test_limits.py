@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Future
 from pathlib import Path
 
@@ -20,19 +19,6 @@ from jobledger_server.executors.local.limits import CPU_GRACE, CPU_SLACK, LimitW
 from jobledger_server.executors.local.process_tree import all_descendants, descendants
 
 MEGABYTE = 1024 * 1024
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.clear()
-
-
-@pytest.fixture
-async def executor(lab: Lab) -> AsyncIterator[LocalExecutor]:
-    async with lab.executor() as executor:
-        yield executor
 
 
 def pid_in(path: Path) -> int:

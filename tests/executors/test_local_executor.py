@@ -10,7 +10,6 @@ import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,19 +17,6 @@ from executors.harness import Lab, eventually, runs
 from jobledger_server.core.ports import EndReason, Outcome, Running
 from jobledger_server.executors.local.attempt import Attempt, News
 from jobledger_server.executors.local.executor import LocalExecutor
-
-
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
-    yield lab
-    lab.clear()
-
-
-@pytest.fixture
-async def executor(lab: Lab) -> AsyncIterator[LocalExecutor]:
-    async with lab.executor() as executor:
-        yield executor
 
 
 def control(lab: Lab, job_id: str) -> Path:

@@ -65,6 +65,7 @@ async def test_a_full_disk_refuses_new_jobs_reads_go_on_and_space_alone_heals(sm
         ballast = fill(small_disk)
         late, refused = await create_until_refused(door)
         assert refused.error_code == "E_ENGINE_SAFE_MODE"
+        assert "can't write" in (await door.call("GetStatus"))["health"]
         accepted = [running, *queued, *late]
         assert (await door.call("ListJobs"))["total"] == len(accepted)
         assert (await door.get(running))["state"] == "running"
@@ -73,6 +74,7 @@ async def test_a_full_disk_refuses_new_jobs_reads_go_on_and_space_alone_heals(sm
         gate.touch()
         assert [(await door.ended(job_id))["state"] for job_id in accepted] == ["completed"] * len(accepted)
         assert (await door.ended((await door.create("true"))["job_id"]))["state"] == "completed"
+        assert (await door.call("GetStatus"))["health"] == "ok"
 
 
 async def test_a_job_that_ends_on_a_full_disk_gets_its_receipt_when_there_is_space(

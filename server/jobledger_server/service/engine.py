@@ -32,7 +32,7 @@ class Engine:
         return EngineStatus(
             name=NAME,
             version=VERSION,
-            health="ok",
+            health=f"the store can't write: {trouble}" if (trouble := self._store.trouble) else "ok",
             uptime_ms=self._uptime_ms(),
             active_jobs=sum(counts.get(state, 0) for state in ACTIVE),
             queue_depth=counts.get(JOB_STATE_QUEUED, 0),

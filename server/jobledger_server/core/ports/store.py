@@ -80,6 +80,10 @@ class TokenStore(Protocol):
 class Store(JobStore, EventStore, ReceiptStore, TokenStore, Protocol):
     """All of the above in one database, so that a change can be one transaction."""
 
+    @property
+    def trouble(self) -> str:
+        """Why the latest write failed; empty where it succeeded."""
+
 
 class StoreUnavailableError(Exception):
     """The store can't write just now (disk full, I/O error, locked). What was being written may or may not exist."""

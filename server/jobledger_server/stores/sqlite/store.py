@@ -52,6 +52,10 @@ class SqliteStore:
         self._readers = Readers(connect=partial(open_connection, query_only=True), count=readers)
         self._stack = AsyncExitStack()
 
+    @property
+    def trouble(self) -> str:
+        return self._writer.trouble
+
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(self._prepare)

@@ -65,6 +65,7 @@ class Writer:
         self._connection: sqlite3.Connection | None = None
         self._listeners: list[EventListener] = []
         self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
+        self.trouble = ""
         self._closed = False
         # A daemon, so that a server that dies without closing the store is not kept alive by it.
         self._thread = threading.Thread(target=self._serve, name="jobledger-sqlite-writer", daemon=True)
@@ -128,6 +129,7 @@ class Writer:
         connection.execute("BEGIN IMMEDIATE")
         outcomes = [self._attempt(connection, work, events) for work in group]
         connection.execute("COMMIT")
+        self.trouble = ""
         self._announce(events, outcomes)
 
     def _attempt(self, connection: sqlite3.Connection, work: _Work, events: list[Event]) -> _Outcome:
@@ -156,6 +158,7 @@ class Writer:
 
     def _abandon(self, group: Sequence[_Work], error: sqlite3.Error) -> None:
         """Undoes what is open and tells every caller; the next group finds a connection that works, or a new one."""
+        self.trouble = str(error)
         if self._connection is not None:
             try:
                 self._connection.rollback()
