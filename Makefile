@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TREES := clients server gateway_http tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test soak check unit protos generate format lock clean
+.PHONY: help demo up test soak bench check unit protos generate format lock clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,11 +34,14 @@ protos: .venv/dev  ## Lint of the .proto files, compatibility with the last rele
 unit: .venv/dev  ## The tests alone; ARGS goes to pytest
 	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
-soak: .venv/dev  ## The fault tests at length: minutes of killing; SOAK_SECONDS and SOAK_JOBS set how many
-	JOBLEDGER_KILL_SECONDS=$(SOAK_SECONDS) JOBLEDGER_KILL_JOBS=$(SOAK_JOBS) $(BIN)/python -m pytest -s tests/faults
+soak: .venv/dev  ## The fault tests at length: the server is killed SOAK_KILLS times and more, under SOAK_JOBS and more
+	JOBLEDGER_KILLS=$(SOAK_KILLS) JOBLEDGER_KILL_JOBS=$(SOAK_JOBS) $(BIN)/python -m pytest -s tests/faults
 
-SOAK_SECONDS := 900
-SOAK_JOBS := 3000
+SOAK_KILLS := 300
+SOAK_JOBS := 1000
+
+bench: .venv/dev  ## Measure on this machine: tests/benchmarks; ARGS chooses, --list says which there are
+	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
 
 generate: .venv/dev  ## Write the stubs anew
 	$(BIN)/buf format --write protos

@@ -6,7 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobledger_server.config import PARSERS, Setting, Settings, SettingsError, default_data_dir, resolve, settings_of
+from jobledger_server.config import (
+    PARSERS,
+    Limit,
+    Setting,
+    Settings,
+    SettingsError,
+    default_data_dir,
+    resolve,
+    settings_of,
+)
 
 
 @pytest.fixture
@@ -48,6 +57,9 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         "JOBLEDGER_HTTP_PORT": "2",
         "JOBLEDGER_UNIX_SOCKET": "no",
         "JOBLEDGER_MAX_RUNNING": "3",
+        "JOBLEDGER_QUEUE_LIMITS": "gpu=2,a.b-c=1",
+        "JOBLEDGER_LABEL_LIMITS": "tenant=3,gpu=a=100=1",
+        "JOBLEDGER_ISOLATION": "landlock",
         "JOBLEDGER_ROOTS": "/a,/b",
         "JOBLEDGER_STOP_JOBS": "yes",
         "JOBLEDGER_PUBLIC_METRICS": "1",
@@ -61,11 +73,18 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         http_port = 2
         unix_socket = false
         max_running = 3
+        isolation = "landlock"
         roots = ["/a", "/b"]
         stop_jobs = true
         public_metrics = true
         allowed_hosts = ["a.example", "b.example"]
         allowed_origins = ["https://a.example"]
+        [queue_limits]
+        gpu = 2
+        "a.b-c" = 1
+        [label_limits]
+        tenant = 3
+        "gpu=a=100" = 1
     """)
     expected = Settings(
         data_dir=Path("/data"),
@@ -74,6 +93,9 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         http_port=2,
         unix_socket=False,
         max_running=3,
+        queue_limits=(Limit("gpu", 2), Limit("a.b-c", 1)),
+        label_limits=(Limit("tenant", 3), Limit("gpu=a=100", 1)),
+        isolation="landlock",
         roots=(Path("/a"), Path("/b")),
         stop_jobs=True,
         public_metrics=True,
@@ -112,11 +134,23 @@ def test_without_a_word_data_goes_where_the_platform_keeps_state(monkeypatch: py
         ("HTTP_PORT", "-1"),
         ("HTTP_PORT", "8080.5"),
         ("MAX_RUNNING", "0"),
+        ("QUEUE_LIMITS", "gpu"),
+        ("QUEUE_LIMITS", "gpu="),
+        ("QUEUE_LIMITS", "gpu=two"),
+        ("QUEUE_LIMITS", "gpu=0"),
+        ("QUEUE_LIMITS", "=2"),
+        ("QUEUE_LIMITS", "a b=2"),
+        ("QUEUE_LIMITS", "gpu=a100=2"),
+        ("QUEUE_LIMITS", "gpu=1,gpu=2"),
+        ("LABEL_LIMITS", "tenant=acme"),
+        ("LABEL_LIMITS", "=acme=2"),
+        ("LABEL_LIMITS", "tenant=-1"),
         ("UNIX_SOCKET", "maybe"),
         ("STOP_JOBS", ""),
         ("HOST", "0.0.0.0"),
         ("HOST", "example.org"),
         ("HOST", ""),
+        ("ISOLATION", "firejail"),
         ("ROOTS", "~nobody-of-this-name/x"),
     ],
 )
@@ -139,6 +173,11 @@ def test_a_bad_value_is_named_with_its_source(name: str, value: str) -> None:
         "roots = [5]",
         "allowed_hosts = [['a']]",
         "unix_socket = 2",
+        "queue_limits = 2",
+        "queue_limits = {gpu = true}",
+        "queue_limits = {gpu = 1.5}",
+        "label_limits = [{tenant = 2}]",
+        "label_limits = {tenant = {acme = 2}}",
         "data_dir = 1",
         "http_port = 1979-05-27",
     ],
@@ -150,10 +189,19 @@ def test_a_bad_value_in_the_file_is_named_with_the_file(file: Path, line: str) -
     assert str(caught.value).startswith(f"{line.partition(' ')[0]}: ")
 
 
-@pytest.mark.parametrize("flags", [{"host": "0.0.0.0"}, {"max_running": 0}, {"grpc_port": 70_000}])
+@pytest.mark.parametrize(
+    "flags",
+    [{"host": "0.0.0.0"}, {"max_running": 0}, {"grpc_port": 70_000}, {"queue_limits": ("gpu",)}],
+)
 def test_a_bad_flag_is_named_as_one(flags: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match=r"\(from flag\)"):
         settings(flags)
+
+
+def test_limits_may_be_flags_that_are_repeated_and_none_is_no_flag() -> None:
+    environment = {"JOBLEDGER_QUEUE_LIMITS": "gpu=1"}
+    assert settings({"queue_limits": ("gpu=2", "cpu=8")}, environment).queue_limits == (("gpu", 2), ("cpu", 8))
+    assert settings({"queue_limits": ()}, environment).queue_limits == (("gpu", 1),)
 
 
 def test_an_unknown_name_in_the_file_is_named(file: Path) -> None:

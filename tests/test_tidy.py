@@ -153,7 +153,7 @@ def sources(module: str) -> Iterator[Path]:
         yield from (path for path in (place / "__init__.py", place.with_suffix(".py")) if path.is_file())
 
 
-@pytest.mark.parametrize("start", ["shim", "nursery"])
+@pytest.mark.parametrize("start", ["shim", "nursery", "namespace_init", "self_check"])
 def test_the_shim_takes_the_standard_library_alone(start: str) -> None:
     """It runs beside every job, where nothing else is loaded."""
     pending, seen, foreign = [SERVER / "executors" / "local" / f"{start}.py"], set[Path](), set[str]()
@@ -169,7 +169,7 @@ def test_the_shim_takes_the_standard_library_alone(start: str) -> None:
             elif package not in sys.stdlib_module_names:
                 foreign.add(f"{name_of(path)}: {module}")
     assert foreign == set()
-    assert SERVER / "joblog" / "writer.py" in seen, "the walk has lost its way"
+    assert SERVER / "executors" / "local" / "process_tree.py" in seen, "the walk has lost its way"
 
 
 def test_every_setting_is_documented() -> None:

@@ -1,20 +1,35 @@
 """Settings: flags over `JOBLEDGER_*` over a TOML file over defaults."""
 
 import os
+import re
 import tempfile
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import platformdirs
 
+from jobledger_server.executors.local.isolation import LEVELS, NONE
+
 PREFIX = "JOBLEDGER_"
+# As the API takes it.
+QUEUE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
 
 
 class SettingsError(Exception):
     """A setting that can't be; the message names it, where it comes from and what it may be."""
+
+
+class Limit(NamedTuple):
+    """How many jobs of a queue, or with a label, may run at a time."""
+
+    name: str
+    most: int
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.most}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +42,9 @@ class Settings:
         grpc_port, http_port: 0 picks a free one.
         unix_socket: whether to listen on `<data_dir>/run/grpc.sock` too.
         max_running: jobs that run at a time.
+        queue_limits: of them, how many may be of one queue; a queue without a limit here has none of its own.
+        label_limits: of them, how many may have one label: `key` for each value of it, `key=value` for that one.
+        isolation: what keeps jobs from the files of the server and of other jobs: none, landlock or bwrap.
         roots: where working directories and input files of jobs may lie.
         stop_jobs: whether the end of the server ends the jobs.
         public_metrics: whether /metrics needs no token.
@@ -39,6 +57,9 @@ class Settings:
     http_port: int = 8080
     unix_socket: bool = True
     max_running: int = os.cpu_count() or 1
+    queue_limits: tuple[Limit, ...] = ()
+    label_limits: tuple[Limit, ...] = ()
+    isolation: str = NONE
     roots: tuple[Path, ...] = ()
     stop_jobs: bool = False
     public_metrics: bool = False
@@ -61,7 +82,7 @@ def default_data_dir() -> Path:
 
 
 def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path | None) -> list[Setting]:
-    """Every setting with its source. A flag that is None was not given.
+    """Every setting with its source. A flag that is None, or an empty tuple, was not given.
 
     Raises:
         SettingsError: a value is not of its kind, or a name in the file is unknown.
@@ -70,7 +91,7 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path
     found = []
     for field in fields(Settings):
         name, variable = field.name, PREFIX + field.name.upper()
-        if flags.get(name) is not None:
+        if flags.get(name) not in (None, ()):
             value, source = flags[name], "flag"
         elif variable in environment:
             value, source = environment[variable], variable
@@ -102,6 +123,23 @@ def _check(setting: Setting) -> None:
         raise SettingsError(f"{given} must be a port, 0 to 65535")
     if setting.name == "max_running" and setting.value < 1:
         raise SettingsError(f"{given} must be at least 1")
+    if setting.name == "isolation" and setting.value not in LEVELS:
+        raise SettingsError(f"{given} must be one of {', '.join(LEVELS)}")
+    if setting.name in ("queue_limits", "label_limits"):
+        for limit in setting.value:
+            _check_limit(limit, setting)
+
+
+def _check_limit(limit: Limit, setting: Setting) -> None:
+    given = f"{setting.name}: {limit} (from {setting.source})"
+    if limit.most < 1:
+        raise SettingsError(f"{given} must be at least 1")
+    if sum(other.name == limit.name for other in setting.value) > 1:
+        raise SettingsError(f"{given} is one of several limits for {limit.name}: keep one")
+    if setting.name == "queue_limits" and not QUEUE_NAME.fullmatch(limit.name):
+        raise SettingsError(f"{given} must name a queue: letters, digits, '_', '.' and '-', a letter or digit first")
+    if setting.name == "label_limits" and not limit.name.partition("=")[0]:
+        raise SettingsError(f"{given} must name a label, as in tenant=3, or a label and its value, as in gpu=a100=1")
 
 
 def _read(file: Path) -> dict[str, Any]:
@@ -129,7 +167,8 @@ def _parsed(name: str, value: Any, source: str) -> Any:
     try:
         return parse(value)
     except (ValueError, TypeError, KeyError, RuntimeError):
-        raise SettingsError(f"{name}: {value!r} (from {source}) is not {described}") from None
+        given = ",".join(value) if isinstance(value, tuple) else value
+        raise SettingsError(f"{name}: {given!r} (from {source}) is not {described}") from None
 
 
 def _integer(value: Any) -> int:
@@ -152,6 +191,13 @@ def _strings(value: Any) -> tuple[str, ...]:
     return tuple(part for part in value.split(",") if part) if isinstance(value, str) else tuple(map(_text, value))
 
 
+def _limits(value: Any) -> tuple[Limit, ...]:
+    if isinstance(value, Mapping):
+        return tuple(Limit(name, _integer(most)) for name, most in value.items())
+    pairs = (text.rpartition("=") for text in _strings(value))
+    return tuple(Limit(name, int(most)) for name, _, most in pairs)
+
+
 def _path(value: Any) -> Path:
     return Path(value).expanduser().absolute()
 
@@ -163,5 +209,6 @@ PARSERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     int: (_integer, "a whole number"),
     bool: (_boolean, "true or false"),
     tuple[str, ...]: (_strings, "a list of texts, with commas between"),
+    tuple[Limit, ...]: (_limits, "a list of limits such as gpu=2, with commas between"),
     tuple[Path, ...]: (lambda value: tuple(map(_path, _strings(value))), "a list of paths, with commas between"),
 }

@@ -14,6 +14,8 @@ import click
 
 from jobledger_server.access.private_files import PrivateFileError
 from jobledger_server.config import Settings, SettingsError, resolve, settings_of
+from jobledger_server.core.ports import NewerAttemptError
+from jobledger_server.executors.local.isolation import LEVELS, IsolationError
 from jobledger_server.lifecycle import StartError, announced, locked, stop_signals
 from jobledger_server.service.signing import KeyRingError
 from jobledger_server.stores.errors import SchemaError
@@ -25,7 +27,9 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 ENDPOINTS = "endpoints.json"
 DRAIN_SECONDS = 5.0
-START_ERRORS = (StartError, PrivateFileError, KeyRingError, SchemaError)
+START_ERRORS = (StartError, IsolationError, PrivateFileError, KeyRingError, NewerAttemptError, SchemaError)
+QUEUE_LIMIT = "Jobs of a queue that run at a time; may be repeated."
+LABEL_LIMIT = "Jobs with a label that run at a time, for each of its values or for one; may be repeated."
 
 
 @click.command()
@@ -34,6 +38,9 @@ START_ERRORS = (StartError, PrivateFileError, KeyRingError, SchemaError)
 @click.option("--grpc-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 50051.")
 @click.option("--http-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 8080.")
 @click.option("--max-running", type=click.IntRange(1), help="Jobs that run at a time. Default: cores.")
+@click.option("--queue-limit", "queue_limits", multiple=True, metavar="QUEUE=N", help=QUEUE_LIMIT)
+@click.option("--label-limit", "label_limits", multiple=True, metavar="KEY[=VALUE]=N", help=LABEL_LIMIT)
+@click.option("--isolation", type=click.Choice(LEVELS), help="What keeps jobs from the server's files. Default none.")
 @click.option("--stop-jobs", is_flag=True, default=None, help="Stop the jobs when the server stops.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file with settings.")
 def up(file: Path | None, **flags: Any) -> None:

@@ -37,14 +37,18 @@ from jobledger_server.api.receipt_servicer import ReceiptServicer
 from jobledger_server.blobs.files import FileBlobs
 from jobledger_server.config import Settings
 from jobledger_server.core.clock import SystemClock
+from jobledger_server.core.concurrency import ConcurrencyLimits
 from jobledger_server.core.pages import PageTokens
 from jobledger_server.core.receipts import Environment
 from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.executors.local.isolation import Isolation
+from jobledger_server.executors.local.self_check import isolation_at
 from jobledger_server.lifecycle import StartError
 from jobledger_server.service.artifacts import Artifacts
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.collecting import Collector
 from jobledger_server.service.creating import Creating
+from jobledger_server.service.declaring import Declaring
 from jobledger_server.service.engine import VERSION, Engine
 from jobledger_server.service.events import EventHub
 from jobledger_server.service.finishing import Finisher
@@ -64,7 +68,6 @@ from jobledger_server.service.slots import Slots
 from jobledger_server.service.workspace import Workspaces
 from jobledger_server.stores.sqlite.store import SqliteStore
 
-ISOLATION = "none"
 QUEUE_BEAT_SECONDS = 10.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # What a path of a unix socket may measure, on the strictest of the platforms.
@@ -86,6 +89,23 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the use cases are made of."""
+
+    store: SqliteStore
+    clock: SystemClock
+    blobs: FileBlobs
+    keys: KeyRing
+    executor: LocalExecutor
+    finisher: Finisher
+    workspaces: Workspaces
+    locks: JobLocks
+    signals: JobSignals
+    slots: Slots
+    events: EventHub
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
     """Everything behind the doors."""
 
@@ -102,6 +122,7 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
 
     Raises:
         StartError: an address is taken.
+        IsolationError: this machine can't isolate jobs as the settings want it.
         PrivateFileError, KeyRingError: a file that must be private is not; the message names it.
     """
     os.umask(0o077)
@@ -136,23 +157,55 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
 
 async def _core(stack: AsyncExitStack, settings: Settings) -> Core:
     """Opens the store, recovers what an earlier server left, and starts what works in the background."""
+    isolation = await asyncio.to_thread(isolation_at, settings.isolation, settings.data_dir)
+    parts = await _parts(stack, settings, isolation)
+    store, clock, events, slots = parts.store, parts.clock, parts.events, parts.slots
+    scheduler = Scheduler(
+        store=store,
+        clock=clock,
+        executor=parts.executor,
+        finisher=parts.finisher,
+        workspaces=parts.workspaces,
+        locks=parts.locks,
+        signals=parts.signals,
+        slots=slots,
+    )
+    await Recovery(
+        store=store, executor=parts.executor, scheduler=scheduler, finisher=parts.finisher, slots=slots
+    ).run()
+    await stack.enter_async_context(scheduler)
+    engine = Engine(store=store, clock=clock, events=events, slots=slots, isolation=isolation.level)
+    events.pulse = engine.pulse
+    use_cases, tokens = _use_cases(parts, settings), TokenAdmin(tokens=store, clock=clock)
+    return Core(store=store, clock=clock, use_cases=use_cases, engine=engine, tokens=tokens)
+
+
+async def _parts(stack: AsyncExitStack, settings: Settings, isolation: Isolation) -> Parts:
+    """Opens the store, and makes what starts and ends jobs."""
     data_dir, clock = settings.data_dir, SystemClock()
     store = await stack.enter_async_context(SqliteStore(data_dir / "jobledger.db"))
     blobs = FileBlobs(data_dir / "blobs")
     await asyncio.to_thread(blobs.discard_unfinished)
     workspaces = Workspaces(data_dir=data_dir, roots=settings.roots)
     keys = KeyRing.open(data_dir / "keys", clock)
-    signals, locks, slots = JobSignals(), JobLocks(), Slots(most=settings.max_running)
+    limits = ConcurrencyLimits(queues=dict(settings.queue_limits), labels=dict(settings.label_limits))
+    signals, locks, slots = JobSignals(), JobLocks(), Slots(most=settings.max_running, limits=limits)
     events = await stack.enter_async_context(EventHub(store=store, clock=clock))
-    await stack.enter_async_context(QueueHeart(store=store, clock=clock, events=events, interval=QUEUE_BEAT_SECONDS))
-    listener = await stack.enter_async_context(Listener(store=store, clock=clock, signals=signals))
-    executor = await stack.enter_async_context(LocalExecutor(data_dir=data_dir, listener=listener, clock=clock))
+    await stack.enter_async_context(
+        QueueHeart(store=store, clock=clock, events=events, slots=slots, interval=QUEUE_BEAT_SECONDS)
+    )
+    declaring = Declaring(store=store, clock=clock, locks=locks)
+    listener = await stack.enter_async_context(Listener(store=store, clock=clock, signals=signals, declaring=declaring))
+    executor = await stack.enter_async_context(
+        LocalExecutor(data_dir=data_dir, listener=listener, clock=clock, isolation=isolation)
+    )
     sealer = Sealer(keys=keys, workspaces=workspaces, environment=_environment())
     finisher = await stack.enter_async_context(
         Finisher(
             store=store,
             clock=clock,
             executor=executor,
+            declaring=declaring,
             collector=Collector(blobs=blobs),
             sealer=sealer,
             workspaces=workspaces,
@@ -162,36 +215,43 @@ async def _core(stack: AsyncExitStack, settings: Settings) -> Core:
         )
     )
     listener.finisher = finisher
-    scheduler = Scheduler(
+    return Parts(
         store=store,
         clock=clock,
+        blobs=blobs,
+        keys=keys,
         executor=executor,
         finisher=finisher,
         workspaces=workspaces,
         locks=locks,
         signals=signals,
         slots=slots,
+        events=events,
     )
-    await Recovery(store=store, executor=executor, scheduler=scheduler, finisher=finisher, slots=slots).run()
-    await stack.enter_async_context(scheduler)
-    engine = Engine(store=store, clock=clock, events=events, slots=slots, isolation=ISOLATION)
-    events.pulse = engine.pulse
-    use_cases = JobUseCases(
-        creating=Creating(store=store, clock=clock, finisher=finisher, workspaces=workspaces, roots=settings.roots),
-        jobs=Jobs(store=store, clock=clock, executor=executor, workspaces=workspaces, signals=signals, locks=locks),
-        listing=Listing(
-            store=store, executor=executor, pages=PageTokens(_page_secret(data_dir / "keys" / "pages.key"))
+
+
+def _use_cases(parts: Parts, settings: Settings) -> JobUseCases:
+    store, clock, executor, finisher = parts.store, parts.clock, parts.executor, parts.finisher
+    workspaces, signals, locks, slots = parts.workspaces, parts.signals, parts.locks, parts.slots
+    pages = PageTokens(_page_secret(settings.data_dir / "keys" / "pages.key"))
+    return JobUseCases(
+        creating=Creating(
+            store=store,
+            clock=clock,
+            finisher=finisher,
+            workspaces=workspaces,
+            limits=slots.limits,
+            roots=settings.roots,
         ),
+        jobs=Jobs(store=store, clock=clock, executor=executor, workspaces=workspaces, signals=signals, locks=locks),
+        listing=Listing(store=store, executor=executor, pages=pages),
         cancelling=Cancelling(
             store=store, clock=clock, executor=executor, finisher=finisher, locks=locks, signals=signals, slots=slots
         ),
         logs=Logs(store=store, workspaces=workspaces, signals=signals),
-        artifacts=Artifacts(store=store, blobs=blobs),
-        receipts=Receipts(store=store, keys=keys),
-        events=events,
-    )
-    return Core(
-        store=store, clock=clock, use_cases=use_cases, engine=engine, tokens=TokenAdmin(tokens=store, clock=clock)
+        artifacts=Artifacts(store=store, blobs=parts.blobs),
+        receipts=Receipts(store=store, keys=parts.keys),
+        events=parts.events,
     )
 
 
@@ -212,7 +272,6 @@ def _environment() -> Environment:
         platform=platform.platform(),
         python=platform.python_version(),
         host=socket.gethostname(),
-        isolation=ISOLATION,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from executors.harness import Lab
 from jobledger_server.core.ports import Store
 from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.executors.local.isolation import LEVELS
 from stores.backends import BACKENDS, Backend
 
 
@@ -21,9 +22,9 @@ async def store(backend: Backend) -> AsyncIterator[Store]:
         yield store
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[Lab]:
-    lab = Lab(tmp_path)
+@pytest.fixture(params=LEVELS)
+def lab(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
+    lab = Lab(tmp_path, level=request.param)
     yield lab
     lab.clear()
 

@@ -11,6 +11,7 @@ import pytest
 from executors.harness import Lab, eventually
 from jobledger_server.core.ports import EndReason, InputClosedError, Outcome, Running
 from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.executors.local.isolation import NONE
 from jobledger_server.joblog.reader import LogQuery, LogReader
 
 # --- starting and ending --------------------------------------------------------------------------------------------
@@ -45,7 +46,7 @@ async def test_a_job_gets_its_environment_and_directory_and_nothing_else(lab: La
         " os.getsid(0) == os.getpid(), signal.getsignal(signal.SIGTERM), signal.pthread_sigmask(0, ()))"
     )
     await lab.run(executor, launch)
-    names = sorted({*launch.env, "LC_CTYPE"})
+    names = sorted({*launch.env, "LC_CTYPE", *([] if lab.level == NONE else ["TMPDIR"])})
     expected = f"{names} {launch.job_dir} ['0', '1', '2'] True 0 set()\n"
     assert lab.content(launch).decode() == expected
 

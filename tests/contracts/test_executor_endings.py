@@ -8,6 +8,7 @@ import pytest
 from executors.harness import Lab, eventually, runs
 from jobledger_server.core.ports import EndReason, Running
 from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.executors.local.process_tree import processes
 
 # --- the end, brought about -----------------------------------------------------------------------------------------
 
@@ -88,14 +89,21 @@ if os.fork():
     os._exit(0)
 for descriptor in ({closed}):
     os.close(descriptor)
-open("daemon", "w").write(str(os.getpid()))
-os.execve("/bin/sleep", ["sleep", "1000"], {{}})
+open("daemon", "w").close()
+os.execve("/bin/sh", ["sh", "-c", "while :; do sleep 1000; done", os.getcwd()], {{}})
 """
 
 
-def daemon_pid(job_dir: Path) -> int:
-    path = job_dir / "daemon"
-    return int(path.read_text() or 0) if path.exists() else 0
+def daemons(job_dir: Path) -> list[int]:
+    """Those of a job, by a word of their command line: the numbers that they know themselves by need not be ours."""
+    return [stat.pid for stat in processes() if stat.state not in "ZX" and str(job_dir) in command_line(stat.pid)]
+
+
+def command_line(pid: int) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+    except OSError:
+        return []
 
 
 @pytest.mark.parametrize("closed", ["0, 1, 2", "0,"])
@@ -106,16 +114,16 @@ async def test_nothing_outlives_a_job_that_ends_by_itself(lab: Lab, executor: Lo
     )
     outcome = await lab.run(executor, launch)
     assert (outcome.reason, outcome.exit_code) == (EndReason.EXITED, 4)
-    assert not runs(daemon_pid(launch.job_dir))
+    assert daemons(launch.job_dir) == []
 
 
 async def test_nothing_outlives_a_cancelled_job(lab: Lab, executor: LocalExecutor) -> None:
     launch = lab.python(DAEMON.format(closed="0, 1, 2", parent="time.sleep(1000)"))
     await executor.start(launch)
-    await eventually(lambda: daemon_pid(launch.job_dir))
+    await eventually(lambda: daemons(launch.job_dir))
     await executor.cancel(launch.job_id, 1, grace_seconds=60)
     assert (await lab.outcome(launch)).reason is EndReason.CANCELLED
-    assert not runs(daemon_pid(launch.job_dir))
+    assert daemons(launch.job_dir) == []
 
 
 # --- being away -----------------------------------------------------------------------------------------------------

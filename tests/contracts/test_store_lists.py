@@ -2,15 +2,15 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobledger_server.core.ports import JobFilter, JobOrder, JobRecord, Store
-from jobledger_server.core.times import micros
 from stores.backends import Backend
+from support.lists import POPULATION, admits, filters, ids, live_place, newest_first, place_of
 from support.records import (
     CANCELLING,
     COMPLETED,
@@ -28,75 +28,6 @@ from support.records import (
 ONE_STORE = settings(
     max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], derandomize=True
 )
-
-
-def a_population() -> list[JobRecord]:
-    """Jobs of every state, several at an instant, with labels, workspaces and types that overlap."""
-    return [
-        a_record(
-            STATES[place % 6],
-            created_at=NOW + place // 7,
-            workspace_id=("default", "blue", "Default")[place % 3],
-            job_type=("command", "agent")[place % 2],
-            labels={"team": ("ops", "dev")[place // 2 % 2], "size%": "1_0"} if place % 5 else None,
-        )
-        for place in range(90)
-    ]
-
-
-POPULATION = a_population()
-LABELS = (("team", "ops"), ("team", "dev"), ("size%", "1_0"), ("size%", "1x0"), ("Team", "ops"))
-PREFIXES = ("", "job_", "job_%", "job", "JOB_", "x", POPULATION[7].job.job_id, POPULATION[7].job.job_id[:-1], "job_\0")
-INSTANTS = st.none() | st.integers(NOW - 1, NOW + 14)
-
-filters = st.builds(
-    JobFilter,
-    states=st.lists(st.sampled_from(STATES), max_size=4).map(tuple),
-    created_after=INSTANTS,
-    created_before=INSTANTS,
-    id_prefix=st.sampled_from(PREFIXES),
-    job_ids=st.lists(st.sampled_from([record.job.job_id for record in POPULATION] + ["job_x"]), max_size=5).map(tuple),
-    labels=st.lists(st.sampled_from(LABELS), max_size=2).map(tuple),
-    workspace_id=st.none() | st.sampled_from(["default", "blue", "none"]),
-    job_type=st.none() | st.sampled_from(["command", "agent", "none"]),
-    workspaces=st.none() | st.lists(st.sampled_from(["default", "blue", "none"]), max_size=2).map(tuple),
-)
-
-
-def admits(where: JobFilter, record: JobRecord) -> bool:
-    """The promises of JobFilter, word for word."""
-    job = record.job
-    created_at = micros(job.created_at)
-    return all(
-        (
-            not where.states or job.state in where.states,
-            where.created_after is None or created_at >= where.created_after,
-            where.created_before is None or created_at < where.created_before,
-            job.job_id.startswith(where.id_prefix),
-            not where.job_ids or job.job_id in where.job_ids,
-            all(job.labels.get(key) == value for key, value in where.labels),
-            where.workspace_id in (None, job.workspace_id),
-            where.job_type in (None, job.job_type),
-            where.workspaces is None or job.workspace_id in where.workspaces,
-        )
-    )
-
-
-def place_of(record: JobRecord) -> tuple[int, str]:
-    return micros(record.job.created_at), record.job.job_id
-
-
-def newest_first(records: Sequence[JobRecord]) -> list[JobRecord]:
-    return sorted(records, key=place_of, reverse=True)
-
-
-def live_place(record: JobRecord) -> tuple[bool, int, str]:
-    queued = record.job.state == QUEUED
-    return queued, micros(record.job.queued_at if queued else record.job.started_at), record.job.job_id
-
-
-def ids(records: Sequence[JobRecord]) -> list[str]:
-    return [record.job.job_id for record in records]
 
 
 @pytest.fixture
@@ -176,17 +107,21 @@ async def test_pages_by_place_are_stable_while_jobs_are_added(filled: Store, new
     assert ids(seen) == ids(newest_first(seen))
 
 
-steps = st.lists(st.tuples(st.sampled_from(["create", "delete", "fail", *STATES]), st.integers(0, 5)), max_size=25)
+WORKSPACES, TYPES = ("default", "blue"), ("command", "agent")
+KINDS = list(product((None, *STATES), (None, *WORKSPACES, "none"), (None, *TYPES, "none")))
+steps = st.lists(st.tuples(st.sampled_from(["create", "delete", "fail", *STATES]), st.integers(0, 23)), max_size=25)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(history=steps)
 async def test_counts_agree_with_the_jobs_after_any_history(store: Store, history: list[tuple[object, int]]) -> None:
+    """Totals of every combination of state, workspace and type, and the counts of what a caller sees."""
     known = ids((await store.list_jobs(JobFilter(), limit=1000)).records)
     for step, place in history:
         job_id = known[place % len(known)] if known else "job_none"
         if step == "create":
-            known.append((await store.create_job(a_record(STATES[place]), [])).job.job_id)
+            record = a_record(STATES[place % 6], workspace_id=WORKSPACES[place % 2], job_type=TYPES[place // 2 % 2])
+            known.append((await store.create_job(record, [])).job.job_id)
         elif step == "delete":
             await store.delete_job(job_id)
         elif step == "fail":
@@ -197,12 +132,14 @@ async def test_counts_agree_with_the_jobs_after_any_history(store: Store, histor
                 return_exceptions=True,
             )
     records = (await store.list_jobs(JobFilter(id_prefix="job"), limit=1000)).records
-    expected = Counter(record.job.state for record in records)
-    counts = await store.count_by_state()
-    assert {state: count for state, count in counts.items() if count} == expected
-    assert (await store.list_jobs(JobFilter(), limit=1)).total == len(records)
-    for state in STATES:
-        assert (await store.list_jobs(JobFilter(states=(state,)), limit=1)).total == expected[state]
+    for workspaces in (None, (), ("blue",), ("blue", "default", "none")):
+        expected = Counter(record.job.state for record in records if admits(JobFilter(workspaces=workspaces), record))
+        counts = await store.count_by_state(workspaces)
+        assert {state: count for state, count in counts.items() if count} == expected
+    for state, workspace, job_type in KINDS:
+        where = JobFilter(states=(state,) if state else (), workspace_id=workspace, job_type=job_type)
+        page = await store.list_jobs(where, limit=1)
+        assert page.total == sum(admits(where, record) for record in records)
 
 
 async def test_a_page_and_its_total_are_of_one_snapshot(store: Store) -> None:

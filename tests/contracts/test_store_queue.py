@@ -14,6 +14,10 @@ LOW, NORMAL, HIGH = (
 )
 
 
+LABEL, ODD = "label tenant=a", ('label "]\u00e9,=\u0001',)
+GROUPS = ("queue gpu", LABEL, "label b=2", *ODD, "queue without jobs")
+
+
 def turn(record: JobRecord) -> tuple[int, int, str]:
     return -(record.job.spec.priority or NORMAL), micros(record.job.queued_at), record.job.job_id
 
@@ -24,6 +28,7 @@ jobs = st.builds(
     queued_at=st.integers(NOW, NOW + 2),
     priority=st.sampled_from([JobPriority.JOB_PRIORITY_UNSPECIFIED, LOW, NORMAL, HIGH]),
     eligible_at=st.sampled_from([0, NOW, NOW + 5]),
+    concurrency_groups=st.sampled_from([(), (), ("queue gpu",), ("queue gpu", LABEL), (LABEL, "label b=2"), ODD]),
 )
 
 
@@ -39,6 +44,41 @@ async def test_the_queue_goes_by_priority_then_age_then_id(store: Store, records
     assert positions == list(range(1, len(waiting) + 1))
     for record in records:
         await store.delete_job(record.job.job_id)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(records=st.lists(jobs, max_size=12), limit=st.integers(1, 8), full=st.sets(st.sampled_from(GROUPS)))
+async def test_jobs_of_full_groups_are_left_out_and_the_others_keep_their_order(
+    store: Store, records: list[JobRecord], limit: int, full: set[str]
+) -> None:
+    for record in records:
+        await store.create_job(record, [])
+    waiting = sorted((record for record in records if record.job.state == QUEUED), key=turn)
+    expected = [
+        record.job for record in waiting if record.eligible_at <= NOW + 1 and full.isdisjoint(record.concurrency_groups)
+    ]
+    found = await store.queued_jobs(now=NOW + 1, limit=limit, full=full)
+    assert [record.job for record in found] == expected[:limit]
+    for record in records:
+        await store.delete_job(record.job.job_id)
+
+
+async def test_a_job_keeps_its_groups_when_it_is_queued_again(store: Store) -> None:
+    record = await store.create_job(a_record(concurrency_groups=("queue gpu", LABEL)), [])
+    await store.update_job(record.job.job_id, lambda stored: a_change(stored, RUNNING))
+    await store.update_job(record.job.job_id, lambda stored: a_change(stored, QUEUED))
+    (queued,) = await store.queued_jobs(now=NOW, limit=10)
+    assert queued.concurrency_groups == ("queue gpu", LABEL)
+    assert await store.queued_jobs(now=NOW, limit=10, full=[LABEL]) == []
+
+
+async def test_the_groups_of_jobs_can_be_set_anew(store: Store) -> None:
+    first, second = [await store.create_job(a_record(concurrency_groups=("queue gpu",)), []) for _ in range(2)]
+    await store.set_concurrency_groups({first.job.job_id: (LABEL,), "job_unknown": ("queue gpu",)})
+    assert [record.job for record in await store.queued_jobs(now=NOW, limit=10, full=["queue gpu"])] == [first.job]
+    assert [record.job for record in await store.queued_jobs(now=NOW, limit=10, full=[LABEL])] == [second.job]
+    await store.set_concurrency_groups({first.job.job_id: (), second.job.job_id: ()})
+    assert len(await store.queued_jobs(now=NOW, limit=10, full=["queue gpu", LABEL])) == 2
 
 
 async def test_a_job_is_eligible_from_its_instant_on(store: Store) -> None:

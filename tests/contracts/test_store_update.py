@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from jobledger.v1.job_pb2 import Job, JobState
+from jobledger.v1.job_pb2 import Artifact, Job, JobState
 from jobledger_server.core.ports import CancelIntent, EventBounds, JobChange, JobFilter, JobRecord, Store
 from jobledger_server.core.times import timestamp
 from stores.backends import Backend
@@ -48,6 +48,25 @@ async def test_a_change_is_stored_with_all_that_belongs_to_it(store: Store) -> N
     assert await store.receipt(record.job.job_id) == replace(receipt, leaf_index=0, workspace_id="default")
     [event] = await store.events_after(0, limit=10)
     assert (event.state_changed.old_state, event.state_changed.new_state) == (RUNNING, COMPLETED)
+
+
+async def test_artifacts_are_added_or_stored_anew(store: Store) -> None:
+    """Anew, with what the job had before gone, also where an id or a path comes back."""
+    record = await store.create_job(a_record(RUNNING), [])
+    job_id = record.job.job_id
+
+    async def change(artifacts: list[Artifact], *, anew: bool) -> list[Artifact]:
+        await store.update_job(
+            job_id, lambda stored: JobChange(record=stored, artifacts=artifacts, artifacts_anew=anew)
+        )
+        return list(await store.artifacts(job_id))
+
+    one, two, three = an_artifact(1, "a"), an_artifact(2, "b"), an_artifact(3, "a")
+    assert await change([one], anew=False) == [one]
+    assert await change([two], anew=False) == [one, two]
+    assert await change([], anew=False) == [one, two]
+    assert await change([three, two], anew=True) == [three, two]
+    assert await change([], anew=True) == []
 
 
 async def test_what_only_the_engine_needs_is_stored_too(store: Store) -> None:

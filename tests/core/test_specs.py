@@ -13,7 +13,7 @@ from jobledger.v1.job_pb2 import (
 )
 from jobledger.v1.job_service_pb2 import CreateJobRequest
 from jobledger_server.core.errors import Reason, ServiceError
-from jobledger_server.core.specs import MAX_ARGUMENT_BYTES, grace_seconds, request_hash, resolve
+from jobledger_server.core.specs import MAX_ARGUMENT_BYTES, MAX_STRING_BYTES, grace_seconds, request_hash, resolve
 from jobledger_server.core.times import duration, seconds
 
 
@@ -92,11 +92,20 @@ def test_the_engines_own_variables_are_not_the_callers() -> None:
 
 def test_command_and_environment_have_a_size_together() -> None:
     """Both are counted in bytes, with the NUL behind each string and the `=` of each variable."""
-    most = MAX_ARGUMENT_BYTES - len("x") - 1
-    resolve(JobSpec(command=["x", "a" * (most - 1)]), roots=[])
-    assert violation(JobSpec(command=["x", "a" * most])) == "spec.command"
-    assert violation(JobSpec(command=["x", "é" * (most // 2)])) == "spec.command"
-    assert violation(JobSpec(command=["x"], env={"A": "a" * (most - 2)})) == "spec.command"
+    full = ["a" * 99_999] * 14
+    most = MAX_ARGUMENT_BYTES - 14 * 100_000
+    resolve(JobSpec(command=[*full, "a" * (most - 1)]), roots=[])
+    assert violation(JobSpec(command=[*full, "a" * most])) == "spec.command"
+    assert violation(JobSpec(command=[*full, "é" * (most // 2)])) == "spec.command"
+    assert violation(JobSpec(command=full, env={"A": "a" * (most - 2)})) == "spec.command"
+
+
+def test_a_string_is_no_longer_than_a_process_takes() -> None:
+    """Counted in bytes; that of a variable has its name too."""
+    resolve(JobSpec(command=["x", "a" * MAX_STRING_BYTES], env={"A": "a" * (MAX_STRING_BYTES - 2)}), roots=[])
+    assert violation(JobSpec(command=["x", "a" * (MAX_STRING_BYTES + 1)])) == "spec.command[1]"
+    assert violation(JobSpec(command=["x", "é" * (MAX_STRING_BYTES // 2 + 1)])) == "spec.command[1]"
+    assert violation(JobSpec(command=["x"], env={"A": "a" * (MAX_STRING_BYTES - 1)})) == "spec.env[A]"
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), float("-inf")])

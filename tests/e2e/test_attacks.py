@@ -54,6 +54,7 @@ async def test_a_bound_token_sees_nothing_of_other_workspaces(rest: RestDoor) ->
     with pytest.raises(Refused):
         await bound.receipt(secret)
     assert (await bound.call("ListJobs"))["total"] == 0
+    assert (await bound.call("GetStatus"))["jobs_by_state"] == {}
     async for event in bound.events(resume_from=0):
         if event["event_type"] == "replay.complete":
             assert event["replayed_count"] == 0

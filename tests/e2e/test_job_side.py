@@ -2,13 +2,16 @@
 test runs through both doors.
 """
 
+import json
 import sys
 import textwrap
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
+import pytest
 from jobledger import job as helper
-from support.doors import Door
+from support.doors import Door, Refused
 from support.eventually import eventually
 
 README = Path(__file__).parents[2] / "README.md"
@@ -25,6 +28,34 @@ try:
 except ZeroDivisionError:
     logging.getLogger("maths").exception("no result")
 job.output("deep/result.txt").write_text(f"{job.id} {job.run_id} {job.attempt}")
+"""
+DECLARES = """
+import os, time
+from jobledger import job
+job.artifact(job.output("deep/model.bin"))
+job.artifact("never.bin")
+job.output("other.bin").write_text("not asked for")
+while not os.path.exists(os.environ["GATE"]):
+    time.sleep(0.02)
+job.output("deep/model.bin").write_text("weights")
+"""
+RESUMES = """
+import os, signal, sys, time
+from jobledger import job
+state = job.restore()
+job.log("info", "begins", attempt=job.attempt, restored=state)
+first = state["row"] if state else 0
+for row in range(first, first + 100):
+    job.checkpoint({"row": row + 1})
+if job.attempt == 1:
+    sys.exit(3)
+if job.attempt == 2:
+    os.kill(os.getpid(), signal.SIGKILL)
+if job.attempt == 3:
+    while job.restore() != {"row": 300}:
+        time.sleep(0.02)
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(60)
 """
 STUBBORN = """
 import select, signal
@@ -102,10 +133,73 @@ async def test_one_line_too_long_for_the_channel_does_not_spoil_the_next(door: D
     assert job["progress_percent"] == 5
 
 
-def example(first_line: str) -> str:
+async def statuses(door: Door, job_id: str) -> list[tuple[str, str]]:
+    """Path and status of all artifact events of a terminal job."""
+    told = []
+    async for event in door.events(resume_from=0, job_id=[job_id]):
+        if event["event_type"] == "job.artifact":
+            told.append((event["artifact"]["path"], event["artifact"]["status"]))
+        if event["event_type"] == "job.state_changed" and event["new_state"] in ("completed", "failed"):
+            break
+    return told
+
+
+async def listed(door: Door, job_id: str) -> dict[str, dict[str, Any]]:
+    return {found["path"]: found for found in (await door.call("GetArtifacts", job_id=job_id))["artifacts"]}
+
+
+async def test_a_declared_artifact_is_pending_until_the_job_ends(door: Door, scratch: Path) -> None:
+    gate = scratch / "gate"
+    job_id = (await door.create(sys.executable, "-c", DECLARES, env={"GATE": str(gate)}, artifacts=["*.txt"]))["job_id"]
+    pending = await eventually(lambda: listed(door, job_id), until=lambda found: len(found) == 2)
+    for path, found in pending.items():
+        assert (found["name"], found["status"], found["artifact_type"]) == (
+            path.rpartition("/")[2],
+            "pending",
+            "partial",
+        )
+        assert (found.get("size_bytes"), found.get("sha256")) == (None, None)
+    with pytest.raises(Refused) as early:
+        await door.download(job_id, pending["deep/model.bin"]["id"])
+    assert early.value.error_code == "E_ARTIFACT_NOT_READY"
+    gate.touch()
+    assert (await door.ended(job_id))["state"] == "completed"
+    settled = await listed(door, job_id)
+    assert {path: (found["id"], found["status"]) for path, found in settled.items()} == {
+        "deep/model.bin": (pending["deep/model.bin"]["id"], "complete"),
+        "never.bin": (pending["never.bin"]["id"], "failed"),
+    }
+    assert await door.download(job_id, settled["deep/model.bin"]["id"]) == b"weights"
+    with pytest.raises(Refused) as missing:
+        await door.download(job_id, settled["never.bin"]["id"])
+    assert missing.value.error_code == "E_ARTIFACT_NOT_FOUND"
+    assert "declared" in missing.value.message
+    assert await statuses(door, job_id) == [
+        ("deep/model.bin", "pending"), ("never.bin", "pending"), ("deep/model.bin", "complete"), ("never.bin", "failed")
+    ]  # fmt: skip
+    receipt = json.loads((await door.receipt(job_id))[0])
+    assert [output["path"] for output in receipt["outputs"]] == ["deep/model.bin"]
+    assert [refusal["path"] for refusal in receipt["refused"]] == ["never.bin"]
+
+
+async def test_the_next_attempt_goes_on_from_the_last_checkpoint(door: Door) -> None:
+    """However the last one ended: by itself, killed, or with its supervisor. Another job begins with nothing."""
+    job = await run(door, sys.executable, "-c", RESUMES, max_attempts=4, retry_backoff="0s")
+    attempts = [entry["payload"] for entry in await logs(door, job["job_id"])]
+    assert attempts == [
+        {"attempt": 1, "restored": None},
+        {"attempt": 2, "restored": {"row": 100}},
+        {"attempt": 3, "restored": {"row": 200}},
+        {"attempt": 4, "restored": {"row": 300}},
+    ]
+    again = await door.create("sh", "-c", '[ ! -e "$JOBLEDGER_CHECKPOINT" ]', rerun_of=job["job_id"])
+    assert (await door.ended(again["job_id"]))["state"] == "completed"
+
+
+def example(first_lines: str) -> str:
     """The indented block of the README that begins so, as it is when it is pasted into a file."""
     text = README.read_text()
-    block = text[text.index(f"    {first_line}\n") :]
+    block = text[text.index(textwrap.indent(first_lines, "    ")) :]
     lines = block.splitlines()
     end = next(index for index, line in enumerate(lines) if line and not line.startswith("    "))
     return textwrap.dedent("\n".join(lines[:end])).strip() + "\n"
@@ -118,6 +212,7 @@ async def test_the_shell_script_of_the_readme_works_as_it_stands(door: Door, scr
     job_id = (await run(door, str(script)))["job_id"]
     last = (await reports(door, job_id))[-1]
     assert (last["phase"], last["progress_percent"]) == ("squaring", 100)
+    assert await statuses(door, job_id) == [("squares.csv", "pending"), ("squares.csv", "complete")]
     (entry,) = await logs(door, job_id)
     assert (entry["level"], entry["subsystem"], entry["message"]) == ("warn", "squares", "stopped early")
     assert entry["payload"] == {"last": 4}
@@ -127,7 +222,7 @@ async def test_the_shell_script_of_the_readme_works_as_it_stands(door: Door, scr
 async def test_the_python_example_of_the_readme_works_as_it_stands(door: Door, scratch: Path) -> None:
     """With the helper next to the script too, and nothing installed."""
     text = example("from jobledger import job")
-    (scratch / "job.py").write_text(Path(helper.__file__).read_text())
+    copytree(Path(helper.__file__).parent, scratch / "job")
     for script, flags in ((text, []), (text.replace("from jobledger import job", "import job"), ["-S"])):
         (scratch / "script.py").write_text(script)
         job = await run(door, sys.executable, *flags, str(scratch / "script.py"), config={"seed": 7})
@@ -135,3 +230,16 @@ async def test_the_python_example_of_the_readme_works_as_it_stands(door: Door, s
         (entry,) = await logs(door, job["job_id"])
         assert (entry["message"], entry["subsystem"], entry["payload"]) == ("started", "reader", {"seed": 7})
         assert await artifact(door, job["job_id"]) == ("reports/summary.txt", b"all read\n")
+
+
+async def test_the_example_of_the_readme_that_goes_on_works_as_it_stands(door: Door, scratch: Path) -> None:
+    """The first attempt is killed half way."""
+    text = example("from jobledger import job\n\njob.artifact(")
+    assert "job.checkpoint(state)" in text
+    killed = text.replace(
+        "job.checkpoint(state)", "job.checkpoint(state)\n    if row == 499 and job.attempt == 1: os.abort()"
+    )
+    (scratch / "script.py").write_text(f"import os\n{killed}")
+    job = await run(door, sys.executable, str(scratch / "script.py"), max_attempts=2, retry_backoff="0s")
+    assert job["attempt"] == 2
+    assert await artifact(door, job["job_id"]) == ("total.txt", str(sum(range(1000))).encode())

@@ -15,7 +15,9 @@ from pathlib import Path
 from jobledger_server.core.clock import SystemClock
 from jobledger_server.core.ports import Launch, Outcome, ProgressReport, Running
 from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.executors.local.isolation import NONE
 from jobledger_server.joblog.reader import LogQuery, LogReader
+from support.isolation import isolation_for
 
 PATIENCE = 20.0
 
@@ -34,6 +36,7 @@ class Recorder:
 
     ended: dict[tuple[str, int], list[Outcome]] = field(default_factory=dict)
     reports: list[ProgressReport] = field(default_factory=list)
+    declared: list[Sequence[str]] = field(default_factory=list)
     grown: list[str] = field(default_factory=list)
 
     def attempt_ended(self, job_id: str, attempt: int, outcome: Outcome) -> None:
@@ -42,26 +45,34 @@ class Recorder:
     def job_progressed(self, job_id: str, attempt: int, report: ProgressReport) -> None:
         self.reports.append(report)
 
+    def artifacts_declared(self, job_id: str, attempt: int, paths: Sequence[str]) -> None:
+        self.declared.append(paths)
+
     def log_grew(self, job_id: str) -> None:
         self.grown.append(job_id)
 
 
 @dataclass
 class Lab:
-    """A data directory with an executor on it, and jobs to run there."""
+    """A data directory with an executor on it, and jobs to run there, at this level of isolation."""
 
     root: Path
+    level: str = NONE
     recorder: Recorder = field(default_factory=Recorder)
 
     def executor(self) -> LocalExecutor:
-        return LocalExecutor(data_dir=self.root / "data", listener=self.recorder, clock=SystemClock())
+        data_dir = self.root / "data"
+        isolation = isolation_for(self.level, data_dir)
+        return LocalExecutor(data_dir=data_dir, listener=self.recorder, clock=SystemClock(), isolation=isolation)
 
     def launch(self, *argv: str, **changes: object) -> Launch:
         """A job of its own with this command."""
         job_id = str(changes.pop("job_id", f"job_{secrets.token_hex(8)}"))
         attempt = int(str(changes.pop("attempt", 1)))
-        job_dir = self.root / "jobs" / job_id
+        job_dir = self.root / "data" / "jobs" / job_id
         job_dir.mkdir(parents=True, exist_ok=True)
+        if self.level != NONE:
+            (job_dir / "temp").mkdir(exist_ok=True)
         env = {
             "PATH": os.environ["PATH"],
             "JOBLEDGER_JOB_ID": job_id,

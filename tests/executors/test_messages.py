@@ -1,7 +1,9 @@
 """What the control pipe takes for a message, and what it only counts."""
 
+import json
+
 import pytest
-from jobledger_server.executors.local.messages import LogLine, MessageReader, Progress
+from jobledger_server.executors.local.messages import Checkpoint, Declaration, LogLine, MessageReader, Progress
 
 
 @pytest.mark.parametrize(
@@ -11,7 +13,26 @@ from jobledger_server.executors.local.messages import LogLine, MessageReader, Pr
         b"[]",
         b"5",
         b"{}",
+        b'{"type":5}',
+        b'{"type":["log"]}',
         b'{"type":"artifact"}',
+        b'{"type":"artifact","path":7}',
+        b'{"type":"artifact","path":""}',
+        b'{"type":"artifact","path":"."}',
+        b'{"type":"artifact","path":"/etc/passwd"}',
+        b'{"type":"artifact","path":"../secret"}',
+        b'{"type":"artifact","path":"a/../../secret"}',
+        b'{"type":"artifact","path":"a\\u0000b"}',
+        b'{"type":"artifact","path":"a\\nb"}',
+        b'{"type":"artifact","path":"a\\\\b"}',
+        b'{"type":"artifact","path":"\\udce9"}',
+        b'{"type":"artifact","path":"' + b"x" * 1025 + b'"}',
+        b'{"type":"checkpoint"}',
+        b'{"type":"checkpoint","data":null}',
+        b'{"type":"checkpoint","data":[1]}',
+        b'{"type":"checkpoint","data":{"at":NaN}}',
+        b'{"type":"checkpoint","data":{"at":1e999}}',
+        b'{"type":"checkpoint","data":{"at":' + b"[" * 4000 + b"]" * 4000 + b"}}",
         b'{"type":"progress"}',
         b'{"type":"progress","percent":101}',
         b'{"type":"progress","percent":-1}',
@@ -49,3 +70,32 @@ def test_a_line_that_is_too_long_is_ignored_as_a_whole_and_not_kept() -> None:
         Progress({"percent": 2.0})
     ]
     assert reader.ignored == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "path"),
+    [("model.bin", "model.bin"), ("./a//b/./c", "a/b/c"), ("a/", "a"), ("..a/b..", "..a/b.."), ("отчёт", "отчёт")],
+)
+def test_a_declared_path_is_relative_and_in_its_shortest_form(said: str, path: str) -> None:
+    line = json.dumps({"type": "artifact", "path": said}).encode() + b"\n"
+    assert list(MessageReader().feed(line)) == [Declaration(path)]
+
+
+def test_a_checkpoint_is_any_json_object() -> None:
+    data = {"row": 7, "seen": ["é", None, {"deep": True}], "name": "caf\udce9", "ratio": 0.1}
+    line = json.dumps({"type": "checkpoint", "data": data}).encode() + b"\n"
+    (message,) = MessageReader().feed(line)
+    assert isinstance(message, Checkpoint)
+    assert json.loads(message.text) == data
+    assert message.text.isascii()
+
+
+def test_no_depth_of_nesting_is_more_than_a_message_that_is_not_understood() -> None:
+    """Reading and writing JSON give up at different depths; neither may end the supervisor."""
+    reader = MessageReader()
+    for depth in range(900, 1100):
+        for kind, field in (("log", "payload"), ("checkpoint", "data")):
+            nested = '{"a":' * depth + "1" + "}" * depth
+            list(reader.feed(f'{{"type":"{kind}","{field}":{nested}}}\n'.encode()))
+    assert reader.ignored > 0
+    assert list(reader.feed(b'{"type":"progress","percent":5}\n')) == [Progress({"percent": 5.0})]

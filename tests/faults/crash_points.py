@@ -1,79 +1,212 @@
-"""A program that kills forks of itself, each at a random moment of making a store and writing to it.
+"""A program that does one thing again and again in forks of itself, each killed one writing system call later.
 
-Usage: crash_points.py SEED RUNS DIRECTORY
+Usage: crash_points.py OPERATION DIRECTORY
 
-Prints a line of JSON for each run: `directory`, and `acknowledged`, what the store had answered for by then.
-A fork costs milliseconds where a new interpreter would cost the better part of a second.
+Ends with the fork that came to the end of the operation unharmed. Prints a line of JSON for each fork: the `directory`
+that it worked in, what it had `acknowledged` by then, the writing `calls`, and whether it was `killed`, which is before
+the last of them. A fork costs milliseconds where a new interpreter would cost the better part of a second.
 """
 
 import asyncio
+import gc
+import itertools
 import json
 import os
-import random
-import signal
 import sys
-import time
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
-from jobledger_server.core.ports import JobChange, JobRecord, Store
+from executors.harness import Lab
+from faults import ptrace
+from jobledger_server.core.ports import JobRecord, Launch
+from jobledger_server.executors.local import shim
+from jobledger_server.executors.local.attempt import Attempt
+from jobledger_server.executors.local.isolation import NO_ISOLATION
 from jobledger_server.stores.sqlite import SqliteStore
-from support.records import COMPLETED, RUNNING, a_change, a_receipt, a_record, state_changed
+from jobledger_server.stores.sqlite.connection import connect
+from jobledger_server.stores.sqlite.migrate import migrate, shipped_migrations
+from support.clock import ManualClock
+from support.executors import SUCCESS, ScriptedExecutor
+from support.records import RUNNING, a_key, a_record, state_changed
+from support.services import serving
 
-WRITERS, ROUNDS = 4, 3
-JOBS = WRITERS * ROUNDS
-
-
-async def write_jobs(database: Path, acknowledgements: int) -> None:
-    """Migrates an empty file, then takes some jobs at the same time from their creation to their end."""
-    async with SqliteStore(database) as store, asyncio.TaskGroup() as writers:
-        for _ in range(WRITERS):
-            writers.create_task(write_some(store, acknowledgements))
-
-
-async def write_some(store: Store, acknowledgements: int) -> None:
-    for _ in range(ROUNDS):
-        record = a_record()
-        await store.create_job(record, [state_changed(record)])
-        os.write(acknowledgements, f"created:{record.job.job_id}\n".encode())
-        await store.update_job(record.job.job_id, started)
-        await store.update_job(record.job.job_id, ended)
-        os.write(acknowledgements, f"ended:{record.job.job_id}\n".encode())
+FAILED, FORBIDDEN = 70, 77
+KEY = a_key("crashing")
+OUTPUT = b"what the job has made\n"
+LINES = ["one", "two"]
+Say = Callable[[str], None]
+Ready = Callable[[], None]
 
 
-def started(stored: JobRecord) -> JobChange:
-    return a_change(stored, RUNNING)
+def a_second_record(attempt: int = 1) -> JobRecord:
+    """Of the job that KEY makes, as each attempt to make it would have it."""
+    return a_record(job_id=f"job_second_{attempt}")
 
 
-def ended(stored: JobRecord) -> JobChange:
-    return a_change(stored, COMPLETED, receipt=a_receipt(stored.job.job_id))
+def crash_job(lab: Lab, job_id: str) -> Launch:
+    """A job that leaves a line in a file each time that it starts, and says LINES."""
+    starts = lab.root / "starts"
+    says = "; ".join(f"echo {line}" for line in LINES)
+    return lab.shell(f"echo {job_id} >> {starts}; {says}", job_id=job_id)
 
 
-def run(directory: Path, seconds: float) -> list[str]:
-    """Writes in a fork, which is killed after so many seconds unless it has ended. Returns what was acknowledged."""
+async def create(directory: Path, ready: Ready, say: Say) -> None:
+    """A second job, with an idempotency key; then the store is closed, which clears its log of writes away."""
+    async with SqliteStore(directory / "jobledger.db") as store:
+        first = a_record()
+        await store.create_job(first, [state_changed(first)])
+        ready()
+        record = a_second_record()
+        created = await store.create_job(record, [state_changed(record)], KEY)
+        say(created.job.job_id)
+    say("closed")
+
+
+async def finish(directory: Path, ready: Ready, say: Say) -> None:
+    """The end of a second job: its artifact, state, event, receipt and leaf."""
+    executor = ScriptedExecutor(clock=(clock := ManualClock()))
+    async with (
+        SqliteStore(directory / "jobledger.db") as store,
+        serving(directory, store=store, clock=clock, executor=executor) as served,
+    ):
+        for last in (False, True):
+            job_id = await served.create()
+            await served.reaches(job_id, RUNNING)
+            (directory / "jobs" / job_id / "output" / "result").write_bytes(OUTPUT)
+            if last:
+                ready()
+            await served.finisher.attempt_ended(job_id, 1, SUCCESS)
+        say(job_id)
+        os._exit(0)
+
+
+def migrate_from(version: int, directory: Path, ready: Ready, say: Say) -> None:
+    """The way of a database from an older schema to this one; from 0, where there is no file."""
+    steps = shipped_migrations()
+    if version:
+        with closing(connect(directory / "jobledger.db", busy_timeout=0)) as connection:
+            migrate(connection, steps[:version])
+    ready()
+    migrate(connect(directory / "jobledger.db", busy_timeout=0), steps)
+    say("migrated")
+
+
+def supervise(directory: Path, ready: Ready, say: Say) -> None:
+    """A shim, from its first instruction to its last word."""
+    launch = crash_job(Lab(directory.parent), directory.name)
+    attempt = Attempt(job_id=launch.job_id, number=1, control_root=directory.parent / "data" / "control")
+    attempt.prepare(launch, NO_ISOLATION)
+    ready()
+    os.setsid()
+    shim.main(str(attempt.control.path))
+    say("ended")
+
+
+def probe(directory: Path, ready: Ready, say: Say) -> None:
+    """Six calls by three threads: one that was there before the tracer, one that came later, and the first."""
+    go, there = threading.Event(), threading.Event()
+
+    def early() -> None:
+        there.set()
+        go.wait()
+        os.mkdir(directory / "a")  # noqa: PTH102 - one plain system call each
+        os.mkdir(directory / "b")  # noqa: PTH102
+
+    waiting = threading.Thread(target=early, daemon=True)
+    waiting.start()
+    there.wait()
+    ready()
+    go.set()
+    waiting.join()
+    late = threading.Thread(target=lambda: os.rename(directory / "a", directory / "c"), daemon=True)  # noqa: PTH104
+    late.start()
+    late.join()
+    os.mkdir(directory / "d")  # noqa: PTH102
+    os.rmdir(directory / "d")  # noqa: PTH106
+    say("ended")
+
+
+OPERATIONS: Mapping[str, Callable[[Path, Ready, Say], object]] = {
+    "create": lambda *run: asyncio.run(create(*run)),
+    "finish": lambda *run: asyncio.run(finish(*run)),
+    "supervise": supervise,
+    "probe": probe,
+} | {f"migrate-{version}": partial(migrate_from, version) for version in range(len(shipped_migrations()))}
+
+
+class Channel:
+    """Pipes between a fork and this process: when to begin, and what was acknowledged."""
+
+    def __init__(self) -> None:
+        self.ready, self._ready_end = os.pipe()
+        self._go, self.go_end = os.pipe()
+        self.said, self._say_end = os.pipe()
+
+    def leave_to_child(self) -> None:
+        for descriptor in (self._ready_end, self._go, self._say_end):
+            os.close(descriptor)
+
+    def wait_to_begin(self) -> None:
+        """In the child: it is warm; from here on it is traced."""
+        os.write(self._ready_end, b"r")
+        os.read(self._go, 1)
+
+    def say(self, text: str) -> None:
+        os.write(self._say_end, f"{text}\n".encode())
+
+    def close(self) -> None:
+        for descriptor in (self.ready, self.go_end, self.said):
+            os.close(descriptor)
+
+
+def run(operation: str, directory: Path, kill_before: int) -> tuple[ptrace.Trace, list[str]]:
+    """Does it in a fork. Returns how that went, and what it acknowledged."""
     directory.mkdir()
-    read_end, write_end = os.pipe()
+    channel = Channel()
     pid = os.fork()
     if pid == 0:
-        asyncio.run(write_jobs(directory / "jobledger.db", write_end))
-        os._exit(0)
-    os.close(write_end)
-    if signal.sigtimedwait({signal.SIGCHLD}, seconds) is None:
-        os.kill(pid, signal.SIGKILL)
-        signal.sigwait({signal.SIGCHLD})
-    os.waitpid(pid, 0)
-    with os.fdopen(read_end) as acknowledged:
-        return acknowledged.read().split()
+        _work(operation, directory, channel)
+    channel.leave_to_child()
+    if not os.read(channel.ready, 1):
+        raise SystemExit(f"{operation} failed before it began")
+    ptrace.attach(pid)
+    os.write(channel.go_end, b"g")
+    trace = ptrace.follow(pid, kill_before=kill_before)
+    acknowledged = os.read(channel.said, 65536).decode().split()
+    channel.close()
+    return trace, acknowledged
 
 
-def main(seed: str, runs: str, place: str) -> None:
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
-    chance = random.Random(seed)
-    began = time.monotonic()
-    assert len(run(Path(place) / "whole", 60)) == 2 * JOBS
-    whole = time.monotonic() - began
-    for number in range(int(runs)):
-        directory = Path(place) / str(number)
-        print(json.dumps({"acknowledged": run(directory, chance.uniform(0, whole)), "directory": str(directory)}))
+def _work(operation: str, directory: Path, channel: Channel) -> NoReturn:
+    status = FAILED
+    try:
+        OPERATIONS[operation](directory, channel.wait_to_begin, channel.say)
+        status = 0
+    except BaseException:  # noqa: BLE001 - a fork must not get into its parent's loop
+        traceback.print_exc()
+    finally:
+        os._exit(status)
 
 
-main(*sys.argv[1:])
+def main(operation: str, place: str) -> None:
+    gc.freeze()
+    for kill_before in itertools.count(1):
+        directory = Path(place) / f"{operation}-{kill_before}"
+        try:
+            trace, acknowledged = run(operation, directory, kill_before)
+        except PermissionError as error:
+            print(error, file=sys.stderr)
+            sys.exit(FORBIDDEN)
+        line = {"directory": str(directory), "acknowledged": acknowledged}
+        print(json.dumps(line | {"calls": trace.calls, "killed": trace.killed}), flush=True)
+        if not trace.killed:
+            sys.exit(trace.exit_code)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

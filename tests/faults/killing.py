@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from faults.ledger import broken_promises
 from jobledger.receipts import load_keys, verify
+from jobledger.v1.job_pb2 import Job
 from support.doors import GrpcDoor, Refused
 from support.eventually import eventually, pace
 from support.running import RunningServer, start
@@ -34,9 +36,10 @@ exit {code}
 
 @dataclass
 class Tally:
-    """What was done, and what was acknowledged."""
+    """What was done, and what was acknowledged: exit codes by job_id."""
 
     expected: dict[str, int] = field(default_factory=dict)
+    asked: int = 0
     server_kills: int = 0
     shim_kills: int = 0
     seconds: float = 0.0
@@ -45,22 +48,24 @@ class Tally:
 class KillLoop:
     """Submits jobs with idempotency keys while the server dies again and again."""
 
-    def __init__(self, *, data_dir: Path, seed: int, seconds: float, max_jobs: int) -> None:
+    def __init__(self, *, data_dir: Path, seed: int, seconds: float, kills: int, jobs: int) -> None:
+        """Loop that goes on for so many seconds, kills of the server and acknowledged jobs at the least."""
         self._data_dir = data_dir
         self._random = random.Random(seed)
         self._seconds = seconds
-        self._max_jobs = max_jobs
+        self._kills = kills
+        self._jobs = jobs
         self._starts = data_dir.parent / "starts"
         self._server: RunningServer | None = None
         self.tally = Tally()
 
     async def run(self) -> Tally:
-        """Until the time is over or enough jobs were acknowledged; then waits for the end of every job."""
+        """Until there was enough of everything; then waits for the end of every job."""
         began = time.monotonic()
         stop = asyncio.Event()
         self._launch()
         submitters = [asyncio.create_task(self._submit(number, stop)) for number in range(4)]
-        while time.monotonic() - began < self._seconds and len(self.tally.expected) < self._max_jobs:
+        while time.monotonic() - began < self._seconds or self._wants_more():
             await pace(self._random.uniform(0.05, 0.6))
             await self._kill_something()
         stop.set()
@@ -68,6 +73,9 @@ class KillLoop:
         await self._settle()
         self.tally.seconds = time.monotonic() - began
         return self.tally
+
+    def _wants_more(self) -> bool:
+        return self.tally.server_kills < self._kills or len(self.tally.expected) < self._jobs
 
     def _launch(self) -> None:
         self._server = start(self._data_dir, "--max-running", "16")
@@ -83,6 +91,8 @@ class KillLoop:
 
     def _kill_a_shim(self) -> None:
         for started in self._random.sample(found := list(self._data_dir.glob("control/*/started.json")), len(found)):
+            if (started.parent / "exit.json").exists():
+                continue
             with contextlib.suppress(OSError, ValueError, KeyError):
                 os.kill(json.loads(started.read_text())["shim"], signal.SIGKILL)
                 self.tally.shim_kills += 1
@@ -90,8 +100,9 @@ class KillLoop:
 
     async def _submit(self, number: int, stop: asyncio.Event) -> None:
         count = 0
-        while not stop.is_set() and len(self.tally.expected) < self._max_jobs:
+        while not stop.is_set():
             count += 1
+            self.tally.asked += 1
             code = self._random.choice((0, 0, 0, 1, 7))
             pause = self._random.choice((0, 0, 0.05, 0.3))
             script = JOB.format(starts=self._starts, lines=LINES, pause=pause, code=code)
@@ -114,7 +125,7 @@ class KillLoop:
         return None
 
     async def _settle(self) -> None:
-        """Waits, bounded, until nothing is queued or running any more."""
+        """Waits, bounded, until nothing is queued or running any more, and nothing of it is kept."""
         assert self._server is not None
         async with grpc.aio.insecure_channel(self._server.target) as channel:
             door = GrpcDoor(channel, self._server.token)
@@ -122,6 +133,10 @@ class KillLoop:
             await eventually(
                 lambda: door.call("ListJobs", state=live), seconds=60, until=lambda page: page["total"] == 0
             )
+        await eventually(self._kept_attempts, until=lambda kept: not kept)
+
+    async def _kept_attempts(self) -> list[Path]:
+        return list((self._data_dir / "control").iterdir())
 
     async def violations(self) -> list[str]:
         """Every promise that does not hold, in words."""
@@ -132,10 +147,8 @@ class KillLoop:
             keys = load_keys(self._data_dir / "keys" / "keys.json")
             for job_id, code in self.tally.expected.items():
                 found += [f"{job_id}: {problem}" for problem in await self._problems(door, keys, job_id, code)]
-        starts = Counter(self._starts.read_text().split("\n")[:-1])
-        found += [f"{line} ran {count} times" for line, count in starts.items() if count > 1]
         self._server.stop()
-        return found + self._gaps()
+        return found + self._wrong_counts() + broken_promises(self._data_dir / "jobledger.db")
 
     async def _problems(self, door: GrpcDoor, keys: Any, job_id: str, code: int) -> list[str]:
         try:
@@ -157,11 +170,17 @@ class KillLoop:
             found.append("has a receipt that does not verify")
         return found
 
-    def _gaps(self) -> list[str]:
-        """Numbers that are missing among the events, and more losses than supervisors were killed."""
+    def _wrong_counts(self) -> list[str]:
+        """What ran more than once or not at all, was made twice, or was lost though its supervisor was not killed."""
         with contextlib.closing(sqlite3.connect(self._data_dir / "jobledger.db")) as database:
-            numbers = [row[0] for row in database.execute("SELECT sequence_number FROM events ORDER BY 1")]
-            receipts = database.execute("SELECT count(*) FROM receipts").fetchone()[0]
-            jobs = database.execute("SELECT count(*) FROM jobs").fetchone()[0]
-        found = [] if numbers == list(range(1, len(numbers) + 1)) else ["the events have a gap"]
-        return found + ([] if receipts == jobs else [f"{jobs} terminal jobs have {receipts} receipts"])
+            jobs = [Job.FromString(data) for (data,) in database.execute("SELECT job FROM jobs")]
+        lost = {job.job_id for job in jobs if job.error_code == "E_JOB_LOST"}
+        starts = Counter(self._starts.read_text().splitlines())
+        ran = {line.split()[0] for line in starts}
+        found = [f"{line} ran {count} times" for line, count in starts.items() if count > 1]
+        found += [f"{job.job_id} ended and never ran" for job in jobs if job.job_id not in ran | lost]
+        if len(jobs) > self.tally.asked:
+            found.append(f"{self.tally.asked} idempotency keys made {len(jobs)} jobs")
+        if len(lost) > self.tally.shim_kills:
+            found.append(f"{len(lost)} jobs were lost, {self.tally.shim_kills} supervisors were killed")
+        return found

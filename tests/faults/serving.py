@@ -1,20 +1,18 @@
-"""A real server for one test, and what must hold of its ledger whatever happened to it."""
+"""A real server for one test, whose ledger is looked at when it has stopped."""
 
 import os
-import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import NoReturn
 
 import grpc
 import pytest
+from faults.ledger import broken_promises
 from support.doors import GrpcDoor
 from support.eventually import eventually
 from support.running import RunningServer, start
 
-# Of the states' numbers in the database, 4 and above are terminal.
-TERMINAL = 4
 WAITS = 'while [ ! -e "$GATE" ]; do sleep 0.05; done; rm "$GATE"'
 
 
@@ -47,20 +45,6 @@ async def running_job(door: GrpcDoor, gate: Path, **spec: str) -> str:
     job = await eventually(lambda: door.get(job_id), until=lambda job: job["state"] != "queued")
     assert job["state"] == "running"
     return job_id
-
-
-def broken_promises(database: Path) -> list[str]:
-    """What is wrong with a ledger that nobody writes to now, in words; read from the file itself."""
-    with closing(sqlite3.connect(database)) as connection:
-        sound = connection.execute("PRAGMA quick_check").fetchall()
-        jobs = dict(connection.execute("SELECT job_id, state FROM jobs"))
-        receipts = {job_id for (job_id,) in connection.execute("SELECT job_id FROM receipts")}
-        numbers = [number for (number,) in connection.execute("SELECT sequence_number FROM events ORDER BY 1")]
-    ended = {job_id for job_id, state in jobs.items() if state >= TERMINAL}
-    found = [f"{job_id} ended without a receipt" for job_id in sorted(ended - receipts)]
-    found += [f"{job_id} has a receipt and has not ended" for job_id in sorted(receipts - ended)]
-    found += [] if numbers == list(range(1, len(numbers) + 1)) else [f"the events are not dense: {numbers}"]
-    return found + ([] if sound == [("ok",)] else [f"the file is damaged: {sound}"])
 
 
 def not_possible(need: str, why: str) -> NoReturn:

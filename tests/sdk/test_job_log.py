@@ -85,7 +85,7 @@ def test_an_entry_that_finds_no_room_is_printed(supervisor: Supervisor, stdout: 
 def test_an_entry_waits_for_room_that_comes(
     supervisor: Supervisor, stdout: io.BytesIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "LOG_PATIENCE", 30.0)
+    monkeypatch.setattr("jobledger.job.entries.PATIENCE", 30.0)
     supervisor.fill()
     writer = threading.Thread(target=job.log, args=("info", "late"))
     writer.start()
@@ -152,7 +152,7 @@ def test_threads_and_forks_do_not_tear_each_others_lines(supervisor: Supervisor)
     threads = [threading.Thread(target=write, args=(name,)) for name in names]
     for thread in threads:
         thread.start()
-    package = str(Path(job.__file__).parents[1])
+    package = str(Path(job.__file__).parents[2])
     subprocess.run([sys.executable, "-c", FORKS], check=True, env={**os.environ, "PYTHONPATH": package})
     for thread in threads:
         thread.join()

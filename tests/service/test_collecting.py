@@ -71,6 +71,21 @@ async def test_globs_choose_what_is_collected_and_what_is_refused(collector: Col
     assert list(refusals(await collector.collect(output, ["*.csv"]))) == ["link.csv"]
 
 
+async def test_what_was_declared_is_collected_whatever_the_globs_name(
+    collector: Collector, output: Path, tmp_path: Path
+) -> None:
+    """And refused where it is not a file of the job's own, by the path that was declared."""
+    write(output, {"a.csv": "", "a.log": "", "b.log": "", "d/c.log": ""})
+    write(tmp_path / "elsewhere", {"e.log": ""})
+    (output / "link").symlink_to(tmp_path / "elsewhere")
+    declared = ["a.csv", "b.log", "d", "link/e.log", "missing.log"]
+    collected = await collector.collect(output, ["*.csv"], declared)
+    assert [found.path for found in collected.outputs] == ["a.csv", "b.log"]
+    assert refusals(collected) == dict.fromkeys(
+        ["d", "link/e.log", "missing.log"], "declared, and there is no such file"
+    )
+
+
 async def test_links_are_refused_wherever_they_lead(collector: Collector, output: Path, tmp_path: Path) -> None:
     write(output, {"real/file": "data"})
     (tmp_path / "outside").mkdir()

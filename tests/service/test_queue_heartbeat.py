@@ -9,12 +9,20 @@ import pytest
 from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import JobPriority
 from jobledger.v1.job_service_pb2 import WatchEventsRequest
+from jobledger_server.core.concurrency import ConcurrencyLimits
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import JobRecord, StoreUnavailableError
 from jobledger_server.core.times import SECOND
 from jobledger_server.service import queue_heartbeat
 from jobledger_server.service.events import EventHub
-from jobledger_server.service.queue_heartbeat import FOR_A_SLOT, FOR_ITS_BACKOFF, QueueHeart
+from jobledger_server.service.queue_heartbeat import (
+    FOR_A_SLOT,
+    FOR_ITS_BACKOFF,
+    FOR_ITS_START,
+    FOR_ROOM,
+    QueueHeart,
+)
+from jobledger_server.service.slots import Slots
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.records import NOW, RUNNING, a_record, state_changed
@@ -25,10 +33,15 @@ ANYBODY = Principal(token_id="token", scopes=frozenset({"jobs:read"}))
 
 
 @pytest.fixture
-async def hub(store: SqliteStore, clock: ManualClock) -> AsyncIterator[EventHub]:
+def slots() -> Slots:
+    return Slots(most=1, limits=ConcurrencyLimits(queues={"gpu": 2}, labels={"tenant": 3}))
+
+
+@pytest.fixture
+async def hub(store: SqliteStore, clock: ManualClock, slots: Slots) -> AsyncIterator[EventHub]:
     async with (
         EventHub(store=store, clock=clock) as hub,
-        QueueHeart(store=store, clock=clock, events=hub, interval=INTERVAL),
+        QueueHeart(store=store, clock=clock, events=hub, slots=slots, interval=INTERVAL),
     ):
         yield hub
 
@@ -75,6 +88,51 @@ async def test_each_waiting_job_is_told_with_its_place_in_the_queue(
     assert [await store.queue_position(job_id) for job_id, _ in told] == [1, 2, 3]
     assert events[1].job.workspace_id == "red"
     assert [event.sequence_number for event in events] == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("groups", "eligible_at", "reason"),
+    [
+        (("label tenant=new", "queue gpu"), 0, "queue gpu is full (2 of 2 running)"),
+        (("queue gpu", "label tenant=acme"), 0, "queue gpu is full (2 of 2 running)"),
+        (("label tenant=acme",), 0, "label tenant=acme is full (3 of 3 running)"),
+        (("label tenant=new",), 0, "waiting for a slot"),
+        (("queue gpu",), NOW + 3600 * SECOND, "waiting out its backoff"),
+    ],
+)
+async def test_the_reason_is_what_the_job_waits_for(
+    hub: EventHub,
+    store: SqliteStore,
+    clock: ManualClock,
+    slots: Slots,
+    groups: tuple[str, ...],
+    eligible_at: int,
+    reason: str,
+) -> None:
+    for number in range(3):
+        slots.take(f"tenant{number}", 1, ("label tenant=acme",))
+    for number in range(2):
+        slots.take(f"gpu{number}", 1, ("queue gpu",))
+    await stored(store, concurrency_groups=groups, eligible_at=eligible_at)
+    clock.advance(30)
+    async with watching(hub) as stream:
+        (event,) = await take(stream, 1)
+    assert event.queue_heartbeat.reason == reason
+
+
+async def test_a_job_that_is_being_started_is_not_said_to_wait_for_itself(
+    hub: EventHub, store: SqliteStore, clock: ManualClock, slots: Slots
+) -> None:
+    """It has its slot already; where the start takes long, that is since the machine has no room."""
+    starting, starved = [await stored(store, concurrency_groups=("queue gpu",)) for _ in range(2)]
+    for job_id in (starting, starved):
+        slots.take(job_id, 1, ("queue gpu",))
+        slots.starting.add(job_id)
+    slots.starved.add(starved)
+    clock.advance(30)
+    async with watching(hub) as stream:
+        told = {event.job.job_id: event.queue_heartbeat.reason for event in await take(stream, 2)}
+    assert told == {starting: FOR_ITS_START, starved: FOR_ROOM}
 
 
 async def test_a_job_that_waits_on_is_told_again(hub: EventHub, store: SqliteStore, clock: ManualClock) -> None:
@@ -128,7 +186,7 @@ async def test_all_beats_of_an_interval_are_stored_at_once(
 
 
 async def test_nothing_is_stored_while_nobody_watches(
-    store: SqliteStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    store: SqliteStore, clock: ManualClock, slots: Slots, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Seen from a heart whose interval has passed often: it sleeps again without a look at the queue."""
     await stored(store)
@@ -144,7 +202,7 @@ async def test_nothing_is_stored_while_nobody_watches(
     monkeypatch.setattr(asyncio, "sleep", counted)
     async with (
         EventHub(store=store, clock=clock) as hub,
-        QueueHeart(store=store, clock=clock, events=hub, interval=INTERVAL),
+        QueueHeart(store=store, clock=clock, events=hub, slots=slots, interval=INTERVAL),
     ):
         async with asyncio.timeout(PATIENCE):
             await enough.wait()

@@ -96,42 +96,6 @@ async def test_a_job_that_waits_out_its_backoff_does_not_hold_up_the_queue(
     assert again.job.attempt == 2
 
 
-async def test_a_start_that_the_machine_has_no_room_for_is_tried_again(
-    life: Callable[..., Any], executor: ScriptedExecutor
-) -> None:
-    executor.faults = [OSError(errno.EAGAIN, "no processes"), OSError(errno.EMFILE, "no files")]
-    async with life() as served:
-        record = await served.reaches(await served.create(), RUNNING, FAILED)
-    assert record.job.state == RUNNING
-    assert (len(executor.asked), len(executor.started)) == (3, 1)
-
-
-async def test_there_is_a_pause_before_each_new_try(
-    life: Callable[..., Any], executor: ScriptedExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """All tries within a millisecond would be one try: the machine has had no time to find room."""
-    monkeypatch.setattr(scheduler_module, "PAUSE_SECONDS", 0.1)
-    executor.faults = [OSError(errno.EAGAIN, "no processes")] * 2
-    async with life() as served:
-        began = asyncio.get_running_loop().time()
-        await served.reaches(await served.create(), RUNNING)
-        assert asyncio.get_running_loop().time() - began >= 0.2
-
-
-async def test_a_machine_that_never_has_room_fails_the_job(
-    life: Callable[..., Any], executor: ScriptedExecutor, store: SqliteStore
-) -> None:
-    executor.faults = [OSError(errno.EAGAIN, "no processes")] * scheduler_module.START_TRIES
-    async with life(most=1) as served:
-        job_id = await served.create()
-        job = (await served.reaches(job_id, FAILED)).job
-        assert (job.error_code, job.attempt) == ("E_JOB_SPAWN_FAILED", 0)
-        assert "no processes" in job.error_message
-        assert await store.receipt(job_id)
-        await served.reaches(await served.create(), RUNNING)
-    assert len(executor.asked) == scheduler_module.START_TRIES + 1
-
-
 async def test_a_fault_of_the_job_itself_fails_it_at_once(life: Callable[..., Any], executor: ScriptedExecutor) -> None:
     executor.faults = [OSError(errno.EACCES, "not yours")]
     async with life() as served:

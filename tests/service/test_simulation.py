@@ -5,6 +5,7 @@ in which ready tasks run; the threads of the store keep some freedom of their ow
 """
 
 import asyncio
+import operator
 import os
 import random
 from collections import Counter
@@ -13,7 +14,9 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
+from jobledger.v1.job_pb2 import JobPriority
 from jobledger.v1.job_service_pb2 import CancelJobRequest
+from jobledger_server.core.concurrency import ConcurrencyLimits
 from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.ports import EndReason, JobRecord, Outcome
 from jobledger_server.core.states import is_terminal
@@ -27,6 +30,8 @@ from support.services import ANYBODY, Services, serving
 SEEDS = [int(os.environ["JOBLEDGER_SEED"])] if "JOBLEDGER_SEED" in os.environ else range(5)
 STEPS = 40
 MOST = 3
+LIMITS = ConcurrencyLimits(queues={"gpu": 2, "single": 1}, labels={"tenant": 2, "tenant=small": 1})
+QUEUES, TENANTS = ("default", "default", "gpu", "single"), (None, "small", "large")
 OUTCOMES = (SUCCESS, SUCCESS, FAILURE, Outcome(reason=EndReason.LOST), Outcome(reason=EndReason.TIMED_OUT))
 
 
@@ -50,6 +55,7 @@ class World:
         self.clock = ManualClock()
         self.executor = ScriptedExecutor(clock=self.clock)
         self.jobs: list[str] = []
+        self.groups: dict[str, tuple[str, ...]] = {}
         self._life = AsyncExitStack()
 
     @classmethod
@@ -69,11 +75,21 @@ class World:
         for attempt in list(self.executor.running):
             if self.chance.random() < 0.3:
                 self.executor.end(*attempt, self._outcome(attempt))
-        served = serving(self.data_dir, store=self.store, clock=self.clock, executor=self.executor, most=MOST)
+        served = serving(
+            self.data_dir, store=self.store, clock=self.clock, executor=self.executor, most=MOST, limits=LIMITS
+        )
         self.served: Services = await self._life.enter_async_context(served)
 
     async def create(self) -> None:
-        self.jobs.append(await self.served.create(max_attempts=self.chance.choice((1, 1, 2, 3))))
+        tenant = self.chance.choice(TENANTS)
+        job_id = await self.served.create(
+            max_attempts=self.chance.choice((1, 1, 2, 3)),
+            queue=self.chance.choice(QUEUES),
+            labels={"tenant": tenant} if tenant else {},
+            priority=self.chance.choice(JobPriority.values()),
+        )
+        self.jobs.append(job_id)
+        self.groups[job_id] = (await self.served.get(job_id)).concurrency_groups
 
     async def cancel(self) -> None:
         """Refused where the job has finished: what it must not do then is checked at the end."""
@@ -107,18 +123,31 @@ class World:
         self.check_now()
 
     async def settle(self) -> None:
-        """Lets all that runs end, until no job is left that does not."""
+        """Lets all that runs end, until no job is left that does not. Meanwhile none waits that could run."""
 
         async def unfinished() -> int:
+            await eventually(self.may_start, until=operator.not_)
+            self.check_now()
             await self.end_one()
             return len(await self.store.unfinished_jobs())
 
         await eventually(unfinished, until=lambda left: not left, seconds=30)
 
+    async def may_start(self) -> Sequence[str]:
+        """Jobs that wait for nothing: there is a slot, and room in each of their groups."""
+        slots = self.served.slots
+        if not slots.available:
+            return ()
+        queue = await self.store.queued_jobs(now=self.clock.now(), limit=1000)
+        return [record.job.job_id for record in queue if not slots.why_full(record.concurrency_groups)]
+
     def check_now(self) -> None:
         """What holds at any moment."""
         assert max(Counter(self.executor.started).values(), default=1) == 1, "an attempt was started twice"
         assert len(self.executor.running) <= MOST, "more jobs run than there are slots"
+        running = Counter(group for job_id, _ in self.executor.running for group in self.groups[job_id])
+        for group, count in running.items():
+            assert count <= LIMITS.most(group), f"more jobs of {group} run than may"
 
     async def check_at_the_end(self) -> None:
         """What holds once nothing is left to do."""

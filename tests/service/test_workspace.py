@@ -1,8 +1,10 @@
 """The directories of a job, what its process finds in them, and its environment."""
 
+import errno
 import hashlib
 import json
 import os
+import shutil
 import stat
 from pathlib import Path
 
@@ -50,6 +52,7 @@ def test_a_job_gets_its_own_environment_and_little_of_the_servers(workspaces: Wo
         "JOBLEDGER_OUTPUT_DIR": f"{job_dir}/output",
         "JOBLEDGER_JOB_CONFIG": f"{job_dir}/config.json",
         "JOBLEDGER_CONTROL": f"{job_dir}/control",
+        "JOBLEDGER_CHECKPOINT": f"{job_dir}/checkpoint.json",
     }
 
 
@@ -188,3 +191,21 @@ def test_an_input_that_was_swapped_for_a_link_is_refused(workspaces: Workspaces,
     source.symlink_to("/etc/passwd")
     with pytest.raises(PermissionError, match="leaves the allowed roots"):
         workspaces.prepare(job, 1, {})
+
+
+def test_half_a_copy_leaves_its_room_to_others(
+    workspaces: Workspaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A start that a full disk has no room for is tried for minutes: meanwhile the disk must not stay full by it."""
+
+    def fill_the_disk(source: Path, copy: Path, *, follow_symlinks: bool) -> None:
+        copy.write_bytes(source.read_bytes()[:3])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    source = tmp_path / "data.csv"
+    source.write_text("a,b,c\n")
+    spec = JobSpec(command=["true"], inputs=[JobInput(type=INPUT_TYPE_FILE, file_path=str(source))])
+    monkeypatch.setattr(shutil, "copyfile", fill_the_disk)
+    with pytest.raises(OSError, match="No space"):
+        workspaces.prepare(a_job(spec, [tmp_path]), 1, SERVER)
+    assert not list((workspaces.job_dir(JOB_ID) / "input").iterdir())

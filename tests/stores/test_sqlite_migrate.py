@@ -7,12 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobledger_server.core.ports import StoreUnavailableError
+from jobledger_server.core.ports import JobFilter, JobRecord, StoreUnavailableError
 from jobledger_server.stores.errors import SchemaError
 from jobledger_server.stores.sqlite import SqliteStore
 from jobledger_server.stores.sqlite.connection import connect, require_sqlite
 from jobledger_server.stores.sqlite.migrate import Migration, migrate, shipped_migrations
-from support.records import a_record
+from jobledger_server.stores.sqlite.rows import columns_of
+from support.lists import LABELS, POPULATION, admits, ids, newest_first
+from support.records import STATES, a_record
 
 FIRST = Migration(version=1, name="0001_first.sql", script="CREATE TABLE a (x TEXT) STRICT;\n-- the end\n")
 SECOND = Migration(
@@ -97,6 +99,33 @@ def test_the_shipped_migrations_are_numbered_from_one_without_a_gap() -> None:
     migrations = shipped_migrations()
     assert [migration.version for migration in migrations] == list(range(1, len(migrations) + 1))
     assert migrations[0].name == "0001_initial.sql"
+
+
+def keep(connection: sqlite3.Connection, number: int, record: JobRecord) -> None:
+    """Stores a job as it was stored when labels did not have its place yet."""
+    columns = {"number": number, **columns_of(record)}
+    names, places = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+    connection.execute(f"INSERT INTO jobs ({names}) VALUES ({places})", columns)
+    for label in record.job.labels.items():
+        connection.execute("INSERT INTO job_labels (job_number, key, value) VALUES (?, ?, ?)", (number, *label))
+
+
+async def test_jobs_from_before_the_counters_are_counted_and_found_by_their_labels(path: Path) -> None:
+    with closing(connect(path, busy_timeout=0)) as connection:
+        migrate(connection, shipped_migrations()[:2])
+        for number, record in enumerate(POPULATION, start=1):
+            keep(connection, number, record)
+    async with SqliteStore(path) as store:
+        for where in (
+            *(JobFilter(states=(state,), job_type="agent") for state in STATES),
+            *(JobFilter(workspace_id=workspace_id) for workspace_id in ("default", "blue", "none")),
+            *(JobFilter(labels=(label,), workspaces=("blue", "default")) for label in LABELS),
+        ):
+            page = await store.list_jobs(where, limit=100)
+            expected = newest_first([record for record in POPULATION if admits(where, record)])
+            assert (ids(page.records), page.total) == (ids(expected), len(expected))
+        await store.delete_job(POPULATION[0].job.job_id)
+        assert (await store.list_jobs(JobFilter(), limit=1)).total == len(POPULATION) - 1
 
 
 def test_a_library_that_is_too_old_is_refused_with_what_to_do() -> None:

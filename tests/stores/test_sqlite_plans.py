@@ -1,18 +1,19 @@
-"""Pages come from indexes: no query reads or sorts all jobs to show a few."""
+"""The queue is read from its indexes: nothing reads or sorts all that wait to find a few."""
 
 import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from jobledger_server.core.ports import JobFilter, JobOrder
+from jobledger.v1.job_pb2 import JobPriority
 from jobledger_server.stores.sqlite import jobs, queries
 from jobledger_server.stores.sqlite.connection import connect
 from jobledger_server.stores.sqlite.migrate import migrate, shipped_migrations
 from jobledger_server.stores.sqlite.writer import Transaction
-from support.records import CANCELLING, COMPLETED, FAILED, NOW, QUEUED, RUNNING, a_record
+from support.records import NOW, a_record
 
 
 @pytest.fixture
@@ -20,50 +21,6 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
     with closing(connect(tmp_path / "plans.db", busy_timeout=0)) as connection:
         migrate(connection, shipped_migrations())
         yield connection
-
-
-def plans(connection: sqlite3.Connection, where: JobFilter, order: JobOrder, *, after: bool) -> list[str]:
-    """The plan of each statement that a page takes, without the sort of the page itself."""
-    statements: list[str] = []
-    connection.set_trace_callback(statements.append)
-    place = (NOW, "job_x") if after else None
-    queries.page(connection, where, limit=50, offset=0, after=place, order=order)
-    connection.set_trace_callback(None)
-    return ["\n".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")) for sql in statements]
-
-
-@pytest.mark.parametrize("after", [False, True])
-@pytest.mark.parametrize(
-    ("where", "index"),
-    [
-        (JobFilter(), "jobs_newest"),
-        (JobFilter(states=(COMPLETED,)), "jobs_newest_of_state"),
-        (JobFilter(states=(COMPLETED, FAILED, RUNNING)), "jobs_newest_of_state"),
-        (JobFilter(workspace_id="default"), "jobs_newest_of_workspace"),
-        (JobFilter(workspaces=("default",)), "jobs_newest_of_workspace"),
-        (JobFilter(job_type="command"), "jobs_newest_of_type"),
-        (JobFilter(created_after=NOW), "jobs_newest"),
-    ],
-)
-def test_a_newest_page_is_read_in_order_from_an_index(
-    connection: sqlite3.Connection, where: JobFilter, index: str, after: bool
-) -> None:
-    page, _ = plans(connection, where, JobOrder.NEWEST, after=after)
-    assert re.search(rf"INDEX {index}\b", page), page
-    assert page.count("USE TEMP B-TREE FOR ORDER BY") == 1, page  # of the fifty, not of all
-    assert page.splitlines()[0].startswith("SEARCH jobs USING INTEGER PRIMARY KEY"), page
-
-
-def test_the_live_page_is_read_in_order_from_its_index(connection: sqlite3.Connection) -> None:
-    page, _ = plans(connection, JobFilter(states=(QUEUED, RUNNING, CANCELLING)), JobOrder.LIVE, after=False)
-    assert "INDEX jobs_live" in page
-    assert page.count("USE TEMP B-TREE FOR ORDER BY") == 1, page
-
-
-@pytest.mark.parametrize("states", [(), (COMPLETED, FAILED)])
-def test_totals_of_states_come_from_the_counters(connection: sqlite3.Connection, states: tuple[int, ...]) -> None:
-    _, total = plans(connection, JobFilter(states=states), JobOrder.NEWEST, after=False)  # type: ignore[arg-type]
-    assert "job_counts" in total
 
 
 def test_the_queue_and_places_in_it_are_read_from_its_index(connection: sqlite3.Connection) -> None:
@@ -76,3 +33,48 @@ def test_the_queue_and_places_in_it_are_read_from_its_index(connection: sqlite3.
     queue, _, place = ([row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}")] for sql in statements)
     assert queue == ["SCAN jobs USING INDEX jobs_queue"]
     assert "\n".join(place).count("USING COVERING INDEX jobs_queue (priority") == 2, place
+
+
+def test_jobs_of_full_groups_are_skipped_without_being_read(connection: sqlite3.Connection) -> None:
+    """However many they are: the work goes with the sets of groups that wait."""
+    fill(connection, 600)
+    steps = [0]
+
+    def count() -> None:
+        steps[0] += 1
+
+    def work(**arguments: Any) -> int:
+        steps[0] = 0
+        assert len(queries.queued(connection, now=NOW, limit=4, **arguments)) == 4
+        return steps[0]
+
+    connection.set_progress_handler(count, 1)
+    before = work(full=["queue gpu", "label tenant=1"])
+    connection.set_progress_handler(None, 0)
+    fill(connection, 1_800)
+    connection.set_progress_handler(count, 1)
+    assert work(full=["queue gpu", "label tenant=1"]) < before * 1.1
+
+
+def fill(connection: sqlite3.Connection, count: int) -> None:
+    """Jobs of high priority in full groups, and behind them one in twenty that may start."""
+    transaction = Transaction(connection)
+    connection.execute("BEGIN")
+    for number in range(count):
+        groups = (("queue gpu",), ("queue gpu", "label tenant=2"), ("label tenant=1",))[number % 3]
+        jobs.create(transaction, a_record(concurrency_groups=groups, priority=JobPriority.JOB_PRIORITY_HIGH), [], None)
+        if not number % 20:
+            jobs.create(transaction, a_record(concurrency_groups=("label tenant=2",)[number % 2 :]), [], None)
+    connection.execute("COMMIT")
+
+
+def test_the_queue_but_for_full_groups_is_read_from_its_index(connection: sqlite3.Connection) -> None:
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    queries.queued(connection, now=NOW, limit=4, full=["queue gpu"])
+    connection.set_trace_callback(None)
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statements[0]}")]
+    of_jobs = [step for step in plan if re.search(r"\b(SEARCH|SCAN) jobs\b", step)]
+    assert len(of_jobs) == 6, plan
+    for step in of_jobs:
+        assert re.match(r"SEARCH jobs USING (COVERING INDEX jobs_queue_of_groups|INTEGER PRIMARY KEY)", step), plan

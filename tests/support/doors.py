@@ -4,6 +4,7 @@ A test that is written against `Door` runs through both. Answers come in the sha
 `Refused`.
 """
 
+import io
 import json
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -149,7 +150,7 @@ class RestDoor(Door):
 
     def request(self, method: str, path: str, fields: Mapping[str, Any]) -> "aiohttp.client._RequestContextManager":
         if method == "POST":
-            body = json.dumps(fields)
+            body = io.BytesIO(json.dumps(fields).encode())
             headers = {**self.headers, "Content-Type": "application/json"}
             return self.session.post(self.url + path, data=body, headers=headers)
         query = [(name, _text(item)) for name, value in fields.items() for item in _items(value)]

@@ -1,7 +1,7 @@
 """An executor without processes: a test says how attempts start and end."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from jobledger_server.core.ports import (
     Clock,
@@ -53,6 +53,11 @@ class ScriptedExecutor:
         if self.listener is not None:
             self.listener.attempt_ended(job_id, attempt, outcome)
 
+    def declare(self, job_id: str, attempt: int, *paths: str) -> None:
+        """The job says that it is going to leave these files."""
+        if self.listener is not None:
+            self.listener.artifacts_declared(job_id, attempt, paths)
+
     async def start(self, launch: Launch) -> Running | Outcome:
         key = (launch.job_id, launch.attempt)
         self.asked.append(key)
@@ -91,3 +96,7 @@ class ScriptedExecutor:
         self.released.append(key)
         self.running.pop(key, None)
         self.outcomes.pop(key, None)
+
+    async def release_others(self, kept: Collection[Attempt]) -> None:
+        for key in {*self.running, *self.outcomes} - {*kept}:
+            await self.release(*key)

@@ -51,6 +51,8 @@ def a_record(
     priority: JobPriority.ValueType = JobPriority.JOB_PRIORITY_NORMAL,
     eligible_at: int = 0,
     cancel: CancelIntent | None = None,
+    queue: str = "default",
+    concurrency_groups: tuple[str, ...] = (),
 ) -> JobRecord:
     """A record that is not stored yet: of a job that has come as far as `state`, a second a step."""
     job_id = job_id or a_job_id(created_at)
@@ -64,10 +66,23 @@ def a_record(
         queued_at=timestamp(queued_at),
         workspace_id=workspace_id,
         labels=labels,
-        spec=JobSpec(job_type=job_type, command=["true"], labels=labels, workspace_id=workspace_id, priority=priority),
+        spec=JobSpec(
+            job_type=job_type,
+            command=["true"],
+            labels=labels,
+            workspace_id=workspace_id,
+            priority=priority,
+            queue=queue,
+        ),
         created_by="token",
     )
-    record = JobRecord(job=job, last_activity_at=queued_at, eligible_at=eligible_at, cancel=cancel)
+    record = JobRecord(
+        job=job,
+        last_activity_at=queued_at,
+        eligible_at=eligible_at,
+        cancel=cancel,
+        concurrency_groups=concurrency_groups,
+    )
     if state == QUEUED:
         return record
     started = moved(record, RUNNING, at=queued_at + SECOND if started_at is None else started_at)

@@ -2,18 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jobledger.v1.job_pb2 import JobState
 from jobledger_server.blobs.files import FileBlobs
+from jobledger_server.core.concurrency import NO_LIMITS, ConcurrencyLimits
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import JobRecord, Store
 from jobledger_server.core.receipts import Environment
 from jobledger_server.core.times import duration
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.collecting import Collector
+from jobledger_server.service.declaring import Declaring
 from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.listening import Listener
 from jobledger_server.service.locks import JobLocks
@@ -42,6 +44,7 @@ class Services:
     executor: ScriptedExecutor
     slots: Slots
     locks: JobLocks
+    declaring: Declaring
     finisher: Finisher
     scheduler: Scheduler
     recovery: Recovery
@@ -57,6 +60,7 @@ class Services:
         spec.retry_backoff.CopyFrom(duration(backoff))
         if queue_timeout is not None:
             spec.queue_timeout.CopyFrom(duration(queue_timeout))
+        record = replace(record, concurrency_groups=self.slots.limits.groups_of(record.job))
         record = await self.store.create_job(record, [state_changed(record)])
         self.finisher.queued(record)
         return record.job.job_id
@@ -81,20 +85,23 @@ async def serving(
     most: int = 2,
     recover: bool = True,
     schedule: bool = True,
+    limits: ConcurrencyLimits = NO_LIMITS,
 ) -> AsyncIterator[Services]:
     """A life of the server. When the block is left all of it is dropped, whatever was under way, as in a crash."""
-    signals, locks, slots = JobSignals(), JobLocks(), Slots(most=most)
+    signals, locks, slots = JobSignals(), JobLocks(), Slots(most=most, limits=limits)
     workspaces = Workspaces(data_dir=data_dir)
     async with AsyncExitStack() as stack:
-        listener = await stack.enter_async_context(Listener(store=store, clock=clock, signals=signals))
+        declaring = Declaring(store=store, clock=clock, locks=locks)
+        listener = await stack.enter_async_context(
+            Listener(store=store, clock=clock, signals=signals, declaring=declaring)
+        )
         sealer = Sealer(keys=KeyRing.open(data_dir / "keys", clock), workspaces=workspaces, environment=ENVIRONMENT)
         collector = Collector(blobs=FileBlobs(data_dir / "blobs"))
         shared: dict[str, Any] = {
             "store": store, "clock": clock, "executor": executor, "locks": locks, "signals": signals
         }  # fmt: skip
-        finisher = await stack.enter_async_context(
-            Finisher(**shared, collector=collector, sealer=sealer, workspaces=workspaces, slots=slots)
-        )
+        ending: dict[str, Any] = {"declaring": declaring, "collector": collector, "sealer": sealer}
+        finisher = await stack.enter_async_context(Finisher(**shared, **ending, workspaces=workspaces, slots=slots))
         listener.finisher, executor.listener = finisher, listener
         stack.callback(setattr, executor, "listener", None)
         scheduler = Scheduler(**shared, finisher=finisher, workspaces=workspaces, slots=slots)
@@ -109,6 +116,7 @@ async def serving(
             executor=executor,
             slots=slots,
             locks=locks,
+            declaring=declaring,
             finisher=finisher,
             scheduler=scheduler,
             recovery=recovery,

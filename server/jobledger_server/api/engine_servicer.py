@@ -18,7 +18,7 @@ class EngineServicer(EngineServiceServicer):
         self._tokens = tokens
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.EngineStatus:
-        return await self._engine.status()
+        return await self._engine.status(current_principal().workspaces)
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.TokenInfo:
         return await self._tokens.info(current_principal().token_id)

@@ -37,14 +37,19 @@ class Signer(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Where a job ran. `isolation`: what kept it from the server's own files, such as `none`."""
+    """Where a job ran.
+
+    Attributes:
+        isolation: what kept the attempt that ended the job from the server's own files, such as `none`; None where no
+            attempt ended it.
+    """
 
     engine_version: str
     os: str
     platform: str
     python: str
     host: str
-    isolation: str
+    isolation: str | None = None
 
 
 def build_receipt(

@@ -18,6 +18,8 @@ DEFAULT_GRACE_SECONDS = 10.0
 DEFAULT_BACKOFF_SECONDS = 1.0
 # What a process can take: Linux refuses argv and environment beyond a quarter of the stack (8 MiB as a rule).
 MAX_ARGUMENT_BYTES = 1_500_000
+# And a single argument, or a variable with its name, beyond 32 pages with the NUL at its end.
+MAX_STRING_BYTES = 131_071
 
 
 def resolve(spec: JobSpec, *, roots: Sequence[Path], base: JobSpec | None = None) -> JobSpec:
@@ -84,13 +86,19 @@ def _check_inputs(spec: JobSpec, roots: Sequence[Path]) -> None:
 
 def _check_text(spec: JobSpec) -> None:
     for index, part in enumerate(spec.command):
-        if "\0" in part:
-            raise invalid(f"spec.command[{index}]", "must not contain NUL")
+        _check_string(part, f"spec.command[{index}]")
     for name, value in spec.env.items():
-        if "\0" in value:
-            raise invalid(f"spec.env[{name}]", "must not contain NUL")
+        _check_string(f"{name}={value}", f"spec.env[{name}]")
         if name.startswith("JOBLEDGER_"):
             raise invalid(f"spec.env[{name}]", "names that begin with JOBLEDGER_ are the engine's own")
+
+
+def _check_string(text: str, field: str) -> None:
+    """What a process gets as one string."""
+    if "\0" in text:
+        raise invalid(field, "must not contain NUL")
+    if len(text.encode()) > MAX_STRING_BYTES:
+        raise invalid(field, f"a process takes at most {MAX_STRING_BYTES} bytes in one: use stdin or a file input")
 
 
 def _check_config(config: Struct) -> None:

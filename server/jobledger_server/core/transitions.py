@@ -190,7 +190,8 @@ def _retried(record: JobRecord, verdict: Verdict, now: int) -> JobChange:
     backoff = seconds(job.spec.retry_backoff) * 2 ** (job.attempt - 1)
     change = _changed(replace(record, eligible_at=now + round(backoff * SECOND)), job, now)
     change.events[0].state_changed.error_code = verdict.error_code
-    return change
+    # What this attempt declared the next one may declare again, or not.
+    return replace(change, artifacts_anew=True)
 
 
 def _end(job: Job, verdict: Verdict, now: int) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from jobledger.v1.job_pb2 import (
     ARTIFACT_STATUS_COMPLETE,
+    ARTIFACT_STATUS_FAILED,
     ARTIFACT_STATUS_QUARANTINED,
     Artifact,
 )
@@ -15,6 +16,8 @@ from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import BlobDamagedError, Blobs, Store
 from jobledger_server.core.ranges import ByteRange, byte_range
 from jobledger_server.service.lookup import find_job
+
+NOT_LEFT = "The job declared this artifact and did not leave it: `refused` in its receipt says why"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class Artifacts:
             raise ServiceError(Reason.ERROR_REASON_ARTIFACT_NOT_FOUND)
         if artifact.status == ARTIFACT_STATUS_QUARANTINED:
             raise ServiceError(Reason.ERROR_REASON_ARTIFACT_QUARANTINED)
+        if artifact.status == ARTIFACT_STATUS_FAILED:
+            raise ServiceError(Reason.ERROR_REASON_ARTIFACT_NOT_FOUND, NOT_LEFT)
         if artifact.status != ARTIFACT_STATUS_COMPLETE:
             raise ServiceError(Reason.ERROR_REASON_ARTIFACT_NOT_READY)
         return artifact

@@ -111,13 +111,20 @@ class Cancelling:
     async def stop_all(self) -> None:
         """Cancels every job that runs, and returns when nothing of any is left. Queued ones stay queued."""
         self._slots.close()
+        for job_id in self._slots.starved:
+            # Its start would be tried again only after a pause.
+            self._signals.notify(job_id)
         running = await self._active()
         await asyncio.gather(*(self._try(record, ENGINE, "the engine stops", None) for record in running))
-        while running := await self._active():
+        while True:
+            starting, running = list(self._slots.starting), await self._active()
+            if not starting and not running:
+                return
             # One whose start was under way may have come to run only now.
             late = [record for record in running if record.job.state == JOB_STATE_RUNNING]
             await asyncio.gather(*(self._try(record, ENGINE, "the engine stops", None) for record in late))
-            await wait_at_most(self._signals.waiter(running[0].job.job_id), STOP_LOOK_SECONDS)
+            waited_for = running[0].job.job_id if running else starting[0]
+            await wait_at_most(self._signals.waiter(waited_for), STOP_LOOK_SECONDS)
 
     async def _active(self) -> Sequence[JobRecord]:
         return (await self._store.list_jobs(JobFilter(states=tuple(ACTIVE)), limit=AT_MOST)).records

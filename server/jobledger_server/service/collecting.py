@@ -7,10 +7,11 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from jobledger_server.core.artifacts import Output
 from jobledger_server.core.globs import matches
 from jobledger_server.core.ports import Blobs
 
@@ -18,15 +19,6 @@ MAX_PATH = 1024
 
 # What the machine lacks just now: worth another try, and no fault of the file.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """A file that was collected: path relative to `output/`, bytes, SHA-256 in hex."""
-
-    path: str
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +43,18 @@ class Collector:
     def __init__(self, *, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    async def collect(self, output_dir: Path, globs: Sequence[str]) -> Collected:
+    async def collect(self, output_dir: Path, globs: Sequence[str], declared: Collection[str] = ()) -> Collected:
         """Collects the files that the globs name (all, where there are none). Called when the job's tree is dead.
+
+        Args:
+            declared: paths that are collected too, whatever the globs name; one that is not there is refused.
 
         Raises:
             OSError: there is no room for them just now; nothing is lost by asking again.
         """
         outputs: list[Output] = []
         refused: list[Refusal] = []
-        for path, reason in await asyncio.to_thread(_walk, output_dir, globs):
+        for path, reason in await asyncio.to_thread(_walk, output_dir, globs, frozenset(declared)):
             found = Refusal(path, reason) if reason else await self._copy(output_dir, path)
             (refused if isinstance(found, Refusal) else outputs).append(found)  # type: ignore[arg-type]
         return Collected(outputs, refused)
@@ -86,7 +81,7 @@ class Collector:
         return Output(path, size, sha256)
 
 
-def _walk(top: Path, globs: Sequence[str]) -> list[tuple[str, str]]:
+def _walk(top: Path, globs: Sequence[str], declared: frozenset[str]) -> list[tuple[str, str]]:
     """(path relative to top, reason to refuse it or ""), sorted by path. Directories are entered, links never.
 
     Iterative, since the job says how deep its directories are.
@@ -103,11 +98,12 @@ def _walk(top: Path, globs: Sequence[str]) -> list[tuple[str, str]]:
                     path, reason = _look_at(entry, inside)
                     if reason is None:
                         pending.append(f"{inside}{entry.name}/")
-                    elif not globs or any(matches(path, glob) for glob in globs):
+                    elif not globs or path in declared or any(matches(path, glob) for glob in globs):
                         found.append((path, reason))
         except OSError as error:
             found.append((_readable(inside.rstrip("/")), f"the directory can't be read: {error.strerror}"))
-    return sorted(found)
+    missing = declared - {path for path, _ in found}
+    return sorted([*found, *((path, "declared, and there is no such file") for path in missing)])
 
 
 def _look_at(entry: os.DirEntry[str], inside: str) -> tuple[str, str | None]:

@@ -7,6 +7,7 @@ from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job, JobSpec
 from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 from jobledger_server.core import transitions
+from jobledger_server.core.concurrency import ConcurrencyLimits
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.ids import ulid
 from jobledger_server.core.policy import Principal, require
@@ -31,12 +32,20 @@ class Creating:
     """CreateJob."""
 
     def __init__(
-        self, *, store: Store, clock: Clock, finisher: Finisher, workspaces: Workspaces, roots: Sequence[Path]
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        finisher: Finisher,
+        workspaces: Workspaces,
+        limits: ConcurrencyLimits,
+        roots: Sequence[Path],
     ) -> None:
         self._store = store
         self._clock = clock
         self._finisher = finisher
         self._workspaces = workspaces
+        self._limits = limits
         self._roots = tuple(roots)
 
     async def create(self, request: CreateJobRequest, principal: Principal) -> JobRecord:
@@ -94,7 +103,7 @@ class Creating:
             job_dir=str(self._workspaces.job_dir(job_id)),
             created_by=principal.token_id,
         )
-        return JobRecord(job=job, last_activity_at=now)
+        return JobRecord(job=job, last_activity_at=now, concurrency_groups=self._limits.groups_of(job))
 
     def _key(self, request: CreateJobRequest, principal: Principal, record: JobRecord) -> IdempotencyKey | None:
         if not request.idempotency_key:

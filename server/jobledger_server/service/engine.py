@@ -1,5 +1,6 @@
 """How the engine is."""
 
+from collections.abc import Collection
 from importlib.metadata import version
 
 from jobledger.v1.engine_service_pb2 import EngineStatus
@@ -26,8 +27,9 @@ class Engine:
         self._isolation = isolation
         self._started = clock.monotonic()
 
-    async def status(self) -> EngineStatus:
-        counts = await self._store.count_by_state()
+    async def status(self, workspaces: Collection[str] | None = None) -> EngineStatus:
+        """How the engine is, with counts of the jobs in these workspaces (None: in all)."""
+        counts = await self._store.count_by_state(None if workspaces is None else sorted(workspaces))
         bounds = await self._store.event_bounds()
         return EngineStatus(
             name=NAME,

@@ -6,11 +6,11 @@ Nothing is given up: while the store can't write, the job stays as it is, and th
 import asyncio
 import itertools
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Self
 
-from jobledger.v1.job_pb2 import JOB_STATE_QUEUED
+from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Artifact, Job
 
 from jobledger_server.core import transitions
 from jobledger_server.core.ports import (
@@ -24,9 +24,10 @@ from jobledger_server.core.ports import (
     Store,
     StoreUnavailableError,
 )
-from jobledger_server.core.states import is_terminal
+from jobledger_server.core.states import ACTIVE, is_terminal
 from jobledger_server.core.times import SECOND, micros, seconds
-from jobledger_server.service.collecting import Collector
+from jobledger_server.service.collecting import Collected, Collector
+from jobledger_server.service.declaring import Declaring
 from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.sealing import NOTHING, Sealer
 from jobledger_server.service.signals import JobSignals
@@ -47,6 +48,7 @@ class Finisher:
         store: Store,
         clock: Clock,
         executor: Executor,
+        declaring: Declaring,
         collector: Collector,
         sealer: Sealer,
         workspaces: Workspaces,
@@ -57,6 +59,7 @@ class Finisher:
         self._store = store
         self._clock = clock
         self._executor = executor
+        self._declaring = declaring
         self._collector = collector
         self._sealer = sealer
         self._workspaces = workspaces
@@ -79,6 +82,8 @@ class Finisher:
             # Nothing to do but let a start that is under way come first. From here on the store decides every race:
             # whoever cancels must not wait until gigabytes are collected, or a full disk has room again.
             pass
+        if outcome.ignored_messages:
+            log.warning("%s, attempt %d: %d messages were not understood", job_id, attempt, outcome.ignored_messages)
         await self._persistently(lambda: self._end(job_id, attempt, outcome))
         await self._executor.release(job_id, attempt)
         self._slots.free(job_id, attempt)
@@ -121,20 +126,38 @@ class Finisher:
 
     async def _end(self, job_id: str, attempt: int, outcome: Outcome) -> None:
         record = await self._started(job_id, attempt, outcome)
-        if record is None or is_terminal(record.job.state) or record.job.attempt != attempt:
-            return
-        collected, first_id = NOTHING, 0
-        if transitions.ends_job(record, outcome):
-            collected = await self._collector.collect(
-                self._workspaces.output_dir(job_id), list(record.job.spec.artifacts)
-            )
-            first_id = await self._store.reserve_artifact_ids(len(collected.outputs))
+        await self._declaring.declare(job_id, attempt, outcome.declared)
+        # A second time, where the job was cancelled meanwhile and is not tried again after all.
+        while record is not None and record.job.state in ACTIVE and record.job.attempt == attempt:
+            record = await self._store_end(job_id, await self._ending(record, outcome))
+
+    async def _ending(self, record: JobRecord, outcome: Outcome) -> Callable[[JobRecord], JobChange | None]:
+        """The end of the record's attempt, with what the job left where that is the end of the job."""
+        job, ends = record.job, transitions.ends_job(record, outcome)
+        collected, pending, first_id = await self._collect(job) if ends else (NOTHING, (), 0)
 
         def decide(current: JobRecord) -> JobChange | None:
-            change = transitions.ended(current, attempt, outcome, self._clock.now())
-            return self._sealer.seal(change, log=outcome.log, collected=collected, first_artifact_id=first_id)
+            if transitions.ends_job(current, outcome) != ends:
+                return None
+            change = transitions.ended(current, job.attempt, outcome, self._clock.now())
+            return self._sealer.seal(
+                change,
+                log=outcome.log,
+                isolation=outcome.isolation,
+                collected=collected,
+                pending=pending,
+                first_artifact_id=first_id,
+            )
 
-        await self._store_end(job_id, decide)
+        return decide
+
+    async def _collect(self, job: Job) -> tuple[Collected, Sequence[Artifact], int]:
+        """What the job left, what it declared, and the first of the ids that are reserved for what it left."""
+        pending = await self._store.artifacts(job.job_id)
+        declared = [artifact.path for artifact in pending]
+        output_dir = self._workspaces.output_dir(job.job_id)
+        collected = await self._collector.collect(output_dir, list(job.spec.artifacts), declared)
+        return collected, pending, await self._store.reserve_artifact_ids(len(collected.outputs))
 
     async def _started(self, job_id: str, attempt: int, outcome: Outcome) -> JobRecord | None:
         """The record, with the attempt's start made up for where it ended before that was stored."""

@@ -11,6 +11,7 @@ from jobledger_server.core.ports import Clock, JobRecord, Store, StoreUnavailabl
 from jobledger_server.core.times import SECOND, micros, timestamp
 from jobledger_server.core.transitions import event_job
 from jobledger_server.service.events import EventHub
+from jobledger_server.service.slots import Slots
 from jobledger_server.service.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -19,15 +20,18 @@ AT_MOST = 100
 WHENEVER = 2**63 - 1
 FOR_A_SLOT = "waiting for a slot"
 FOR_ITS_BACKOFF = "waiting out its backoff"
+FOR_ROOM = "waiting until the machine has room to start it"
+FOR_ITS_START = "being started"
 
 
 class QueueHeart:
     """Beats while somebody watches: an event for each of the first jobs in the queue that has waited an interval."""
 
-    def __init__(self, *, store: Store, clock: Clock, events: EventHub, interval: float) -> None:
+    def __init__(self, *, store: Store, clock: Clock, events: EventHub, slots: Slots, interval: float) -> None:
         self._store = store
         self._clock = clock
         self._events = events
+        self._slots = slots
         self._interval = interval
         self._tasks = Tasks()
 
@@ -54,19 +58,29 @@ class QueueHeart:
         now = self._clock.now()
         queue = await self._store.queued_jobs(now=WHENEVER, limit=AT_MOST)
         events = [
-            _event(record, position, now)
+            _event(record, position, now, self._reason(record, now))
             for position, record in enumerate(queue, 1)
             if now - micros(record.job.queued_at) > self._interval * SECOND
         ]
         if events:
             await self._store.append_events(events)
 
+    def _reason(self, record: JobRecord, now: int) -> str:
+        job_id = record.job.job_id
+        if record.eligible_at > now:
+            return FOR_ITS_BACKOFF
+        if job_id in self._slots.starved:
+            return FOR_ROOM
+        if job_id in self._slots.starting:
+            return FOR_ITS_START
+        return self._slots.why_full(record.concurrency_groups) or FOR_A_SLOT
 
-def _event(record: JobRecord, position: int, now: int) -> Event:
+
+def _event(record: JobRecord, position: int, now: int, reason: str) -> Event:
     heartbeat = QueueHeartbeat(
         queue_position=position,
         queued_ms=(now - micros(record.job.queued_at)) // 1000,
-        reason=FOR_ITS_BACKOFF if record.eligible_at > now else FOR_A_SLOT,
+        reason=reason,
     )
     return Event(
         event_type="job.queue_heartbeat",

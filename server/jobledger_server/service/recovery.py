@@ -1,6 +1,7 @@
 """What a server does with the jobs that an earlier one left: finish, adopt, start, or say that they are lost."""
 
 import asyncio
+from collections.abc import Sequence
 
 from jobledger.v1.job_pb2 import JOB_STATE_CANCELLING, JOB_STATE_QUEUED
 
@@ -26,17 +27,30 @@ class Recovery:
 
     async def run(self) -> None:
         limit = asyncio.Semaphore(AT_A_TIME)
+        records = await self._store.unfinished_jobs()
+        await self._executor.release_others({(record.job.job_id, _attempt(record)) for record in records})
+        await self._regroup(records)
 
         async def one(record: JobRecord) -> None:
             async with limit:
                 await self._recover(record)
 
-        await asyncio.gather(*(one(record) for record in await self._store.unfinished_jobs()))
+        await asyncio.gather(*(one(record) for record in records))
+
+    async def _regroup(self, records: Sequence[JobRecord]) -> None:
+        """Has each job count where it does by the limits of today."""
+        changed = {}
+        for record in records:
+            groups = self._slots.limits.groups_of(record.job)
+            if groups != record.concurrency_groups:
+                changed[record.job.job_id] = groups
+        if changed:
+            await self._store.set_concurrency_groups(changed)
 
     async def _recover(self, record: JobRecord) -> None:
         job = record.job
         waiting = job.state == JOB_STATE_QUEUED
-        attempt = job.attempt + 1 if waiting else job.attempt
+        attempt = _attempt(record)
         found = await self._executor.find(job.job_id, attempt)
         if found is None and waiting:
             self._finisher.queued(record)
@@ -50,7 +64,7 @@ class Recovery:
 
     async def _adopt(self, record: JobRecord, attempt: int, running: Running, *, waiting: bool) -> None:
         job_id = record.job.job_id
-        self._slots.take(job_id, attempt)
+        self._slots.take(job_id, attempt, self._slots.limits.groups_of(record.job))
         if waiting:
             await self._scheduler.note_started(job_id, attempt, running)
         if record.job.state == JOB_STATE_CANCELLING and record.cancel is not None:
@@ -58,3 +72,8 @@ class Recovery:
             self._finisher.keep_trying(
                 lambda: self._executor.cancel(job_id, attempt, grace_seconds=grace), f"cancel {job_id}"
             )
+
+
+def _attempt(record: JobRecord) -> int:
+    """The number of the attempt that runs, or that is next."""
+    return record.job.attempt + (record.job.state == JOB_STATE_QUEUED)

@@ -1,4 +1,4 @@
-"""Starts queued jobs while there are free slots: by priority, then by age."""
+"""Starts queued jobs while there are free slots: by priority, then by age, past those whose queue or label is full."""
 
 import asyncio
 import errno
@@ -20,16 +20,18 @@ from jobledger_server.core.ports import (
 )
 from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.locks import JobLocks
-from jobledger_server.service.signals import JobSignals
+from jobledger_server.service.signals import JobSignals, wait_at_most
 from jobledger_server.service.slots import Slots
 from jobledger_server.service.tasks import Tasks
 from jobledger_server.service.workspace import Workspaces
 
 log = logging.getLogger(__name__)
-START_TRIES = 5
-# Between two tries; and between two looks at the queue, where nothing wakes the scheduler. A wake-up is a hint: it may
-# come when the machine's clock is still a little short of the instant at which a job may start.
+# Between two looks at the queue, where nothing wakes the scheduler. A wake-up is a hint: it may come when the machine's
+# clock is still a little short of the instant at which a job may start.
 PAUSE_SECONDS = 1.0
+# How long a start is tried for which the machine has no room. Between two tries PAUSE_SECONDS, doubled each time.
+PATIENCE_SECONDS = 600.0
+LONGEST_PAUSE_SECONDS = 30.0
 
 # The machine has no room just now; the job itself is not at fault.
 PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
@@ -85,14 +87,26 @@ class Scheduler:
             await self._slots.changed(PAUSE_SECONDS)
 
     async def _fill_slots(self) -> None:
-        if not self._slots.available:
-            return
+        while self._slots.available and await self._start_next():
+            pass
+
+    async def _start_next(self) -> bool:
+        """Starts the next jobs that may start. True: some had to be passed over, so that others may come in."""
         # Jobs whose start is under way still count as queued: ask for as many more.
         limit = self._slots.most + self._slots.available
-        for record in await self._store.queued_jobs(now=self._clock.now(), limit=limit):
-            job_id, attempt = record.job.job_id, record.job.attempt + 1
-            if self._slots.available and self._slots.take(job_id, attempt):
+        now, full = self._clock.now(), self._slots.full_groups()
+        passed_over = False
+        for record in await self._store.queued_jobs(now=now, limit=limit, full=full):
+            job_id, attempt, groups = record.job.job_id, record.job.attempt + 1, record.concurrency_groups
+            if not self._slots.available:
+                break
+            if self._slots.why_full(groups):
+                # By jobs that came before it here: full groups are not read at all.
+                passed_over = True
+            elif self._slots.take(job_id, attempt, groups):
+                self._slots.starting.add(job_id)
                 self._tasks.start(self._start(job_id, attempt), f"start {job_id}")
+        return passed_over
 
     async def _start(self, job_id: str, attempt: int) -> None:
         """Starts one job, unless it does not wait any more. Its slot is taken already, and freed unless it runs."""
@@ -100,26 +114,41 @@ class Scheduler:
         try:
             found = await self._persistently(job_id, attempt)
         finally:
+            self._slots.starting.discard(job_id)
+            self._slots.starved.discard(job_id)
             if found is None:
                 self._slots.free(job_id, attempt)
         if isinstance(found, Outcome):
             await self._finisher.attempt_ended(job_id, attempt, found)
 
     async def _persistently(self, job_id: str, attempt: int) -> Running | Outcome | None:
-        """What became of the attempt, after some tries; None: the job still waits, or not any more."""
-        for tries_left in reversed(range(START_TRIES)):
+        """What became of the attempt, after some tries; None: the job still waits, or not any more.
+
+        The slot is kept meanwhile: what there is no room for here, there is none for elsewhere, and a queue of
+        thousands must not be tried from end to end.
+        """
+        give_up, pause, last = self._clock.monotonic() + PATIENCE_SECONDS, PAUSE_SECONDS, False
+        while not last:
+            last = self._clock.monotonic() >= give_up
+            changed = self._signals.waiter(job_id)
             try:
-                return await self._launch_queued(job_id, attempt, last=not tries_left)
+                return await self._launch_queued(job_id, attempt, last=last)
             except (StoreUnavailableError, OSError) as error:
-                log.warning("%s can't be started just now, trying again: %s", job_id, error)
-                # The slot is kept meanwhile: what there is no room for here, there is none for elsewhere.
-                await asyncio.sleep(PAUSE_SECONDS)
+                log.warning("%s can't be started just now, trying again in %.1f s: %s", job_id, pause, error)
+                self._slots.starved.add(job_id)
+                # A cancel, and the end of its time in the queue, end the wait.
+                await wait_at_most(changed, pause)
+            finally:
+                changed.cancel()
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         return None
 
     async def _launch_queued(self, job_id: str, attempt: int, *, last: bool) -> Running | Outcome | None:
         async with self._locks.hold(job_id):
             record = await self._store.get_job(job_id)
             if record is None or record.job.state != JOB_STATE_QUEUED or record.job.attempt != attempt - 1:
+                return None
+            if self._slots.closed:
                 return None
             return await self._launch(record.job, attempt, last=last)
 

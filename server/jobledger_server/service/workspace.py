@@ -1,6 +1,6 @@
 """The directories of a job, and what its process finds in them.
 
-<data>/jobs/<job_id>/     input/ output/ temp/ config.json, and at the end receipt.json
+<data>/jobs/<job_id>/     input/ output/ temp/ config.json, a checkpoint.json perhaps, and at the end receipt.json
 <data>/logs/<job_id>/     its log, out of the job's reach by name
 """
 
@@ -27,7 +27,7 @@ from jobledger_server.service.trees import remove_tree
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 STDIN_OPEN = "open"
 INPUT_HASHES = "inputs.json"
-CONTROL, CANCELLED = "control", "cancelled"
+CONTROL, CANCELLED, CHECKPOINT = "control", "cancelled", "checkpoint.json"
 DEFAULT_LOG_BYTES = 256 * 1024 * 1024
 
 
@@ -51,7 +51,8 @@ class Workspaces:
         """Makes the job's directories and says how to start the attempt. Making them again changes nothing.
 
         Raises:
-            OSError: an input can't be read, or the directories can't be made; the message names the path.
+            OSError: an input can't be read, a path has left the roots, or the directories can't be made; the message
+                names the path.
         """
         job_dir = self.job_dir(job.job_id)
         _make_directory(job_dir)
@@ -73,7 +74,7 @@ class Workspaces:
             attempt=attempt,
             argv=list(spec.command),
             env=job_environment(job, attempt, job_dir, config, environment),
-            working_dir=Path(spec.working_dir) if spec.HasField("working_dir") else job_dir,
+            working_dir=self._working_dir(job),
             job_dir=job_dir,
             log_dir=self.log_dir(job.job_id),
             stdin=b"" if stdin_open else spec.stdin.encode(),
@@ -84,6 +85,11 @@ class Workspaces:
             limits=_limits(spec.limits),
         )
 
+    def _working_dir(self, job: Job) -> Path:
+        if not job.spec.HasField("working_dir"):
+            return self.job_dir(job.job_id)
+        return self._still_allowed(job.spec.working_dir, "working_dir")
+
     def _copy_inputs(self, job: Job, job_dir: Path) -> None:
         """Copies file inputs, and notes their hashes as the job gets them, where the job does not write."""
         files = [item.file_path for item in job.spec.inputs if item.type == INPUT_TYPE_FILE]
@@ -91,15 +97,20 @@ class Workspaces:
         for source in files:
             copy = job_dir / "input" / Path(source).name
             _clear(copy)
-            shutil.copyfile(self._still_allowed(source), copy, follow_symlinks=False)
+            try:
+                shutil.copyfile(self._still_allowed(source, "inputs"), copy, follow_symlinks=False)
+            except OSError:
+                # Half a copy must not hold the room that a full disk lacks: the start is tried again later.
+                copy.unlink(missing_ok=True)
+                raise
             with copy.open("rb") as file:
                 hashes[source] = hashlib.file_digest(file, "sha256").hexdigest()
         (self.log_dir(job.job_id) / INPUT_HASHES).write_text(json.dumps(hashes))
 
-    def _still_allowed(self, source: str) -> Path:
-        """The file itself, if it lies within the roots now as it did when the job was accepted."""
+    def _still_allowed(self, path: str, field: str) -> Path:
+        """The path without links, if it lies within the roots now as it did when the job was accepted."""
         try:
-            return allowed_path(source, self.roots, "inputs")
+            return allowed_path(path, self.roots, field)
         except ServiceError as error:
             raise PermissionError(errno.EACCES, error.message) from None
 
@@ -118,7 +129,11 @@ class Workspaces:
 
     def write_receipt(self, job_id: str, receipt: bytes) -> None:
         """A read-only copy of the receipt for whoever looks into the job's directory. It is never read back."""
-        _write_anew(self.job_dir(job_id) / "receipt.json", receipt, 0o400)
+        target = self.job_dir(job_id) / "receipt.json"
+        temporary = target.with_suffix(".new")
+        _write_anew(temporary, receipt, 0o400)
+        _clear(target)
+        temporary.rename(target)
 
 
 def _limits(asked: JobLimits) -> Limits:
@@ -169,4 +184,5 @@ def job_environment(
         "JOBLEDGER_OUTPUT_DIR": str(job_dir / "output"),
         "JOBLEDGER_JOB_CONFIG": str(config),
         "JOBLEDGER_CONTROL": str(job_dir / CONTROL),
+        "JOBLEDGER_CHECKPOINT": str(job_dir / CHECKPOINT),
     }

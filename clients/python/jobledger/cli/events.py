@@ -56,7 +56,7 @@ def describe(event: "Event") -> str:
 def detail(event: "Event") -> str:
     """What there is to say about an event, beside its type and its job."""
     from jobledger.cli.plain import plain
-    from jobledger.v1.job_pb2 import JobState
+    from jobledger.v1.job_pb2 import ArtifactStatus, JobState
     from jobledger.values import short_name
 
     match event.WhichOneof("detail"):
@@ -69,7 +69,7 @@ def detail(event: "Event") -> str:
             counted = f" ({event.progress.items_completed} of {items})" if items else ""
             return f"{event.progress.progress_percent:.0f}% {event.progress.phase}{counted}"
         case "artifact":
-            return event.artifact.artifact.path
+            return f"{event.artifact.artifact.path} {short_name(ArtifactStatus, event.artifact.artifact.status)}"
         case None:
             return ""
         case other:

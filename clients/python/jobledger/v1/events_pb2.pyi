@@ -243,7 +243,7 @@ Global___Progress: _TypeAlias = Progress  # noqa: Y015
 
 @_typing.final
 class ArtifactCollected(_message.Message):
-    """An artifact was collected."""
+    """An artifact was declared, was collected, or could not be collected: its status says which."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -159,11 +159,11 @@ class _ArtifactStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Artifa
     ARTIFACT_STATUS_UNSPECIFIED: _ArtifactStatus.ValueType  # 0
     """Never stored."""
     ARTIFACT_STATUS_PENDING: _ArtifactStatus.ValueType  # 1
-    """Declared, not collected yet."""
+    """Declared by the job while it runs, not collected yet."""
     ARTIFACT_STATUS_COMPLETE: _ArtifactStatus.ValueType  # 2
     """Stored, its hash known."""
     ARTIFACT_STATUS_FAILED: _ArtifactStatus.ValueType  # 3
-    """It could not be collected."""
+    """Declared, and not there when the job had ended; or it could not be collected."""
     ARTIFACT_STATUS_QUARANTINED: _ArtifactStatus.ValueType  # 4
     """Its bytes no longer match its hash."""
 
@@ -173,11 +173,11 @@ class ArtifactStatus(_ArtifactStatus, metaclass=_ArtifactStatusEnumTypeWrapper):
 ARTIFACT_STATUS_UNSPECIFIED: ArtifactStatus.ValueType  # 0
 """Never stored."""
 ARTIFACT_STATUS_PENDING: ArtifactStatus.ValueType  # 1
-"""Declared, not collected yet."""
+"""Declared by the job while it runs, not collected yet."""
 ARTIFACT_STATUS_COMPLETE: ArtifactStatus.ValueType  # 2
 """Stored, its hash known."""
 ARTIFACT_STATUS_FAILED: ArtifactStatus.ValueType  # 3
-"""It could not be collected."""
+"""Declared, and not there when the job had ended; or it could not be collected."""
 ARTIFACT_STATUS_QUARANTINED: ArtifactStatus.ValueType  # 4
 """Its bytes no longer match its hash."""
 Global___ArtifactStatus: _TypeAlias = ArtifactStatus  # noqa: Y015
@@ -193,7 +193,7 @@ class _ArtifactTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Artifact
     ARTIFACT_TYPE_OUTPUT: _ArtifactType.ValueType  # 1
     """Output of a job that completed."""
     ARTIFACT_TYPE_PARTIAL: _ArtifactType.ValueType  # 2
-    """Output of a job that did not complete: it may be unfinished."""
+    """Output of a job that did not complete, or not yet: it may be unfinished."""
 
 class ArtifactType(_ArtifactType, metaclass=_ArtifactTypeEnumTypeWrapper):
     """What an artifact is worth."""
@@ -203,7 +203,7 @@ ARTIFACT_TYPE_UNSPECIFIED: ArtifactType.ValueType  # 0
 ARTIFACT_TYPE_OUTPUT: ArtifactType.ValueType  # 1
 """Output of a job that completed."""
 ARTIFACT_TYPE_PARTIAL: ArtifactType.ValueType  # 2
-"""Output of a job that did not complete: it may be unfinished."""
+"""Output of a job that did not complete, or not yet: it may be unfinished."""
 Global___ArtifactType: _TypeAlias = ArtifactType  # noqa: Y015
 
 @_typing.final
@@ -873,7 +873,7 @@ class Artifact(_message.Message):
     """Whether it can be had."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp:
-        """When it was collected."""
+        """When it was collected; until then, when the job declared it."""
 
     def __init__(
         self,

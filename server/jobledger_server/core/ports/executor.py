@@ -1,7 +1,7 @@
 """Attempts as they run."""
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -33,7 +33,14 @@ class LogSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an attempt ended. `exit_code` and `signal` are of the first process; both None where unknown."""
+    """How an attempt ended.
+
+    Attributes:
+        exit_code, signal: of the first process; both None where unknown.
+        declared: every path that the job declared as an artifact, relative to `output/`.
+        ignored_messages: how many of its messages could not be understood.
+        isolation: what it was started under, such as `none`.
+    """
 
     reason: EndReason
     exit_code: int | None = None
@@ -42,6 +49,9 @@ class Outcome:
     started_at: int = 0
     ended_at: int = 0
     log: LogSummary = field(default_factory=LogSummary)
+    declared: Sequence[str] = ()
+    ignored_messages: int = 0
+    isolation: str = "none"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +128,19 @@ class ExecutorListener(Protocol):
     def job_progressed(self, job_id: str, attempt: int, report: ProgressReport) -> None:
         """The job said how far it is; at most ten times a second for each job."""
 
+    def artifacts_declared(self, job_id: str, attempt: int, paths: Sequence[str]) -> None:
+        """The job declared artifacts: all paths so far, relative to `output/`. At most ten times a second."""
+
     def log_grew(self, job_id: str) -> None:
         """There are new log entries. Coalesced."""
 
 
 class InputClosedError(Exception):
     """The standard input was closed: by a follow-up that said so, or by the process."""
+
+
+class NewerAttemptError(Exception):
+    """A newer version has started the attempt, and this one can't take it over: nothing was touched."""
 
 
 class Executor(Protocol):
@@ -142,6 +159,9 @@ class Executor(Protocol):
         """What is known of an attempt: it runs (and is watched from now on), it ended, or it was never started.
 
         An attempt that was started and left no word ended with LOST.
+
+        Raises:
+            NewerAttemptError: it is a newer version's; the message says what to do.
         """
 
     async def cancel(self, job_id: str, attempt: int, *, grace_seconds: float) -> None:
@@ -162,3 +182,6 @@ class Executor(Protocol):
 
     async def release(self, job_id: str, attempt: int) -> None:
         """Forgets an attempt whose end is stored."""
+
+    async def release_others(self, kept: Collection[tuple[str, int]]) -> None:
+        """Forgets every attempt, (job_id, attempt), but these: a crash may have come before it was released."""

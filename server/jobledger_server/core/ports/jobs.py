@@ -1,7 +1,7 @@
 """Jobs as they are stored."""
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -29,6 +29,7 @@ class JobRecord:
         last_activity_at: the latest of state change, log entry, progress, follow-up.
         eligible_at: not to be started before (backoff between attempts).
         cancel: the intent to cancel, if any.
+        concurrency_groups: those in which it counts, as `core.concurrency` names them.
     """
 
     job: Job
@@ -36,6 +37,7 @@ class JobRecord:
     last_activity_at: int
     eligible_at: int = 0
     cancel: CancelIntent | None = None
+    concurrency_groups: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,11 +61,16 @@ class StoredReceipt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobChange:
-    """What one transaction writes: the record, its events in order, and at the end artifacts and receipt."""
+    """What one transaction writes: the record, its events in order, artifacts, and at the end the receipt.
+
+    Attributes:
+        artifacts: added to those that the job has, or in place of them where `artifacts_anew`.
+    """
 
     record: JobRecord
     events: Sequence[Event] = ()
     artifacts: Sequence[Artifact] = ()
+    artifacts_anew: bool = False
     receipt: StoredReceipt | None = None
 
 
@@ -165,8 +172,15 @@ class JobStore(Protocol):
     ) -> JobPage:
         """A page. `after` is (created_at, job_id) of the last one before it, and only for NEWEST."""
 
-    async def queued_jobs(self, *, now: int, limit: int) -> Sequence[JobRecord]:
-        """Queued jobs with `eligible_at` <= now, by priority (high first), then queued_at, then job_id."""
+    async def queued_jobs(self, *, now: int, limit: int, full: Collection[str] = ()) -> Sequence[JobRecord]:
+        """Queued jobs with `eligible_at` <= now, by priority (high first), then queued_at, then job_id.
+
+        Args:
+            full: concurrency groups whose jobs are left out, however many of them wait, at no cost for each.
+        """
+
+    async def set_concurrency_groups(self, groups: Mapping[str, Sequence[str]]) -> None:
+        """Stores the groups of each job_id anew, in one transaction: the limits are others than they were."""
 
     async def unfinished_jobs(self) -> Sequence[JobRecord]:
         """Every job that is not terminal, oldest first."""
@@ -177,8 +191,8 @@ class JobStore(Protocol):
     async def record_activity(self, job_id: str, at: int) -> None:
         """Raises `last_activity_at` to `at` where that is later. May be lost in a crash."""
 
-    async def count_by_state(self) -> Mapping[JobState.ValueType, int]:
-        """How many jobs are in each state; states without jobs may be absent."""
+    async def count_by_state(self, workspaces: Sequence[str] | None = None) -> Mapping[JobState.ValueType, int]:
+        """How many jobs of these workspaces (None: of all) are in each state; states without jobs may be absent."""
 
     async def delete_job(self, job_id: str) -> bool:
         """Deletes job and artifacts; its receipt, its events and its idempotency key stay. False: there was none."""

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +14,13 @@ from jobledger_server.core.ports import (
     InputClosedError,
     Launch,
     LogSummary,
+    NewerAttemptError,
     Outcome,
     ProgressReport,
     Running,
 )
 from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir, poke, read_json, write_json
+from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation, isolation_of
 from jobledger_server.joblog.segments import log_extent
 
 PROGRESS_FIELDS = ("phase", "percent", "items_completed", "items_total", "eta_seconds")
@@ -29,7 +32,7 @@ class View(NamedTuple):
     Attributes:
         outcome: how it ended, if it has.
         running: its process, once that has started; `shim`: that of its shim.
-        alive: its shim lives.
+        alive: its shim lives, or something that a shim left behind when it was killed.
         begun: its shim began to start it, so that it must not be started again.
     """
 
@@ -41,10 +44,11 @@ class View(NamedTuple):
 
 
 class News(NamedTuple):
-    """What came since the last look, and the view."""
+    """What came since the last look, and the view. `declared` is all that was declared so far; empty: nothing new."""
 
     view: View
     progress: ProgressReport | None
+    declared: Sequence[str]
     log_grew: bool
 
 
@@ -73,9 +77,19 @@ class Attempt:
         self._log_dir: Path | None = None
         self._seen_log: tuple[int, int] | None = None
         self._seen_progress: tuple[int, int] | None = None
+        self._seen_declared: tuple[int, int] | None = None
         self._stamp: tuple[object, ...] = ()
 
     # --- reading ---
+
+    def refuse_newer(self) -> None:
+        """Raises NewerAttemptError where the attempt was written down by a later protocol than ours."""
+        protocol = (read_json(self.control.spec) or {}).get("protocol", PROTOCOL)
+        if protocol > PROTOCOL:
+            raise NewerAttemptError(
+                f"{self.job_id}, attempt {self.number}, was started by a newer Jobledger: it speaks control protocol "
+                f"{protocol}, this version up to {PROTOCOL}. Run the newer version, at least until the job has ended"
+            )
 
     def view(self) -> View:
         """The attempt as its control directory tells it."""
@@ -83,7 +97,7 @@ class Attempt:
         alive = self.control.lock_is_held()
         word = read_json(self.control.exit)
         started = self.control.read_started()
-        outcome = _outcome(word) if word else None
+        outcome = _outcome(word, self._declared(), self._level()) if word else None
         running = Running(pid=started["pid"], started_at=started["started_at"]) if started else None
         shim = started["shim"] if started else None
         return View(outcome, running, shim, alive, started is not None)
@@ -92,17 +106,17 @@ class Attempt:
         """The view, and what is new since the last call."""
         view = self.view()
         if not view.begun:
-            return News(view, None, log_grew=False)
+            return News(view, None, (), log_grew=False)
         log = log_extent(self._log())
         grew, self._seen_log = log != self._seen_log, log
         with self._input_lock:
             self._count_inputs()
-        return News(view, self._new_progress(), log_grew=grew)
+        return News(view, self._new_progress(), self._newly_declared(), log_grew=grew)
 
     def look_anew(self) -> None:
         """Takes nothing for seen: everything is news again."""
         self._stamp = ()
-        self._seen_log = self._seen_progress = None
+        self._seen_log = self._seen_progress = self._seen_declared = None
 
     def has_changed(self) -> bool:
         """Whether something that the shim does shows since the last call."""
@@ -131,6 +145,19 @@ class Attempt:
         report = read_json(self.control.progress)
         return ProgressReport(**{field: report.get(field) for field in PROGRESS_FIELDS}) if report else None
 
+    def _newly_declared(self) -> Sequence[str]:
+        changed_at = _changed_at(self.control.artifacts)
+        if changed_at == self._seen_declared:
+            return ()
+        self._seen_declared = changed_at
+        return self._declared()
+
+    def _declared(self) -> Sequence[str]:
+        return tuple((read_json(self.control.artifacts) or {"paths": ()})["paths"])
+
+    def _level(self) -> str:
+        return isolation_of(read_json(self.control.spec) or {}).level
+
     def _log(self) -> Path:
         if self._log_dir is None:
             spec = read_json(self.control.spec)
@@ -148,11 +175,11 @@ class Attempt:
 
     # --- writing ---
 
-    def prepare(self, launch: Launch) -> None:
+    def prepare(self, launch: Launch, isolation: Isolation = NO_ISOLATION) -> None:
         """Writes down what to start, durably."""
         self.control.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.control.shim_errors.unlink(missing_ok=True)
-        write_json(self.control.spec, _spec(launch))
+        write_json(self.control.spec, _spec(launch, isolation))
 
     def request_cancel(self, grace_seconds: float) -> None:
         """Asks for the end, durably. Nothing happens where there is nothing to end."""
@@ -188,7 +215,7 @@ class Attempt:
         return self.queued
 
 
-def _spec(launch: Launch) -> dict[str, Any]:
+def _spec(launch: Launch, isolation: Isolation) -> dict[str, Any]:
     return {
         "protocol": PROTOCOL,
         "job_id": launch.job_id,
@@ -204,10 +231,11 @@ def _spec(launch: Launch) -> dict[str, Any]:
         "grace_seconds": launch.grace_seconds,
         "log_bytes": launch.log_bytes,
         "limits": {name: value for name, value in asdict(launch.limits).items() if value is not None},
+        "isolation": isolation._asdict(),
     }
 
 
-def _outcome(word: dict[str, Any]) -> Outcome:
+def _outcome(word: dict[str, Any], declared: Sequence[str], isolation: str) -> Outcome:
     return Outcome(
         reason=EndReason(word["reason"]),
         exit_code=word.get("exit_code"),
@@ -216,6 +244,9 @@ def _outcome(word: dict[str, Any]) -> Outcome:
         started_at=word["started_at"],
         ended_at=word["ended_at"],
         log=LogSummary(**word.get("log", {})),
+        declared=declared,
+        ignored_messages=word.get("ignored_messages", 0),
+        isolation=isolation,
     )
 
 

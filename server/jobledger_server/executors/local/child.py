@@ -6,10 +6,12 @@ import os
 import resource
 import shutil
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from jobledger_server.executors.local import cgroup, landlock
+from jobledger_server.executors.local.isolation import BWRAP, LANDLOCK, Isolation, IsolationError, hides, writable
 from jobledger_server.executors.local.limits import ResourceLimit
 from jobledger_server.executors.local.process_tree import PR_SET_PDEATHSIG, prctl
 
@@ -32,7 +34,7 @@ class CommandError(Exception):
 
 
 class Command(NamedTuple):
-    """What to start, where its standard streams go, and what the kernel is to hold each of its processes to."""
+    """What to start, where its standard streams go, what the kernel is to hold it to, and the control group to use."""
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -41,55 +43,103 @@ class Command(NamedTuple):
     stdout: int
     stderr: int
     limits: Sequence[ResourceLimit]
+    cgroup: Path | None
+    isolation: Isolation
+    job_dir: str
 
 
-def start_child(command: Command) -> int:
+class Failure(NamedTuple):
+    """Why a command can't be run: what was being done, and the error (0: none of the system's)."""
+
+    stage: str
+    number: int
+    text: str
+
+
+# What a child does with the command, and with where it is to say that it can't. See `fork_child`.
+Become = Callable[[Command, int], Failure]
+
+
+def start_child(command: Command, become: Become) -> int:
     """Starts the process in a session of its own; it dies with this one. Returns its pid once it runs the command.
+
+    Args:
+        become: as for `fork_child`.
 
     Raises:
         CommandError: it can't be run.
         OSError: nothing was started, for want of processes, memory or files.
     """
+    pid, failure = fork_child(command, become)
+    if failure:
+        _raise(command, failure)
+    return pid
+
+
+def fork_child(command: Command, become: Become) -> tuple[int, Failure | None]:
+    """The pid of a child that runs the command, or why it can't.
+
+    Args:
+        become: turns the child into the command. Its second argument closes when that has come about: by itself where
+            the process is replaced. Returns only to say why it can't be done.
+
+    Raises:
+        OSError: there are no processes, memory or files for it.
+    """
     report, report_to = os.pipe()
+    parent = os.getpid()
     try:
-        pid = os.fork()
+        pid = cgroup.fork(command.cgroup)
         if pid == 0:
-            _run(command, report_to)
+            _run(command, become, report_to, parent)
     finally:
         os.close(report_to)
     with os.fdopen(report, "rb") as pipe:
         failure = pipe.read()
-    if failure:
-        os.waitpid(pid, 0)
-        _raise(command, **json.loads(failure))
-    return pid
+    if not failure:
+        return pid, None
+    os.waitpid(pid, 0)
+    return pid, Failure(*json.loads(failure))
 
 
-def _run(command: Command, report_to: int) -> NoReturn:
+def _run(command: Command, become: Become, report_to: int, parent: int) -> NoReturn:
     """The child: becomes the command, or reports why not. Never returns into the parent's code."""
+    try:
+        _die_with(parent)
+        os.write(report_to, json.dumps(become(command, report_to)).encode())
+    finally:
+        os._exit(EXEC_FAILED)
+
+
+def _die_with(parent: int) -> None:
+    """From here on the kernel ends this process with its parent. One that has ended already would not be noticed."""
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(EXEC_FAILED)
+
+
+def become_command(command: Command, _report_to: int) -> Failure:
+    """Replaces this process by the command. Returns only to say why it can't."""
     stage = "prepare"
     try:
-        _leave_parent(command)
+        leave_parent(command)
+        stage = "isolation"
+        if command.isolation.level == LANDLOCK:
+            places = writable(command.isolation, command.job_dir, command.working_dir)
+            landlock.restrict(hidden=Path(command.isolation.data_dir), writable=places)
         stage = "working_dir"
         os.chdir(command.working_dir)
         stage = "exec"
         os.execvpe(command.argv[0], list(command.argv), dict(command.env))  # noqa: S606 - no shell is the point
     except OSError as error:
-        _report(report_to, stage=stage, number=error.errno, text=error.strerror)
-    except ValueError as error:
-        _report(report_to, stage=stage, number=0, text=str(error))
-    finally:
-        os._exit(EXEC_FAILED)
+        return Failure(stage, error.errno or 0, error.strerror or str(error))
+    except (ValueError, IsolationError) as error:
+        return Failure(stage, 0, str(error))
 
 
-def _report(report_to: int, **failure: object) -> None:
-    os.write(report_to, json.dumps(failure).encode())
-
-
-def _leave_parent(command: Command) -> None:
+def leave_parent(command: Command) -> None:
     """Own session, default signals, standard streams, limits; all other descriptors close by themselves."""
     os.setsid()
-    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -99,9 +149,12 @@ def _leave_parent(command: Command) -> None:
         resource.setrlimit(limit.resource, (limit.soft, limit.hard))
 
 
-def _raise(command: Command, *, stage: str, number: int, text: str) -> NoReturn:
+def _raise(command: Command, failure: Failure) -> NoReturn:
+    stage, number, text = failure
     if stage == "prepare" or number in PASSING:
         raise OSError(number, text)
+    if stage == "isolation":
+        raise CommandError(f"Can't be isolated ({command.isolation.level}): {text}")
     if stage == "working_dir":
         raise CommandError(f"Can't enter the working directory {command.working_dir!r}: {text}")
     raise CommandError(_exec_message(command, number, text))
@@ -113,13 +166,26 @@ def _exec_message(command: Command, number: int, text: str) -> str:
     found = Path(command.working_dir, program) if "/" in program else shutil.which(program, path=search) or ""
     place = "" if "/" in program else f" (looked in PATH: {search})"
     exists = bool(found) and Path(found).exists()
+    if exists and _is_hidden(command, number, Path(found)):
+        return f"Can't run {program!r}: {found} lies outside what isolation {command.isolation.level!r} lets a job read"
     if number in {errno.ENOENT, errno.ENOTDIR} and not exists:
         return f"No such file: {program!r}{place}"
     reasons = {
         errno.ENOENT: "the interpreter that its first line names does not exist",
         errno.EACCES: f"permission denied; is it executable?{place}",
         errno.ENOEXEC: "not a program; a script begins with a line such as #!/bin/sh",
-        errno.E2BIG: "arguments and environment are too long",
+        errno.E2BIG: "arguments and environment are too long for this system: pass on what is large by standard input "
+        "or in a file",
     }
     reason = "it is a directory" if exists and Path(found).is_dir() else reasons.get(number, text)
     return f"Can't run {program!r}: {reason}"
+
+
+def _is_hidden(command: Command, number: int, program: Path) -> bool:
+    """Whether it is the isolation that kept the command from a program that is there."""
+    if program.is_dir():
+        return False
+    if command.isolation.level == LANDLOCK:
+        return number == errno.EACCES and os.access(program, os.X_OK)
+    hidden = command.isolation.level == BWRAP and number in {errno.ENOENT, errno.EACCES}
+    return hidden and hides(command.isolation, command.job_dir, command.working_dir, program)

@@ -1,9 +1,14 @@
 """The directory through which server and shim talk about one attempt. Standard library only.
 
 Written by the server: `spec.json` (once), `cancel.json`, `input.log`. Written by the shim: `lock` (held as long as it
-lives), `started.json` (created at most once, before anything is started), `progress.json`, `input.ack`, `exit.json`
-(last of all: nothing of the job is left). Files that are replaced are replaced atomically. Whoever writes wakes the
-other through a FIFO; a wake that is lost costs a second, never more.
+lives, and by the nursery until nothing of what it left behind lives), `started.json` (created at most once, before
+anything is started), `progress.json`, `artifacts.json` (paths that the job declared, in that order), `input.ack`,
+`exit.json` (last of all: nothing of the job is left). Files that are replaced are replaced atomically. Whoever writes
+wakes the other through a FIFO; a wake that is lost costs a second, never more.
+
+`spec.json` names the protocol, in every version of it. What is only added keeps the number; what a server or a
+supervisor that does not know of it would get wrong raises it. A server takes over what was started under an earlier
+protocol; while there is a job that was started under a later one it does not start, and touches nothing.
 """
 
 import errno
@@ -35,21 +40,32 @@ class ControlDir:
         self.input_ack = path / "input.ack"
         self.input_closed = path / "input.closed"
         self.progress = path / "progress.json"
+        self.artifacts = path / "artifacts.json"
         self.wake = path / "wake"
         self.exit = path / "exit.json"
         self.shim_errors = path / "shim.err"
+        self.cgroup = path / "cgroup"
 
     @property
     def server_wake(self) -> Path:
         """FIFO of the server that all shims wake."""
         return self.path.parent.parent / "run" / "wake"
 
-    def take_lock(self) -> int | None:
-        """Takes the lock for the life of this process. Returns its descriptor; None where another one has it.
+    def wake_server(self) -> None:
+        """Has the server look at this attempt."""
+        job_id, _, attempt = self.path.name.rpartition(".")
+        poke(self.server_wake, f"{job_id} {attempt}\n".encode())
+
+    def open_lock(self) -> int:
+        """A descriptor for `take_lock`. Once that is done the lock is held until all its copies are closed."""
+        return os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+    def take_lock(self, descriptor: int | None = None) -> int | None:
+        """Takes the lock, by a descriptor that is there or a new one. Returns that; None where another one has it.
 
         Patient for a second: someone may be looking whether it is taken.
         """
-        descriptor = os.open(self.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = self.open_lock() if descriptor is None else descriptor
         deadline = time.monotonic() + LOCK_PATIENCE
         while not _flock(descriptor, fcntl.LOCK_EX):
             if time.monotonic() > deadline:
@@ -59,7 +75,7 @@ class ControlDir:
         return descriptor
 
     def lock_is_held(self) -> bool:
-        """Whether a shim lives."""
+        """Whether a shim lives, or something of what it left behind."""
         try:
             descriptor = os.open(self.lock, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
@@ -138,13 +154,22 @@ class ControlDir:
 
 def write_json(path: Path, value: object, *, durable: bool = True) -> None:
     """Replaces a file by a JSON document: readers see the old one or the new one."""
+    write_text(path, json.dumps(value), durable=durable)
+
+
+def write_text(path: Path, text: str, *, durable: bool = True) -> None:
+    """Replaces a file by a text. What stands in its place is not followed, nor is anything left where it fails."""
     temporary = path.with_suffix(f".{os.urandom(4).hex()}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="surrogateescape") as file:
-        json.dump(value, file)
-        file.flush()
-        if durable:
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("x", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(text)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     if durable:
         sync_directory(path.parent)
 

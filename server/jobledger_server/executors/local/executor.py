@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,6 +18,7 @@ from typing import Self
 from jobledger_server.core.ports import Clock, EndReason, ExecutorListener, Launch, Outcome, Running
 from jobledger_server.executors.local.attempt import Attempt, News
 from jobledger_server.executors.local.control_dir import open_fifo
+from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation
 from jobledger_server.executors.local.lost import bury
 from jobledger_server.executors.local.pidfd import ExitWatch
 from jobledger_server.executors.local.spawner import Spawner
@@ -30,12 +32,19 @@ logger = logging.getLogger(__name__)
 class LocalExecutor:
     """Implements `ports.Executor`. Leaving it stops watching; jobs go on, and another one finds them."""
 
-    def __init__(self, *, data_dir: Path, listener: ExecutorListener, clock: Clock) -> None:
-        """Executor over `data_dir`, of which it uses `control/` and `run/`; one at a time."""
+    def __init__(
+        self, *, data_dir: Path, listener: ExecutorListener, clock: Clock, isolation: Isolation = NO_ISOLATION
+    ) -> None:
+        """Executor over `data_dir`, of which it uses `control/` and `run/`; one at a time.
+
+        Args:
+            isolation: what the attempts that it starts run under.
+        """
         self._control_root = data_dir / "control"
         self._run_dir = data_dir / "run"
         self._listener = listener
         self._clock = clock
+        self._isolation = isolation
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._spawner = Spawner()
         self._tasks = contextlib.AsyncExitStack()
@@ -72,7 +81,7 @@ class LocalExecutor:
             known = await self._settle(attempt)
             if known is not None:
                 return known
-            await asyncio.to_thread(attempt.prepare, launch)
+            await asyncio.to_thread(attempt.prepare, launch, self._isolation)
             shim = await self._spawner.spawn(attempt.control.path)
             with ExitWatch(shim, attempt.changed.set) as spawned:
                 known = await self._settle(attempt, spawned)
@@ -84,6 +93,7 @@ class LocalExecutor:
         """See `ports.Executor.find`."""
         sought = self._attempt(job_id, attempt)
         async with sought.starting:
+            await asyncio.to_thread(sought.refuse_newer)
             return await self._settle(sought)
 
     async def cancel(self, job_id: str, attempt: int, *, grace_seconds: float) -> None:
@@ -112,6 +122,13 @@ class LocalExecutor:
             with contextlib.suppress(FileNotFoundError):
                 await asyncio.to_thread(shutil.rmtree, released.control.path)
             self._attempts.pop((job_id, attempt), None)
+
+    async def release_others(self, kept: Collection[tuple[str, int]]) -> None:
+        """See `ports.Executor.release_others`."""
+        for directory in await asyncio.to_thread(os.listdir, self._control_root):
+            job_id, _, number = directory.rpartition(".")
+            if number.isdigit() and (job_id, int(number)) not in kept:
+                await self.release(job_id, int(number))
 
     def _attempt(self, job_id: str, number: int) -> Attempt:
         key = (job_id, number)
@@ -166,6 +183,8 @@ class LocalExecutor:
         news: News = await asyncio.to_thread(attempt.news)
         if news.progress:
             self._listener.job_progressed(attempt.job_id, attempt.number, news.progress)
+        if news.declared:
+            self._listener.artifacts_declared(attempt.job_id, attempt.number, news.declared)
         if news.log_grew:
             self._listener.log_grew(attempt.job_id)
         if not news.view.begun:

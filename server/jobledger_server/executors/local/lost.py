@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from jobledger_server.executors.local import cgroup
 from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir, read_json, write_json
 from jobledger_server.executors.local.process_tree import (
     PROC,
@@ -40,7 +41,10 @@ def bury(control: ControlDir, now: int) -> None:
             return
         spec = read_json(control.spec) or {"env": {}}
         started = control.read_started() or {}
-        survived = _kill_rest(spec, started)
+        group = cgroup.recorded(control.cgroup)
+        survived = _kill_rest(spec, started, group)
+        if group:
+            cgroup.remove(group)
         word = {
             "protocol": PROTOCOL,
             "reason": "lost",
@@ -65,16 +69,22 @@ def _seal_log(spec: dict[str, Any]) -> dict[str, Any]:
         log.close()
 
 
-def _kill_rest(spec: dict[str, Any], started: dict[str, Any]) -> bool:
-    """Kills what can be recognized as the attempt's. Returns whether something survived."""
+def _kill_rest(spec: dict[str, Any], started: dict[str, Any], group: Path | None) -> bool:
+    """Kills what can be recognized as the attempt's. Returns whether something survived.
+
+    If the nursery lived when the shim was killed then nothing is left by now, see there. If it did not: the control
+    group has all of it; without one, what has left the session and forgotten its environment can't be found any more.
+    """
     if started and started["boot_id"] != boot_id():
         return False
     deadline = time.monotonic() + KILL_SECONDS
-    while rest := _rest(spec, started):
+    while (rest := _rest(spec, started)) or (group and cgroup.populated(group)):
         if time.monotonic() > deadline:
             return True
         for stat in rest:
             send_signal(stat.pid, signal.SIGKILL)
+        if group:
+            cgroup.kill(group)
         time.sleep(KILL_INTERVAL)
     return False
 

@@ -1,11 +1,12 @@
 """What a job says through its control pipe: one JSON object a line, of at most 64 KiB. Standard library only."""
 
 import json
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
 
 # Beyond PIPE_BUF (4096 bytes) a write may be torn by those of other processes; a single writer need not care.
 MAX_MESSAGE = 65536
+MAX_PATH = 1024
 COUNTS = ("items_completed", "items_total")
 
 
@@ -21,6 +22,21 @@ class LogLine(NamedTuple):
     line: bytes
 
 
+class Declaration(NamedTuple):
+    """A file that the job is going to leave: path relative to `output/`, without `.` and `..`."""
+
+    path: str
+
+
+class Checkpoint(NamedTuple):
+    """What the next attempt is to know: a JSON object, as ASCII text."""
+
+    text: str
+
+
+Message = Progress | LogLine | Declaration | Checkpoint
+
+
 class MessageReader:
     """Cuts what comes through the pipe into messages.
 
@@ -33,7 +49,7 @@ class MessageReader:
         self._overlong = False
         self.ignored = 0
 
-    def feed(self, chunk: bytes) -> Iterator[Progress | LogLine]:
+    def feed(self, chunk: bytes) -> Iterator[Message]:
         """The messages that `chunk` completes. To be used up before the next call."""
         *lines, self._held = (self._held + chunk).split(b"\n")
         for line in lines:
@@ -46,15 +62,33 @@ class MessageReader:
             self._held, self._overlong = b"x", True
 
 
-def _parse(line: bytes) -> Progress | LogLine | None:
+def _parse(line: bytes) -> Message | None:
     try:
         fields = json.loads(line)
+        kind = fields.pop("type", None) if isinstance(fields, dict) else None
+        parse = KINDS.get(kind) if isinstance(kind, str) else None
+        return parse(fields) if parse else None
     except (ValueError, RecursionError):
         return None
-    kind = fields.pop("type", None) if isinstance(fields, dict) else None
-    if kind == "log":
-        return LogLine(json.dumps(fields, ensure_ascii=True).encode())
-    return _progress(fields) if kind == "progress" else None
+
+
+def _log_line(fields: dict[str, Any]) -> LogLine:
+    return LogLine(json.dumps(fields, ensure_ascii=True).encode())
+
+
+def _declaration(fields: dict[str, Any]) -> Declaration | None:
+    """None for a path that leads out of `output/`, or that no artifact can have."""
+    path = fields.get("path")
+    if not isinstance(path, str) or len(path) > MAX_PATH or "\\" in path or not path.isprintable():
+        return None
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    return None if path.startswith("/") or ".." in parts or not parts else Declaration("/".join(parts))
+
+
+def _checkpoint(fields: dict[str, Any]) -> Checkpoint | None:
+    """None unless `data` is an object that every reader of JSON takes: NaN and infinities are not."""
+    data = fields.get("data")
+    return Checkpoint(json.dumps(data, allow_nan=False)) if isinstance(data, dict) else None
 
 
 def _progress(fields: dict[str, Any]) -> Progress | None:
@@ -80,3 +114,11 @@ def _progress(fields: dict[str, Any]) -> Progress | None:
 def _is_quantity(value: object) -> bool:
     """Whether it is a finite number from 0 that fits in 64 bits."""
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+KINDS: Final[Mapping[str, Callable[[dict[str, Any]], Message | None]]] = {
+    "artifact": _declaration,
+    "checkpoint": _checkpoint,
+    "log": _log_line,
+    "progress": _progress,
+}

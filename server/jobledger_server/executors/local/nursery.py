@@ -1,62 +1,183 @@
 """The process that shims are forked from: it has everything loaded, so that a start costs a fork and no more.
 
-Reads paths of control directories from standard input, a line each, and answers each with the pid of its shim, or with
-the negative errno where none could be forked. Ends when the input does; the shims go on. Standard library only.
+Its standard input is a socket. Each line read there is the path of a control directory; the answer is the pid of its
+shim, or the negative errno where none could be forked. Standard library only.
+
+It is also the next of kin of its shims. What a shim that was killed leaves behind becomes a child of this process, and
+is killed: a child that is no shim can be nothing else. For that it outlives the server, until its last shim has ended.
+Of each attempt it keeps the lock open, beside the shim, until nothing is left of either: as long as the lock is held
+something of the attempt may live, and nobody records its end.
 """
 
+import contextlib
 import gc
 import os
+import select
 import signal
 import sys
+import time
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from jobledger_server.executors.local import shim
+from jobledger_server.executors.local import cgroup, shim
 from jobledger_server.executors.local.control_dir import ControlDir
+from jobledger_server.executors.local.process_tree import (
+    PR_SET_CHILD_SUBREAPER,
+    children,
+    descendants,
+    prctl,
+    send_signal,
+)
+from jobledger_server.executors.local.supervisor import KILL_SECONDS, children_pipe
+
+REQUESTS = 0
+
+
+class Ward(NamedTuple):
+    """An attempt whose shim was forked here, and the descriptor that keeps its lock."""
+
+    control: ControlDir
+    lock: int
 
 
 def main() -> None:
-    """Serves until the standard input ends."""
+    """Serves until the input ends and no shim is left, in a process that the caller's parent need not wait for."""
+    if os.fork():
+        os._exit(0)
     for number in shim.NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
-    # Nobody here asks how a shim ended: the kernel may reap them.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.chdir("/")
+    nursery = Nursery(children_pipe())
+    prctl(PR_SET_CHILD_SUBREAPER, 1)
+    cgroup.remove_leftovers()
     gc.freeze()
-    while line := sys.stdin.readline():
-        print(_fork(line.rstrip("\n")), flush=True)  # noqa: T201 - the answer
+    nursery.run()
 
 
-def _fork(control_dir: str) -> int:
-    try:
-        pid = os.fork()
-    except OSError as error:
-        return -(error.errno or 1)
-    if pid == 0:
-        _become_shim(control_dir)
-    return pid
+class Nursery:
+    """Forks shims, and sees to it that nothing of them is left once they have ended."""
 
+    def __init__(self, children_ended: int) -> None:
+        """Nursery that hears through a descriptor, see `children_pipe`, that a child has ended."""
+        self._children_ended = children_ended
+        self._sources = [children_ended, REQUESTS]
+        self._rest = b""
+        self._living: dict[int, Ward] = {}
+        # With the moment from which what is left of them counts as unkillable, the first one first.
+        self._ended: list[tuple[float, Ward]] = []
 
-def _become_shim(control_dir: str) -> NoReturn:
-    status = 1
-    try:
-        os.setsid()
+    def run(self) -> None:
+        """Until nobody can ask any more and all that was asked for has ended."""
+        while REQUESTS in self._sources or self._living or self._ended:
+            readable, _, _ = select.select(self._sources, [], [], self._patience())
+            if self._children_ended in readable:
+                os.read(self._children_ended, 65536)
+            self._reap()
+            self._sweep()
+            if REQUESTS in readable:
+                self._read_requests()
+
+    def _patience(self) -> float | None:
+        """Seconds. None: only what happens next matters."""
+        return max(0.0, self._ended[0][0] - time.monotonic()) if self._ended else None
+
+    # --- what is left of shims ---
+
+    def _reap(self) -> None:
+        """A pid names the same shim until this: only then it may be given anew."""
+        with contextlib.suppress(ChildProcessError):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                if ward := self._living.pop(pid, None):
+                    self._ended.append((time.monotonic() + KILL_SECONDS, ward))
+
+    def _sweep(self) -> None:
+        """Kills strays. Each one's end is a signal to look again: what it had below it has come to light by then."""
+        strays = [pid for pid in children() if pid not in self._living]
+        for stray in strays:
+            for stat in descendants(stray):
+                send_signal(stat.pid, signal.SIGKILL)
+            send_signal(stray, signal.SIGKILL)
+        # Whose strays they are can't be told where several shims have ended: all of them wait.
+        while self._ended and (not strays or self._ended[0][0] <= time.monotonic()):
+            _dismiss(self._ended.pop(0)[1])
+
+    # --- new shims ---
+
+    def _read_requests(self) -> None:
+        try:
+            said = os.read(REQUESTS, 65536)
+        except ConnectionError:
+            said = b""
+        if not said:
+            self._stop_listening()
+        *lines, self._rest = (self._rest + said).split(b"\n")
+        for line in lines:
+            answer = self._fork(ControlDir(Path(os.fsdecode(line))))
+            # A server that is gone by now will find the shim by its lock.
+            with contextlib.suppress(ConnectionError):
+                os.write(REQUESTS, f"{answer}\n".encode())
+
+    def _stop_listening(self) -> None:
+        """Nothing of the server's is kept open: somebody may wait for the end of its output."""
+        self._sources.remove(REQUESTS)
+        nothing = os.open(os.devnull, os.O_RDWR)
+        for target in (0, 1, 2):
+            os.dup2(nothing, target)
+        os.close(nothing)
+
+    def _fork(self, control: ControlDir) -> int:
+        try:
+            lock = control.open_lock()
+        except OSError as error:
+            return -(error.errno or 1)
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(lock)
+            return -(error.errno or 1)
+        if pid == 0:
+            self._become_shim(control, lock)
+        self._living[pid] = Ward(control, lock)
+        return pid
+
+    def _become_shim(self, control: ControlDir, lock: int) -> NoReturn:
+        status = 1
+        try:
+            os.setsid()
+            self._let_go()
+            _redirect(control)
+            shim.main(str(control.path), lock)
+            status = 0
+        except SystemExit as refusal:
+            sys.stderr.write(f"{refusal}\n")
+        except BaseException:  # noqa: BLE001 - nothing may get back into the nursery's loop
+            sys.excepthook(*sys.exc_info())
+        finally:
+            sys.stderr.flush()
+            os._exit(status)
+
+    def _let_go(self) -> None:
+        """In a shim: most of all of the locks of others, which would count as alive for as long as this one."""
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        _redirect(control_dir)
-        shim.main(control_dir)
-        status = 0
-    except SystemExit as refusal:
-        sys.stderr.write(f"{refusal}\n")
-    except BaseException:  # noqa: BLE001 - nothing may get back into the nursery's loop
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+        os.close(signal.set_wakeup_fd(-1))
+        os.close(self._children_ended)
+        for ward in (*self._living.values(), *(ward for _, ward in self._ended)):
+            os.close(ward.lock)
 
 
-def _redirect(control_dir: str) -> None:
+def _dismiss(ward: Ward) -> None:
+    """Lets go of the lock, and tells the server. A word that gets lost costs a second."""
+    if group := cgroup.recorded(ward.control.cgroup):
+        cgroup.remove(group)
+    os.close(ward.lock)
+    with contextlib.suppress(OSError):
+        ward.control.wake_server()
+
+
+def _redirect(control: ControlDir) -> None:
     """Nothing in, nothing out, complaints to a file."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    errors = os.open(ControlDir(Path(control_dir)).shim_errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    errors = os.open(control.shim_errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for target, source in enumerate((nothing, nothing, errors)):
         os.dup2(source, target)
     os.close(nothing)

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from jobledger_server.executors.local import cgroup
+
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PROC = Path("/proc")
@@ -77,15 +79,22 @@ def processes() -> Iterator[ProcessStat]:
             yield stat
 
 
-def descendants() -> list[ProcessStat]:
-    """Descendants of this process, zombies included; one that changes its parent meanwhile may be missed.
+def children() -> list[int]:
+    """Children of this process, zombies included."""
+    if _kernel_lists_children():
+        return _children(os.getpid())
+    return [stat.pid for stat in processes() if stat.parent == os.getpid()]
+
+
+def descendants(ancestor: int | None = None) -> list[ProcessStat]:
+    """Descendants of a process, else of this one, with zombies; one that changes its parent meanwhile may be missed.
 
     What this costs grows with the tree, where the kernel lists children, not with all that runs on the machine.
     """
-    if not (PROC / "thread-self/children").exists():
-        return all_descendants()
+    if not _kernel_lists_children():
+        return all_descendants(ancestor)
     found: dict[int, ProcessStat] = {}
-    waiting = [os.getpid()]
+    waiting = [ancestor or os.getpid()]
     while waiting:
         for pid in _children(waiting.pop()):
             stat = process_stat(pid)
@@ -93,6 +102,10 @@ def descendants() -> list[ProcessStat]:
                 found[pid] = stat
                 waiting.append(pid)
     return list(found.values())
+
+
+def _kernel_lists_children() -> bool:
+    return (PROC / "thread-self/children").exists()
 
 
 def _children(pid: int) -> list[int]:
@@ -105,14 +118,14 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def all_descendants() -> list[ProcessStat]:
-    """Descendants of this process, zombies included, found among all processes."""
-    children: dict[int, list[ProcessStat]] = {}
+def all_descendants(ancestor: int | None = None) -> list[ProcessStat]:
+    """The same, found among all processes."""
+    by_parent: dict[int, list[ProcessStat]] = {}
     for stat in processes():
-        children.setdefault(stat.parent, []).append(stat)
-    found = children.pop(os.getpid(), [])
+        by_parent.setdefault(stat.parent, []).append(stat)
+    found = by_parent.pop(ancestor or os.getpid(), [])
     for stat in found:
-        found.extend(children.pop(stat.pid, []))
+        found.extend(by_parent.pop(stat.pid, []))
     return found
 
 
@@ -149,8 +162,10 @@ class ProcessTree:
         gone: nothing of it is left.
     """
 
-    def __init__(self, leader: int) -> None:
+    def __init__(self, leader: int, group: Path | None = None) -> None:
+        """Tree of a leader, all of which began in the control group `group`, if that is there."""
         self._leader = leader
+        self._cgroup = group
         self.status: int | None = None
         self.gone = False
 
@@ -179,6 +194,8 @@ class ProcessTree:
 
     def kill(self) -> None:
         """SIGKILL to everything that is known of it by now. More may come to light: to be repeated until `gone`."""
+        if self._cgroup:
+            cgroup.kill(self._cgroup)
         if self.status is None:
             send_signal(-self._leader, signal.SIGKILL)
         for stat in self._descendants():

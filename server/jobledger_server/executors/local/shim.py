@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from jobledger_server.executors.local.child import PASSING, Command, CommandError, start_child
+from jobledger_server.executors.local import bwrap, cgroup
+from jobledger_server.executors.local.child import PASSING, Command, CommandError, become_command, start_child
 from jobledger_server.executors.local.control_dir import (
     PROTOCOL,
     ControlDir,
@@ -25,6 +26,7 @@ from jobledger_server.executors.local.control_dir import (
     write_json,
 )
 from jobledger_server.executors.local.feeder import Feeder
+from jobledger_server.executors.local.isolation import BWRAP, isolation_of, private_temp
 from jobledger_server.executors.local.limits import resource_limits
 from jobledger_server.executors.local.process_tree import PR_SET_CHILD_SUBREAPER, boot_id, prctl, process_stat
 from jobledger_server.executors.local.supervisor import Pipes, Supervisor, children_pipe
@@ -37,14 +39,18 @@ STARTED_BYTES = 512
 NOT_FOR_US = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def main(path: str) -> None:
-    """Runs the attempt whose control directory is `path`, if it was never started before."""
+def main(path: str, lock: int | None = None) -> None:
+    """Runs the attempt whose control directory is `path`, if it was never started before.
+
+    Args:
+        path: absolute.
+        lock: descriptor by which its lock is to be taken, where somebody else is to keep that beside us.
+    """
     os.chdir("/")
     for number in NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
     control = ControlDir(Path(path))
-    lock = control.take_lock()
-    if lock is None or control.exit.exists() or control.started.exists():
+    if control.take_lock(lock) is None or control.exit.exists() or control.started.exists():
         return
     spec = read_json(control.spec)
     if spec is None or spec["protocol"] != PROTOCOL:
@@ -60,20 +66,30 @@ def _run(control: ControlDir, spec: dict[str, Any]) -> None:
     # Before there is a child: its end must be heard, and its orphans must become ours.
     children = children_pipe()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
+    group = cgroup.create(control.path.name, control.cgroup)
+    try:
+        ending = _supervise(control, spec, children)
+    finally:
+        # Before the last word, after which nobody would look for it any more.
+        if group:
+            cgroup.remove(group)
+    _leave_word(control, spec, ending)
+
+
+def _supervise(control: ControlDir, spec: dict[str, Any], children: int) -> dict[str, Any]:
+    """Starts the attempt and sees it to its end. Returns what there is to say of that."""
     log = None
     try:
         log = LogWriter(Path(spec["log_dir"]), spec["log_bytes"])
         supervisor = _start(control, spec, log, children)
     except CommandError as error:
-        ending = _not_started(str(error), log)
+        return _not_started(str(error), log)
     except OSError as error:
         if error.errno in PASSING:
             control.started.unlink()
             sys.exit(f"The job can't be started just now: {error.strerror}")
-        ending = _not_started(f"The job can't be prepared: {error}", log)
-    else:
-        ending = supervisor.run()
-    _leave_word(control, spec, ending)
+        return _not_started(f"The job can't be prepared: {error}", log)
+    return supervisor.run()
 
 
 def _claim(control: ControlDir) -> None:
@@ -118,11 +134,21 @@ def _start(control: ControlDir, spec: dict[str, Any], log: LogWriter, children: 
     stdout, stdout_end = _output_pipe()
     stderr, stderr_end = _output_pipe()
     started_at = wall_clock()
-    limits = resource_limits(spec.get("limits", {}))
+    isolation = isolation_of(spec)
+    command = Command(
+        argv=spec["argv"],
+        env={**spec["env"], **private_temp(isolation, job_dir)},
+        working_dir=spec["working_dir"],
+        stdin=stdin,
+        stdout=stdout_end,
+        stderr=stderr_end,
+        limits=resource_limits(spec.get("limits", {})),
+        cgroup=cgroup.recorded(control.cgroup),
+        isolation=isolation,
+        job_dir=spec["job_dir"],
+    )
     try:
-        pid = start_child(
-            Command(spec["argv"], spec["env"], spec["working_dir"], stdin, stdout_end, stderr_end, limits)
-        )
+        pid = start_child(command, bwrap.become_keeper if isolation.level == BWRAP else become_command)
     finally:
         for descriptor in (stdin, stdout_end, stderr_end):
             os.close(descriptor)

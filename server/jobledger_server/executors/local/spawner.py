@@ -3,22 +3,36 @@
 import asyncio
 import contextlib
 import os
-import sys
-from asyncio.subprocess import PIPE, Process
+import socket
+from asyncio.subprocess import DEVNULL
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-import jobledger_server
+from jobledger_server.executors.local import interpreter
 
-# Isolated, without site-packages, UTF-8 whatever the locale: the same wherever the server was started.
-INTERPRETER = (sys.executable, "-I", "-S", "-X", "utf8")
-BOOTSTRAP = (
-    "import sys; sys.path.append(sys.argv[1]); from jobledger_server.executors.local.nursery import main; main()"
-)
-# What an interpreter may need to load. Nothing else of the server's environment is a job's business.
-KEPT_VARIABLES = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-PACKAGE_ROOT = Path(jobledger_server.__file__).parents[1]
+NURSERY = "jobledger_server.executors.local.nursery"
+
+
+class Line(NamedTuple):
+    """To a nursery. Its end is the only thing that the nursery wants to know of us."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+
+    async def ask(self, question: bytes) -> bytes:
+        """The answer, a whole line; empty where the nursery has ended."""
+        answer = b""
+        with contextlib.suppress(ConnectionError):
+            self.writer.write(question)
+            await self.writer.drain()
+            answer = await self.reader.readline()
+        return answer if answer.endswith(b"\n") else b""
+
+    async def close(self) -> None:
+        self.writer.close()
+        with contextlib.suppress(ConnectionError):
+            await self.writer.wait_closed()
 
 
 class Spawner:
@@ -26,7 +40,7 @@ class Spawner:
 
     def __init__(self) -> None:
         self._lock = asyncio.Lock()
-        self._nursery: Process | None = None
+        self._nursery: Line | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -34,7 +48,7 @@ class Spawner:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._stop()
+        await self._leave()
 
     async def spawn(self, control_dir: Path) -> int:
         """Starts the shim of a control directory. Returns its pid.
@@ -53,33 +67,38 @@ class Spawner:
 
     async def _ask(self, control_dir: Path) -> int | None:
         """The nursery's answer; None where it has ended. Then the next call starts another one."""
-        if self._nursery is None or self._nursery.returncode is not None:
-            self._nursery = await asyncio.create_subprocess_exec(
-                *(*INTERPRETER, "-c", BOOTSTRAP, str(PACKAGE_ROOT)),
-                env={name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ},
-                stdin=PIPE,
-                stdout=PIPE,
+        answer = b""
+        if self._nursery is None:
+            self._nursery = await _start_nursery()
+        try:
+            answer = await self._nursery.ask(os.fsencode(control_dir) + b"\n")
+        finally:
+            # Also where nobody waits for the answer any more: it must not be taken for that of the next question.
+            if not answer:
+                await self._leave()
+        return int(answer) if answer else None
+
+    async def _leave(self) -> None:
+        """The nursery goes on as long as something that it started lives."""
+        nursery, self._nursery = self._nursery, None
+        if nursery:
+            await nursery.close()
+
+
+async def _start_nursery() -> Line:
+    """Starts a process that sends the nursery off and ends: we are no parent of it, and need not see to its end."""
+    ours, theirs = socket.socketpair()
+    try:
+        with theirs:
+            starter = await asyncio.create_subprocess_exec(
+                *interpreter.command_line(NURSERY),
+                env=interpreter.environment(),
+                stdin=theirs.fileno(),
+                stdout=DEVNULL,
                 start_new_session=True,
             )
-        answer = await _exchange(self._nursery, f"{control_dir}\n".encode("utf-8", "surrogateescape"))
-        if not answer:
-            await self._stop()
-            return None
-        return int(answer)
-
-    async def _stop(self) -> None:
-        """Ends the nursery. What it started goes on."""
-        nursery, self._nursery = self._nursery, None
-        if nursery and nursery.stdin:
-            nursery.stdin.close()
-            await nursery.wait()
-
-
-async def _exchange(process: Process, line: bytes) -> bytes:
-    if process.stdin is None or process.stdout is None:
-        return b""
-    with contextlib.suppress(ConnectionError):
-        process.stdin.write(line)
-        await process.stdin.drain()
-        return await process.stdout.readline()
-    return b""
+        await starter.wait()
+        return Line(*await asyncio.open_unix_connection(sock=ours))
+    except BaseException:
+        ours.close()
+        raise

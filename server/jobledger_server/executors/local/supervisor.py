@@ -9,15 +9,16 @@ import os
 import selectors
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobledger_server.executors.local.control_dir import ControlDir, poke, write_json
+from jobledger_server.executors.local import cgroup
+from jobledger_server.executors.local.control_dir import ControlDir, poke
 from jobledger_server.executors.local.feeder import Feeder
 from jobledger_server.executors.local.limits import Breach, LimitWatch
-from jobledger_server.executors.local.messages import LogLine, MessageReader, Progress
 from jobledger_server.executors.local.process_tree import ProcessTree
+from jobledger_server.executors.local.reports import NEVER, Reports, chunks
 from jobledger_server.joblog.segments import Stream
 from jobledger_server.joblog.writer import LogWriter, wall_clock
 
@@ -26,8 +27,7 @@ READ_SIZE = 256 * 1024
 DRAIN_SECONDS, KILL_SECONDS = 1.0, 30.0
 KILL_INTERVAL, GROUP_INTERVAL, LOOK_INTERVAL = 0.02, 0.1, 30.0
 LOG_RETRY_SECONDS, LOG_PATIENCE = 0.5, 3.0
-LOG_WAKE_INTERVAL, PROGRESS_INTERVAL = 0.05, 0.1
-NEVER = float("inf")
+LOG_WAKE_INTERVAL = 0.05
 
 
 class Pipes(NamedTuple):
@@ -56,14 +56,15 @@ class Supervisor:
         self._control = control
         self._job_dir = Path(spec["job_dir"])
         self._name = f"{spec['job_id']} {spec['attempt']}\n".encode()
-        self._tree = ProcessTree(pid)
+        self._tree = ProcessTree(pid, cgroup.recorded(control.cgroup))
         self._pipes = pipes
         self._feeder = feeder
         self._log = log
-        self._messages = MessageReader()
+        self._reports = Reports(
+            pipes.messages, control=control, job_dir=self._job_dir, take_log_line=self._take_log_line
+        )
         self._selector = selectors.DefaultSelector()
         self._outputs = {pipes.stdout: Stream.STDOUT, pipes.stderr: Stream.STDERR}
-        self._progress: dict[str, Any] = {}
         self._reason = "exited"
         self._message = self._limit_message = ""
         self._limits = LimitWatch(spec.get("limits", {}), self._job_dir)
@@ -75,8 +76,8 @@ class Supervisor:
         self._give_up = NEVER
         self._drain_until = NEVER
         self._retry_log = NEVER
-        self._wake_due = self._progress_due = NEVER
-        self._woke = self._progressed = self._look_due = 0.0
+        self._wake_due = NEVER
+        self._woke = self._look_due = 0.0
 
     def run(self) -> dict[str, Any]:
         """Until nothing of the process is left. Returns what `exit.json` says of it."""
@@ -87,7 +88,7 @@ class Supervisor:
                 key.data()
             self._advance(time.monotonic())
         self._close_log()
-        self._write_progress()
+        self._reports.finish()
         # Whatever the job has put in its place: it must not keep us from the last word.
         with contextlib.suppress(OSError):
             (self._job_dir / "control").unlink()
@@ -97,7 +98,7 @@ class Supervisor:
         pipes = self._pipes
         self._selector.register(pipes.children, selectors.EVENT_READ, lambda: _drain(pipes.children))
         self._selector.register(pipes.wake, selectors.EVENT_READ, self._woken)
-        self._selector.register(pipes.messages, selectors.EVENT_READ, self._read_messages)
+        self._selector.register(pipes.messages, selectors.EVENT_READ, self._reports.read)
         self._watch_outputs()
 
     def _watch_outputs(self) -> None:
@@ -111,7 +112,7 @@ class Supervisor:
 
     def _next_deadline(self) -> float:
         now = time.monotonic()
-        deadlines = [self._give_up, self._drain_until, self._retry_log, self._wake_due, self._progress_due]
+        deadlines = [self._give_up, self._drain_until, self._retry_log, self._wake_due, self._reports.due]
         if self._tree.status is None and not self._ending:
             deadlines.append(self._times_out)
         if not self._tree.gone:
@@ -198,7 +199,7 @@ class Supervisor:
             "message": f"{self._limit_message} {self._message}".strip(),
             "ended_at": self._ended_at or wall_clock(),
             "log": self._log.totals()._asdict(),
-            "ignored_messages": self._messages.ignored,
+            "ignored_messages": self._reports.ignored,
         }
 
     # --- the log ---
@@ -236,7 +237,7 @@ class Supervisor:
 
     def _close_log(self) -> None:
         """The last words of the job, and all of it on disk."""
-        self._read_messages()
+        self._reports.read()
         deadline = time.monotonic() + LOG_PATIENCE
         while True:
             try:
@@ -249,23 +250,14 @@ class Supervisor:
                     return
             time.sleep(LOG_RETRY_SECONDS)
 
-    # --- what the job and the server say ---
-
-    def _read_messages(self) -> None:
-        for chunk in _chunks(self._pipes.messages):
-            for message in self._messages.feed(chunk):
-                if isinstance(message, Progress):
-                    self._progress |= message.fields
-                    self._progress_due = min(self._progress_due, self._progressed + PROGRESS_INTERVAL)
-                elif isinstance(message, LogLine):
-                    self._take_log_line(message.line)
-
     def _take_log_line(self, line: bytes) -> None:
         def write() -> None:
             if not self._log.write_control(line):
-                self._messages.ignored += 1
+                self._reports.ignore()
 
         self._write_log(write)
+
+    # --- what the server says, and what it is told ---
 
     def _woken(self) -> None:
         _drain(self._pipes.wake)
@@ -300,21 +292,15 @@ class Supervisor:
         feeder.close()
 
     def _tell(self, now: float) -> None:
-        """Tells the server of progress and of the log, not more often than it can use."""
+        """Tells the server of the job's reports and of the log, not more often than it can use."""
         if now >= self._retry_log:
             self._write_log(self._log.flush)
-        if now >= self._progress_due:
-            self._progress_due, self._progressed, self._wake_due = NEVER, now, now
-            self._write_progress()
+        if now >= self._reports.due:
+            self._reports.write(now)
+            self._wake_due = now
         if now >= self._wake_due:
             self._wake_due, self._woke = NEVER, now
             poke(self._control.server_wake, self._name)
-
-    def _write_progress(self) -> None:
-        """The latest report. On a full disk it is left out: it is not worth a job."""
-        if self._progress:
-            with contextlib.suppress(OSError):
-                write_json(self._control.progress, self._progress, durable=False)
 
 
 def children_pipe() -> int:
@@ -327,15 +313,6 @@ def children_pipe() -> int:
     return read_end
 
 
-def _chunks(descriptor: int) -> Iterator[bytes]:
-    """What can be read now, at most 16 chunks: a chatty job must not keep us from the rest."""
-    for _ in range(16):
-        try:
-            yield os.read(descriptor, 65536)
-        except BlockingIOError:
-            return
-
-
 def _drain(descriptor: int) -> None:
-    for _ in _chunks(descriptor):
+    for _ in chunks(descriptor):
         pass

@@ -23,6 +23,10 @@ def add(connection: sqlite3.Connection, job_number: int, artifacts: Sequence[Art
     )
 
 
+def drop(connection: sqlite3.Connection, job_number: int) -> None:
+    connection.execute("DELETE FROM artifacts WHERE job_number = ?", (job_number,))
+
+
 def of_job(connection: sqlite3.Connection, job_id: str) -> Sequence[Artifact]:
     rows = connection.execute(
         "SELECT artifact FROM artifacts WHERE job_number = (SELECT number FROM jobs WHERE job_id = ?) ORDER BY path",

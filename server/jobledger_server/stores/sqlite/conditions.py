@@ -1,10 +1,8 @@
-"""What a filter asks, as SQL over the table `jobs`."""
+"""What a filter asks, as SQL."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-from jobledger.v1.job_pb2 import JobState
 
 from jobledger_server.core.ports import JobFilter
 
@@ -19,12 +17,29 @@ class Conditions:
     values: tuple[Any, ...] = ()
 
     @classmethod
-    def of(cls, where: JobFilter) -> "Conditions":
-        """All that the filter asks but for its states: the queries treat these each in their own way."""
+    def of_kind(cls, where: JobFilter) -> "Conditions":
+        """What is asked of workspace, state and type, over `jobs` or the counters."""
+        conditions = cls()
+        if where.workspace_id is not None:
+            conditions = conditions.also("workspace_id = ?", where.workspace_id)
+        if where.workspaces is not None:
+            conditions = conditions.among("workspace_id", where.workspaces)
+        if where.states:
+            conditions = conditions.among("state", where.states)
+        if where.job_type is not None:
+            conditions = conditions.also("job_type = ?", where.job_type)
+        return conditions
+
+    @classmethod
+    def of_place(cls, where: JobFilter, after: tuple[int, str] | None = None) -> "Conditions":
+        """What is asked of created_at and job_id, over `jobs` or `job_labels`; with `after`, behind that place."""
         conditions = cls()
         if where.created_after is not None:
             conditions = conditions.also("created_at >= ?", where.created_after)
-        if where.created_before is not None:
+        # One upper bound: of two SQLite might seek to the weaker, and read all that lies between.
+        if after is not None and (where.created_before is None or after[0] < where.created_before):
+            conditions = conditions.also("(created_at, job_id) < (?, ?)", *after)
+        elif where.created_before is not None:
             conditions = conditions.also("created_at < ?", where.created_before)
         if where.id_prefix:
             # A range, since LIKE has wildcards and no index here.
@@ -33,16 +48,6 @@ class Conditions:
             )
         if where.job_ids:
             conditions = conditions.among("job_id", where.job_ids)
-        if where.workspace_id is not None:
-            conditions = conditions.also("workspace_id = ?", where.workspace_id)
-        if where.workspaces is not None:
-            conditions = conditions.among("workspace_id", where.workspaces)
-        if where.job_type is not None:
-            conditions = conditions.also("job_type = ?", where.job_type)
-        for key, value in where.labels:
-            conditions = conditions.also(
-                "number IN (SELECT job_number FROM job_labels WHERE key = ? AND value = ?)", key, value
-            )
         return conditions
 
     @property
@@ -57,6 +62,16 @@ class Conditions:
         """The column has one of the values."""
         return self.also(f"{column} IN ({', '.join('?' * len(values))})", *values)
 
-    def in_states(self, states: Sequence[JobState.ValueType]) -> "Conditions":
-        """One of the states; of none, any."""
-        return self.among("state", states) if states else self
+    def labelled(self, labels: Sequence[tuple[str, str]], *, number: str) -> "Conditions":
+        """The job whose number stands in the column `number` has these labels."""
+        conditions = self
+        for label in labels:
+            conditions = conditions.also(
+                f"EXISTS (SELECT 1 FROM job_labels AS also WHERE also.job_number = {number}"  # noqa: S608
+                " AND also.key = ? AND also.value = ?)",
+                *label,
+            )
+        return conditions
+
+    def __add__(self, other: "Conditions") -> "Conditions":
+        return Conditions(clauses=self.clauses + other.clauses, values=self.values + other.values)

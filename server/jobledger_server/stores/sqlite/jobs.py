@@ -1,7 +1,7 @@
 """One job: creating, reading, changing, deleting."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from jobledger.v1.events_pb2 import Event
@@ -10,18 +10,18 @@ from jobledger_server.core.ports import IdempotencyKey, JobChange, JobRecord, Ke
 from jobledger_server.core.times import micros
 from jobledger_server.stores.errors import InvariantError
 from jobledger_server.stores.sqlite import artifacts, events, idempotency, receipts
-from jobledger_server.stores.sqlite.rows import SELECT_RECORDS, TERMINAL, columns_of, record_of
+from jobledger_server.stores.sqlite.rows import SELECT_RECORDS, TERMINAL, columns_of, groups_column, record_of
 from jobledger_server.stores.sqlite.writer import Transaction
 
 INSERT = """
 INSERT INTO jobs (
   job_id, state, attempt, job_type, workspace_id, priority, created_at, queued_at, started_at, completed_at,
   eligible_at, last_activity_at, cancel_requested_at, cancel_requested_by, cancel_reason, cancel_grace_seconds,
-  job
+  concurrency_groups, job
 ) VALUES (
   :job_id, :state, :attempt, :job_type, :workspace_id, :priority, :created_at, :queued_at, :started_at, :completed_at,
   :eligible_at, :last_activity_at, :cancel_requested_at, :cancel_requested_by, :cancel_reason, :cancel_grace_seconds,
-  :job
+  :concurrency_groups, :job
 ) RETURNING number
 """
 
@@ -47,8 +47,8 @@ def create(
             return _keyed(connection, known)
     (number,) = connection.execute(INSERT, columns_of(record)).fetchone()
     connection.executemany(
-        "INSERT INTO job_labels (job_number, key, value) VALUES (?, ?, ?)",
-        [(number, label, value) for label, value in record.job.labels.items()],
+        "INSERT INTO job_labels (job_number, key, value, created_at, job_id) VALUES (?, ?, ?, ?, ?)",
+        [(number, *label, micros(record.job.created_at), record.job.job_id) for label in record.job.labels.items()],
     )
     if key is not None:
         idempotency.remember(connection, key, job_number=number)
@@ -79,6 +79,8 @@ def update(transaction: Transaction, job_id: str, decide: Callable[[JobRecord], 
     record = replace(change.record, number=stored.number, last_activity_at=latest)
     _refuse_impossible(stored, record)
     connection.execute(UPDATE, columns_of(record))
+    if change.artifacts_anew:
+        artifacts.drop(connection, record.number)
     artifacts.add(connection, record.number, change.artifacts)
     if change.receipt is not None:
         receipts.add(connection, record.job, change.receipt)
@@ -89,6 +91,13 @@ def update(transaction: Transaction, job_id: str, decide: Callable[[JobRecord], 
 def record_activity(transaction: Transaction, job_id: str, at: int) -> None:
     transaction.connection.execute(
         "UPDATE jobs SET last_activity_at = ? WHERE job_id = ? AND last_activity_at < ?", (at, job_id, at)
+    )
+
+
+def set_concurrency_groups(transaction: Transaction, groups: Mapping[str, Sequence[str]]) -> None:
+    transaction.connection.executemany(
+        "UPDATE jobs SET concurrency_groups = ? WHERE job_id = ?",
+        [(groups_column(names), job_id) for job_id, names in groups.items()],
     )
 
 

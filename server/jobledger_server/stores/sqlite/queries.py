@@ -1,46 +1,40 @@
-"""Many jobs: pages, the queue, counts."""
+"""Jobs that are not terminal: the queue, and all of them."""
 
+import json
 import sqlite3
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
-from jobledger.v1.job_pb2 import JobState
+from jobledger_server.core.ports import JobRecord
+from jobledger_server.stores.sqlite.rows import SELECT_RECORDS, record_of
 
-from jobledger_server.core.ports import JobFilter, JobOrder, JobPage, JobRecord
-from jobledger_server.stores.sqlite.conditions import Conditions
-from jobledger_server.stores.sqlite.rows import SELECT_RECORDS, TERMINAL, record_of
-
-SELECT_PLACES = "SELECT number, created_at, job_id FROM jobs"
-NEWEST = "created_at DESC, job_id DESC"
-LIVE = "state = 1, CASE state WHEN 1 THEN queued_at ELSE started_at END, job_id"
 QUEUE = "priority DESC, queued_at, job_id"
 
+QUEUED = f"{SELECT_RECORDS} INDEXED BY jobs_queue WHERE state = 1 AND eligible_at <= :now ORDER BY {QUEUE} LIMIT :limit"
+# Jobs wait by the million, and few of their sets of groups differ. So: seek from set to set, leave out those with a
+# full group, and read the first jobs of the sets whose very first are the first of all: no other set can hold any.
+_QUEUE_OF_SET = "FROM jobs INDEXED BY jobs_queue_of_groups WHERE state = 1 AND concurrency_groups"
+QUEUED_BUT_FOR_FULL = f"""
+WITH RECURSIVE waiting (in_groups) AS (
+  SELECT (SELECT concurrency_groups {_QUEUE_OF_SET} >= '' ORDER BY concurrency_groups LIMIT 1)
+  UNION ALL
+  SELECT (SELECT concurrency_groups {_QUEUE_OF_SET} > in_groups ORDER BY concurrency_groups LIMIT 1)
+  FROM waiting WHERE in_groups IS NOT NULL
+), heads (in_groups, head) AS MATERIALIZED (
+  SELECT in_groups, (SELECT number {_QUEUE_OF_SET} = in_groups AND eligible_at <= :now ORDER BY {QUEUE} LIMIT 1)
+  FROM waiting
+  WHERE NOT EXISTS (SELECT 1 FROM json_each(in_groups) WHERE value IN (SELECT value FROM json_each(:full)))
+), first (in_groups) AS MATERIALIZED (
+  SELECT in_groups FROM heads JOIN jobs ON number = head ORDER BY {QUEUE} LIMIT :limit
+)
+{SELECT_RECORDS} JOIN first ON number IN (
+  SELECT number {_QUEUE_OF_SET} = in_groups AND eligible_at <= :now ORDER BY {QUEUE} LIMIT :limit
+) ORDER BY {QUEUE} LIMIT :limit
+"""  # noqa: S608 - made of this package's own words alone
 
-def page(
-    connection: sqlite3.Connection,
-    where: JobFilter,
-    *,
-    limit: int,
-    offset: int,
-    after: tuple[int, str] | None,
-    order: JobOrder,
-) -> JobPage:
-    """A page and its total. The connection is in a transaction, so that both are of one snapshot."""
-    if order is JobOrder.LIVE and after is not None:
-        raise ValueError("`after` is for the order NEWEST only")
-    if where.workspaces == ():
-        return JobPage(records=(), total=0)
-    if order is JobOrder.LIVE:
-        records = _live(connection, where, limit, offset)
-    else:
-        records = _newest(connection, where, limit, offset, after)
-    return JobPage(records=records, total=_total(connection, where))
 
-
-def queued(connection: sqlite3.Connection, *, now: int, limit: int) -> Sequence[JobRecord]:
+def queued(connection: sqlite3.Connection, *, now: int, limit: int, full: Collection[str] = ()) -> Sequence[JobRecord]:
     rows = connection.execute(
-        f"{SELECT_RECORDS} INDEXED BY jobs_queue WHERE state = 1 AND eligible_at <= ? ORDER BY {QUEUE} LIMIT ?",
-        (now, limit),
+        QUEUED_BUT_FOR_FULL if full else QUEUED, {"now": now, "limit": limit, "full": json.dumps([*full])}
     )
     return [record_of(row) for row in rows]
 
@@ -63,49 +57,3 @@ def queue_position(connection: sqlite3.Connection, job_id: str) -> int | None:
         row,
     ).fetchone()
     return int(position)
-
-
-def count_by_state(connection: sqlite3.Connection) -> Mapping[JobState.ValueType, int]:
-    return dict(connection.execute("SELECT state, jobs FROM job_counts WHERE jobs > 0"))
-
-
-def _newest(
-    connection: sqlite3.Connection, where: JobFilter, limit: int, offset: int, after: tuple[int, str] | None
-) -> Sequence[JobRecord]:
-    conditions = Conditions.of(where)
-    if after is not None:
-        conditions = conditions.also("(created_at, job_id) < (?, ?)", *after)
-    # A branch for each state, each read in order from its index: SQLite merges them, and stops at the limit.
-    states = dict.fromkeys(where.states)
-    branches = [conditions.also("state = ?", state) for state in states] or [conditions]
-    places = " UNION ALL ".join(f"{SELECT_PLACES} {branch.sql}" for branch in branches)
-    values = [value for branch in branches for value in branch.values]
-    return _records(connection, places, values, NEWEST, limit, offset)
-
-
-def _live(connection: sqlite3.Connection, where: JobFilter, limit: int, offset: int) -> Sequence[JobRecord]:
-    conditions, places, order = Conditions.of(where).in_states(where.states), SELECT_PLACES, LIVE
-    if where.states and not TERMINAL.intersection(where.states):
-        # Said once more in the words of the partial index, which SQLite could not use otherwise.
-        conditions, places = conditions.also("state < 4"), f"{SELECT_PLACES} INDEXED BY jobs_live"
-    else:
-        order = f"state >= 4, {LIVE}"
-    return _records(connection, f"{places} {conditions.sql}", conditions.values, order, limit, offset)
-
-
-def _records(
-    connection: sqlite3.Connection, places: str, values: Sequence[Any], order: str, limit: int, offset: int
-) -> Sequence[JobRecord]:
-    """The records that `places` selects: messages are read for these alone, not for the ones that are skipped."""
-    page = f"{places} ORDER BY {order} LIMIT ? OFFSET ?"
-    # Made of this package's own words alone: every value is a placeholder.
-    sql = f"{SELECT_RECORDS} WHERE number IN (SELECT number FROM ({page})) ORDER BY {order}"  # noqa: S608
-    return [record_of(row) for row in connection.execute(sql, [*values, limit, offset])]
-
-
-def _total(connection: sqlite3.Connection, where: JobFilter) -> int:
-    conditions = Conditions.of(where)
-    count = "SELECT count(*) FROM jobs" if conditions.clauses else "SELECT coalesce(sum(jobs), 0) FROM job_counts"
-    conditions = conditions.in_states(where.states)
-    (total,) = connection.execute(f"{count} {conditions.sql}", conditions.values).fetchone()
-    return int(total)

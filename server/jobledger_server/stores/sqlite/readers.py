@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import sqlite3
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Concatenate, ParamSpec, Self, TypeVar
@@ -12,6 +13,9 @@ from jobledger_server.stores.sqlite.connection import unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+# Steps of SQLite's machine, a few milliseconds' worth, between looks at whether the caller still waits.
+STEPS_BETWEEN_LOOKS = 200_000
 
 
 class Readers:
@@ -36,24 +40,31 @@ class Readers:
     async def run(
         self, query: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs
     ) -> T:
-        """What `query` returns; all that it reads is of one snapshot.
+        """What `query` returns; all that it reads is of one snapshot. Cancelled, it stops reading.
 
         Raises:
             StoreUnavailableError: the database can't be read, or the readers are closed.
         """
         if self._closed:
             raise StoreUnavailableError("The store is closed")
-        return await asyncio.get_running_loop().run_in_executor(
-            self._threads, self._read, lambda connection: query(connection, *args, **kwargs)
-        )
+        caller_gone = threading.Event()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(
+                self._threads, self._read, lambda connection: query(connection, *args, **kwargs), caller_gone
+            )
+        finally:
+            caller_gone.set()
 
-    def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
+    def _read(self, query: Callable[[sqlite3.Connection], T], caller_gone: threading.Event) -> T:
         connection = self._idle.get()
+        # Not `interrupt()`: that might hit the connection's next query, or fall between two statements of this one.
+        connection.set_progress_handler(caller_gone.is_set, STEPS_BETWEEN_LOOKS)
         try:
             return _in_snapshot(connection, query)
         except sqlite3.Error as error:
             raise unavailable(error) from error
         finally:
+            connection.set_progress_handler(None, 0)
             self._idle.put(connection)
 
     def _open(self) -> None:

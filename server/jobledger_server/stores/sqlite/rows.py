@@ -1,5 +1,6 @@
 """A job record as columns, and back."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,16 +12,18 @@ from jobledger_server.core.times import micros
 
 # The columns in the order that `record_of` takes them.
 SELECT_RECORDS = (
-    "SELECT number, job, last_activity_at, eligible_at,"
+    "SELECT number, job, last_activity_at, eligible_at, concurrency_groups,"
     " cancel_requested_at, cancel_requested_by, cancel_reason, cancel_grace_seconds FROM jobs"
 )
+
+NO_GROUPS = "[]"
 
 TERMINAL = frozenset({JobState.JOB_STATE_COMPLETED, JobState.JOB_STATE_FAILED, JobState.JOB_STATE_CANCELLED})
 
 
 def record_of(row: Sequence[Any]) -> JobRecord:
     """The record of a row of SELECT_RECORDS."""
-    number, job, last_activity_at, eligible_at, requested_at, requested_by, reason, grace_seconds = row
+    number, job, last_activity_at, eligible_at, groups, requested_at, requested_by, reason, grace_seconds = row
     cancel = None
     if requested_at is not None:
         cancel = CancelIntent(
@@ -32,6 +35,7 @@ def record_of(row: Sequence[Any]) -> JobRecord:
         last_activity_at=last_activity_at,
         eligible_at=eligible_at,
         cancel=cancel,
+        concurrency_groups=() if groups == NO_GROUPS else tuple(json.loads(groups)),
     )
 
 
@@ -55,8 +59,14 @@ def columns_of(record: JobRecord) -> Mapping[str, Any]:
         "cancel_requested_by": cancel and cancel.requested_by,
         "cancel_reason": cancel and cancel.reason,
         "cancel_grace_seconds": cancel and cancel.grace_seconds,
+        "concurrency_groups": groups_column(record.concurrency_groups),
         "job": job.SerializeToString(deterministic=True),
     }
+
+
+def groups_column(groups: Sequence[str]) -> str:
+    """Concurrency groups as their column has them."""
+    return json.dumps(groups)
 
 
 def _instant(value: Timestamp, is_set: bool) -> int | None:

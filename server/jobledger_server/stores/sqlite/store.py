@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from jobledger_server.core.ports import (
     StoreUnavailableError,
     TokenRecord,
 )
-from jobledger_server.stores.sqlite import artifacts, jobs, queries, receipts, tokens
+from jobledger_server.stores.sqlite import artifacts, counts, jobs, pages, queries, receipts, tokens
 from jobledger_server.stores.sqlite import events as event_rows
 from jobledger_server.stores.sqlite.connection import connect, require_sqlite, unavailable
 from jobledger_server.stores.sqlite.migrate import migrate, shipped_migrations
@@ -36,7 +36,7 @@ class SqliteStore:
 
     Args:
         path: the database file; made, readable by its owner alone, where there is none.
-        readers: how many queries run at a time.
+        readers: how many quick queries run at a time, and how many long ones beside them.
         busy_timeout: seconds that a write waits for another process's lock.
 
     Raises:
@@ -49,7 +49,10 @@ class SqliteStore:
         open_connection = partial(connect, path, busy_timeout=busy_timeout)
         self._connect = open_connection
         self._writer = Writer(connect=open_connection)
-        self._readers = Readers(connect=partial(open_connection, query_only=True), count=readers)
+        read_only = partial(open_connection, query_only=True)
+        self._readers = Readers(connect=read_only, count=readers)
+        # Lists that count or skip many jobs: what takes a moment does not wait for them.
+        self._long_readers = Readers(connect=read_only, count=readers)
         self._stack = AsyncExitStack()
 
     @property
@@ -60,6 +63,7 @@ class SqliteStore:
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(self._prepare)
             await stack.enter_async_context(self._readers)
+            await stack.enter_async_context(self._long_readers)
             await stack.enter_async_context(self._writer)
             self._stack = stack.pop_all()
         return self
@@ -101,10 +105,14 @@ class SqliteStore:
         after: tuple[int, str] | None = None,
         order: JobOrder = JobOrder.NEWEST,
     ) -> JobPage:
-        return await self._readers.run(queries.page, where, limit=limit, offset=offset, after=after, order=order)
+        readers = self._readers if pages.is_quick(where, offset=offset) else self._long_readers
+        return await readers.run(pages.page, where, limit=limit, offset=offset, after=after, order=order)
 
-    async def queued_jobs(self, *, now: int, limit: int) -> Sequence[JobRecord]:
-        return await self._readers.run(queries.queued, now=now, limit=limit)
+    async def queued_jobs(self, *, now: int, limit: int, full: Collection[str] = ()) -> Sequence[JobRecord]:
+        return await self._readers.run(queries.queued, now=now, limit=limit, full=full)
+
+    async def set_concurrency_groups(self, groups: Mapping[str, Sequence[str]]) -> None:
+        await self._writer.run(jobs.set_concurrency_groups, groups)
 
     async def unfinished_jobs(self) -> Sequence[JobRecord]:
         return await self._readers.run(queries.unfinished)
@@ -115,8 +123,8 @@ class SqliteStore:
     async def record_activity(self, job_id: str, at: int) -> None:
         await self._writer.run(jobs.record_activity, job_id, at)
 
-    async def count_by_state(self) -> Mapping[JobState.ValueType, int]:
-        return await self._readers.run(queries.count_by_state)
+    async def count_by_state(self, workspaces: Sequence[str] | None = None) -> Mapping[JobState.ValueType, int]:
+        return await self._readers.run(counts.count_by_state, workspaces)
 
     async def delete_job(self, job_id: str) -> bool:
         return await self._writer.run(jobs.delete, job_id)

@@ -1,0 +1,96 @@
+"""Isolation as an operator chooses it: what jobs find, what receipts say, and that nothing weaker takes its place."""
+
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from jobledger_server.executors.local.isolation import LEVELS, NONE
+from support.doors import GrpcDoor
+from support.isolation import isolation_for
+from support.running import STOP_SECONDS, RunningServer, launch, output_file, start
+
+# Whatever the server's environment holds beside them.
+DOCUMENTED = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"}
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, level: str) -> AsyncIterator[tuple[RunningServer, GrpcDoor]]:
+    isolation_for(level, data_dir)
+    server = start(data_dir, "--isolation", level)
+    try:
+        async with grpc.aio.insecure_channel(server.target) as channel:
+            yield server, GrpcDoor(channel, server.token)
+    finally:
+        server.stop()
+
+
+async def isolation_in_receipt(door: GrpcDoor, job_id: str) -> object:
+    receipt, _ = await door.receipt(job_id)
+    return json.loads(receipt)["environment"]["isolation"]
+
+
+async def messages(door: GrpcDoor, job_id: str) -> list[str]:
+    return [entry["message"] for entry in (await door.call("GetLogs", job_id=job_id))["logs"]]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_the_level_is_told_by_status_and_receipt_and_keeps_the_token(tmp_path: Path, level: str) -> None:
+    async with serving(tmp_path / "data", level) as (server, door):
+        assert (await door.call("GetStatus"))["isolation"] == level
+        script = 'cat "$TOKEN"; echo kept > "$JOBLEDGER_OUTPUT_DIR/result"'
+        job = await door.create("sh", "-c", script, env={"TOKEN": server.endpoints["token_file"]})
+        ended = await door.ended(job["job_id"])
+        assert (ended["state"], [it["path"] for it in ended["artifacts"]]) == ("completed", ["result"])
+        assert (server.token in await messages(door, job["job_id"])) == (level == NONE)
+        assert await isolation_in_receipt(door, job["job_id"]) == level
+
+
+async def test_a_job_keeps_the_level_that_it_was_started_under(tmp_path: Path) -> None:
+    """Whatever the server that adopts it would start others under."""
+    async with serving(tmp_path / "data", "landlock") as (_, door):
+        job_id = (await door.create("cat", stdin="open"))["job_id"]
+        while (await door.get(job_id))["state"] == "queued":
+            await door.call("WaitJob", job_id=job_id, timeout="0.1s")
+    async with serving(tmp_path / "data", NONE) as (_, door):
+        assert (await door.call("GetStatus"))["isolation"] == NONE
+        await door.call("SendInput", job_id=job_id, text="", close=True)
+        assert (await door.ended(job_id))["state"] == "completed"
+        assert await isolation_in_receipt(door, job_id) == "landlock"
+
+
+async def test_a_job_that_never_ran_was_under_none_of_the_levels(tmp_path: Path) -> None:
+    async with serving(tmp_path / "data", "landlock") as (_, door):
+        job_id = (await door.create("/no/such/program"))["job_id"]
+        assert (await door.ended(job_id))["error_code"] == "E_JOB_SPAWN_FAILED"
+        assert await isolation_in_receipt(door, job_id) is None
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_nothing_of_the_servers_environment_reaches_a_job_but_a_few_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
+) -> None:
+    for name in ("API_TOKEN", "LD_PRELOAD_OF_OURS", "PYTHONPATH_OF_OURS", "SSH_AUTH_SOCK"):
+        monkeypatch.setenv(name, "secret")
+    async with serving(tmp_path / "data", level) as (_, door):
+        job_id = (await door.create("/usr/bin/env", "-0", env={"GIVEN": "x"}))["job_id"]
+        assert (await door.ended(job_id))["state"] == "completed"
+        (listing,) = await messages(door, job_id)
+        names = {pair.partition("=")[0] for pair in listing.rstrip("\0").split("\0")}
+    own = {name for name in names if name.startswith("JOBLEDGER_")}
+    assert names - own - DOCUMENTED == {"GIVEN"}
+    assert "secret" not in listing
+
+
+def test_a_server_that_cannot_isolate_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never something weaker instead."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    server: subprocess.Popen[bytes] = launch(tmp_path / "data", "--isolation", "bwrap")
+    assert server.wait(STOP_SECONDS) == 1
+    told = output_file(tmp_path / "data").read_text()
+    assert "jobs can't be isolated by bwrap here: there is no program bwrap in PATH" in told
+    assert "Traceback" not in told
+    assert not (tmp_path / "data" / "endpoints.json").exists()

@@ -1,0 +1,102 @@
+"""Control groups: where they may be, what is in them, and that nothing fails where there are none."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from executors.harness import Lab, eventually
+from jobledger_server.executors.local import cgroup
+from jobledger_server.executors.local.executor import LocalExecutor
+
+HYBRID = """\
+31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
+39 31 0:36 / /sys/fs/cgroup/pids rw,relatime - cgroup cgroup rw,pids
+41 31 0:38 / /sys/fs/cgroup/unified rw,relatime shared:9 - cgroup2 cgroup2 rw
+"""
+CONTAINER = "41 31 0:38 /docker/abc /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate\n"
+FORKS = """
+import os, sys
+from pathlib import Path
+from jobledger_server.executors.local import cgroup
+if not (pid := cgroup.fork(Path(sys.argv[1]))):
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"""
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Path:
+    """A new one."""
+    group = cgroup.create("tests", tmp_path / "record")
+    if group is None:
+        pytest.skip("This user can't make control groups (cgroup v2) here")
+    assert cgroup.recorded(tmp_path / "record") == group
+    return group
+
+
+@pytest.mark.parametrize(
+    ("membership", "mounts", "place"),
+    [
+        ("8:pids:/\n0::/\n", HYBRID, "/sys/fs/cgroup/unified"),
+        ("0::/user.slice/app.scope\n", HYBRID, "/sys/fs/cgroup/unified/user.slice/app.scope"),
+        ("0::/docker/abc/inner\n", CONTAINER, "/sys/fs/cgroup/inner"),
+        ("0::/docker/other\n", CONTAINER, None),
+        ("0::/../other\n", HYBRID, None),
+        ("8:pids:/\n", HYBRID, None),
+        ("0::/\n", HYBRID.splitlines()[0], None),
+    ],
+)
+def test_control_groups_are_made_where_this_process_is_in_one(membership: str, mounts: str, place: str | None) -> None:
+    assert cgroup.find_place(membership, mounts) == (Path(place) if place else None)
+
+
+@pytest.mark.parametrize("text", ["", "/sys/fs/cgroup/jobledger-job_a.1.00", "/sys/fs/cgroup\n"])
+def test_a_record_that_was_cut_short_names_no_control_group(text: str, tmp_path: Path) -> None:
+    (tmp_path / "record").write_text(text)
+    assert cgroup.recorded(tmp_path / "record") is None
+
+
+def test_no_control_group_is_made_where_it_could_not_be_written_down(tmp_path: Path) -> None:
+    assert cgroup.create("tests", tmp_path / "no such directory" / "record") is None
+
+
+def test_a_killed_control_group_has_nothing_alive_in_it_or_below(group: Path) -> None:
+    inner = group / "made by the job"
+    inner.mkdir()
+    sleepers = [subprocess.Popen(["sleep", "600"]) for _ in range(2)]
+    for place, sleeper in zip((group, inner), sleepers, strict=True):
+        (place / "cgroup.procs").write_text(str(sleeper.pid))
+    assert cgroup.populated(group)
+    cgroup.remove(group)
+    assert group.exists()
+    cgroup.kill(group)
+    assert [sleeper.wait(10) for sleeper in sleepers] == [-9, -9]
+    assert not cgroup.populated(group)
+    cgroup.remove(group)
+    assert not group.exists()
+
+
+def test_a_fork_needs_no_control_group(tmp_path: Path) -> None:
+    """It may have been removed meanwhile, or the system call may be forbidden."""
+    command = [sys.executable, "-c", FORKS, str(tmp_path / "gone")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "7\n"
+
+
+async def test_a_job_begins_in_a_control_group_that_is_gone_when_it_has_ended(
+    lab: Lab, executor: LocalExecutor, group: Path
+) -> None:
+    cgroup.remove(group)
+    launch = lab.shell("cat /proc/self/cgroup")
+    assert (await lab.run(executor, launch)).exit_code == 0
+    (line,) = (line for line in lab.content(launch).decode().splitlines() if line.startswith("0::"))
+    assert f"/{cgroup.PREFIX}{launch.job_id}.1." in line
+    await eventually(lambda: not list(group.parent.glob(f"{cgroup.PREFIX}{launch.job_id}.*")))
+
+
+async def test_the_nursery_removes_what_a_crash_left_behind(lab: Lab, group: Path) -> None:
+    os.utime(group, (0, 0))
+    async with lab.executor() as executor:
+        await lab.run(executor, lab.shell("true"))
+    assert not group.exists()
