@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from jobledger_server.access.admin import TokenAdmin
+from jobledger_server.access.cached_tokens import CachedTokens
 from jobledger_server.access.throttle import FailureThrottle
 from jobledger_server.access.tokens import Authenticator
 from jobledger_server.stores.sqlite import SqliteStore
@@ -23,10 +24,15 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 
 
 @pytest.fixture
-def admin(store: SqliteStore, clock: ManualClock) -> TokenAdmin:
-    return TokenAdmin(tokens=store, clock=clock)
+def tokens(store: SqliteStore) -> CachedTokens:
+    return CachedTokens(store)
 
 
 @pytest.fixture
-def authenticator(store: SqliteStore, clock: ManualClock) -> Authenticator:
-    return Authenticator(tokens=store, clock=clock, throttle=FailureThrottle(clock=clock))
+def admin(tokens: CachedTokens, clock: ManualClock) -> TokenAdmin:
+    return TokenAdmin(tokens=tokens, clock=clock)
+
+
+@pytest.fixture
+def authenticator(tokens: CachedTokens, clock: ManualClock) -> Authenticator:
+    return Authenticator(tokens=tokens, clock=clock, throttle=FailureThrottle(clock=clock))

@@ -7,8 +7,10 @@ from google.protobuf.duration_pb2 import Duration
 from jobledger.v1.engine_service_pb2 import CreateTokenRequest
 from jobledger.v1.errors_pb2 import ErrorReason
 from jobledger_server.access.admin import TokenAdmin
+from jobledger_server.access.cached_tokens import CachedTokens
 from jobledger_server.access.tokens import TOKEN, Authenticator, issue
 from jobledger_server.core.errors import Reason, ServiceError
+from jobledger_server.core.ports import StoreUnavailableError
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 
@@ -133,6 +135,19 @@ async def test_the_last_use_is_noted_to_the_minute(
         noted.append((clock.now() - record.last_used_at) / 1_000_000)
         clock.advance(25)
     assert noted == [0, 25, 50, 0, 25]
+
+
+async def test_a_use_that_can_not_be_noted_refuses_nobody(
+    admin: TokenAdmin, tokens: CachedTokens, authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    issued = await admin.create(REQUEST)
+
+    async def full(token_id: str, at: int) -> None:
+        raise StoreUnavailableError("The disk is full")
+
+    monkeypatch.setattr(tokens, "note_token_use", full)
+    principal = await authenticator.authenticate([f"Bearer {issued.token}"], PEER)
+    assert principal.token_id == issued.info.token_id
 
 
 async def guess(authenticator: Authenticator, count: int, peer: str = PEER) -> list[ErrorReason.ValueType]:

@@ -67,6 +67,8 @@ def replace_file(path: Path, data: bytes, *, mode: int) -> None:
     partial.unlink(missing_ok=True)
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode)
     with os.fdopen(descriptor, "wb") as file:
+        # Exactly this one, whatever the process masks.
+        os.fchmod(descriptor, mode)
         file.write(data)
         file.flush()
         os.fsync(descriptor)

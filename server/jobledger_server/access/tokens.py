@@ -7,15 +7,17 @@ needs no slow hash.)
 import base64
 import hashlib
 import hmac
+import logging
 import re
 from collections.abc import Sequence
 
 from jobledger_server.access.throttle import FailureThrottle
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
-from jobledger_server.core.ports import Clock, TokenRecord, TokenStore
+from jobledger_server.core.ports import Clock, StoreUnavailableError, TokenRecord, TokenStore
 from jobledger_server.core.times import SECOND
 
+log = logging.getLogger(__name__)
 TOKEN = re.compile(rb"jl_([A-Za-z0-9]{1,64})_([A-Za-z0-9_-]{1,128})")
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 LAST_USED_STEP = 60 * SECOND
@@ -64,8 +66,13 @@ class Authenticator:
         return principal_of(record)
 
     async def _note_use(self, record: TokenRecord, now: int) -> None:
-        if now - record.last_used_at >= LAST_USED_STEP:
+        if now - record.last_used_at < LAST_USED_STEP:
+            return
+        try:
             await self._tokens.note_token_use(record.token_id, now)
+        except StoreUnavailableError as error:
+            # A full disk must not keep anybody from reading.
+            log.warning("the use of token %s can't be noted just now: %s", record.token_id, error)
 
 
 def principal_of(record: TokenRecord) -> Principal:
