@@ -16,6 +16,7 @@ from jobledger_server.config import (
     resolve,
     settings_of,
 )
+from jobledger_server.core.retention import retention_of
 
 
 @pytest.fixture
@@ -48,25 +49,28 @@ def test_a_flag_that_says_no_wins_too() -> None:
     assert settings({"grpc_port": 0}, environment).grpc_port == 0
 
 
-def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
-    """In the environment as text, in the file as TOML has it."""
-    environment = {
-        "JOBLEDGER_DATA_DIR": "/data",
-        "JOBLEDGER_HOST": "localhost",
-        "JOBLEDGER_GRPC_PORT": "1",
-        "JOBLEDGER_HTTP_PORT": "2",
-        "JOBLEDGER_UNIX_SOCKET": "no",
-        "JOBLEDGER_MAX_RUNNING": "3",
-        "JOBLEDGER_QUEUE_LIMITS": "gpu=2,a.b-c=1",
-        "JOBLEDGER_LABEL_LIMITS": "tenant=3,gpu=a=100=1",
-        "JOBLEDGER_ISOLATION": "landlock",
-        "JOBLEDGER_ROOTS": "/a,/b",
-        "JOBLEDGER_STOP_JOBS": "yes",
-        "JOBLEDGER_PUBLIC_METRICS": "1",
-        "JOBLEDGER_ALLOWED_HOSTS": "a.example,b.example",
-        "JOBLEDGER_ALLOWED_ORIGINS": "https://a.example",
-    }
-    file.write_text("""
+ENVIRONMENT = {
+    "JOBLEDGER_DATA_DIR": "/data",
+    "JOBLEDGER_HOST": "localhost",
+    "JOBLEDGER_GRPC_PORT": "1",
+    "JOBLEDGER_HTTP_PORT": "2",
+    "JOBLEDGER_UNIX_SOCKET": "no",
+    "JOBLEDGER_MAX_RUNNING": "3",
+    "JOBLEDGER_QUEUE_LIMITS": "gpu=2,a.b-c=1",
+    "JOBLEDGER_LABEL_LIMITS": "tenant=3,gpu=a=100=1",
+    "JOBLEDGER_ISOLATION": "landlock",
+    "JOBLEDGER_ROOTS": "/a,/b",
+    "JOBLEDGER_SECRETS": "API_TOKEN,/run/secrets",
+    "JOBLEDGER_RETENTION": "events=36h,logs.info=1d,job_dirs.failed=never",
+    "JOBLEDGER_WARN_FREE_BYTES": "20",
+    "JOBLEDGER_MIN_FREE_BYTES": "10",
+    "JOBLEDGER_STOP_JOBS": "yes",
+    "JOBLEDGER_PUBLIC_METRICS": "1",
+    "JOBLEDGER_ALLOWED_HOSTS": "a.example,b.example",
+    "JOBLEDGER_ALLOWED_ORIGINS": "https://a.example",
+}
+
+TOML = """
         data_dir = "/data"
         host = "localhost"
         grpc_port = 1
@@ -75,6 +79,9 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         max_running = 3
         isolation = "landlock"
         roots = ["/a", "/b"]
+        secrets = ["API_TOKEN", "/run/secrets"]
+        warn_free_bytes = 20
+        min_free_bytes = 10
         stop_jobs = true
         public_metrics = true
         allowed_hosts = ["a.example", "b.example"]
@@ -85,7 +92,17 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         [label_limits]
         tenant = 3
         "gpu=a=100" = 1
-    """)
+        [retention]
+        events = "36h"
+        logs.info = "1d"
+        [retention.job_dirs]
+        failed = "never"
+"""
+
+
+def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
+    """In the environment as text, in the file as TOML has it."""
+    file.write_text(TOML)
     expected = Settings(
         data_dir=Path("/data"),
         host="localhost",
@@ -97,14 +114,18 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         label_limits=(Limit("tenant", 3), Limit("gpu=a=100", 1)),
         isolation="landlock",
         roots=(Path("/a"), Path("/b")),
+        secrets=("API_TOKEN", "/run/secrets"),
+        retention=retention_of([("events", "36h"), ("logs.info", "1d"), ("job_dirs.failed", "never")]),
+        warn_free_bytes=20,
+        min_free_bytes=10,
         stop_jobs=True,
         public_metrics=True,
         allowed_hosts=("a.example", "b.example"),
         allowed_origins=("https://a.example",),
     )
-    assert settings(environment=environment) == expected
+    assert settings(environment=ENVIRONMENT) == expected
     assert settings(file=file) == expected
-    assert "default" not in {setting.source for setting in resolve({}, environment, None)}
+    assert "default" not in {setting.source for setting in resolve({}, ENVIRONMENT, None)}
 
 
 def test_there_is_a_parser_for_the_kind_of_every_setting() -> None:
@@ -145,6 +166,13 @@ def test_without_a_word_data_goes_where_the_platform_keeps_state(monkeypatch: py
         ("LABEL_LIMITS", "tenant=acme"),
         ("LABEL_LIMITS", "=acme=2"),
         ("LABEL_LIMITS", "tenant=-1"),
+        ("RETENTION", "events"),
+        ("RETENTION", "events=soon"),
+        ("RETENTION", "logs=7d"),
+        ("RETENTION", "receipts=7d"),
+        ("RETENTION", "events=1d,events=2d"),
+        ("MIN_FREE_BYTES", "-1"),
+        ("WARN_FREE_BYTES", "1GB"),
         ("UNIX_SOCKET", "maybe"),
         ("STOP_JOBS", ""),
         ("HOST", "0.0.0.0"),
@@ -152,6 +180,7 @@ def test_without_a_word_data_goes_where_the_platform_keeps_state(monkeypatch: py
         ("HOST", ""),
         ("ISOLATION", "firejail"),
         ("ROOTS", "~nobody-of-this-name/x"),
+        ("SECRETS", "API_TOKEN,run/secrets"),
     ],
 )
 def test_a_bad_value_is_named_with_its_source(name: str, value: str) -> None:
@@ -179,6 +208,9 @@ def test_a_bad_value_is_named_with_its_source(name: str, value: str) -> None:
         "label_limits = [{tenant = 2}]",
         "label_limits = {tenant = {acme = 2}}",
         "data_dir = 1",
+        "retention = 7",
+        'retention = {logs = "7d"}',
+        "retention = {events = 7}",
         "http_port = 1979-05-27",
     ],
 )

@@ -21,7 +21,7 @@ TASK_OWNERS = {
     "server/jobledger_server/service/events.py": "the heartbeat, cancelled and awaited when the hub closes",
     "server/jobledger_server/api/inprocess.py": "a call, kept by its channel and awaited by its caller",
     "server/jobledger_server/executors/local/executor.py": "followers, cancelled and awaited when the executor closes",
-    "gateway_http/jobledger_gateway/streaming.py": "the reader of a call, cancelled and awaited when the feed closes",
+    "gateway_http/jobledger_gateway/feed.py": "the reader of a call, cancelled and awaited when the feed closes",
 }
 
 # A process of its own, which answers its parent over standard output.

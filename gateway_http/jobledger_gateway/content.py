@@ -14,6 +14,7 @@ from jobledger.v1 import annotations_pb2
 
 from jobledger_gateway.binding import Binder
 from jobledger_gateway.calls import Rpc
+from jobledger_gateway.conditions import etag_matches, not_modified
 from jobledger_gateway.errors import GatewayError, problem_of
 from jobledger_gateway.exchange import Exchange
 from jobledger_gateway.http_rule import RuleError, resolve
@@ -60,22 +61,13 @@ def parse_range(header: str | None) -> ByteRange | None:
     return ByteRange(first, min(last - first + 1, LARGEST)) if first <= last else None
 
 
-def etag_matches(header: str, etag: str | None, *, weak: bool) -> bool:
-    """Whether a list of entity tags (or `*`) names this one. Only the weak comparison overlooks `W/`."""
-    if etag is None:
-        return False
-    tags = [tag.strip() for tag in header.split(",")]
-    if weak:
-        return header.strip() == "*" or etag in {tag.removeprefix("W/") for tag in tags}
-    return tags == [etag]
-
-
 def content_response(
     request: web.Request, content: Any, headers: Mapping[str, str], *, status: int
 ) -> web.StreamResponse:
     """Content that came in one piece."""
-    if _unmodified(request, headers):
-        return web.Response(status=304, headers=_kept(headers))
+    unchanged = not_modified(request, headers)
+    if unchanged is not None:
+        return unchanged
     response = web.Response(status=status, body=content.data, headers={**headers, **SANDBOX})
     response.headers["Content-Type"] = _media_type(content)
     return response
@@ -101,8 +93,9 @@ class ContentEndpoint:
         if isinstance(wanted, web.StreamResponse):
             return wanted
         async with self._opened(exchange, self._ranged(message, wanted)) as content:
-            if _unmodified(exchange.request, content.headers):
-                return web.Response(status=304, headers=_kept(content.headers))
+            unchanged = not_modified(exchange.request, content.headers)
+            if unchanged is not None:
+                return unchanged
             return await _send(exchange.request, content, wanted, ranges=self._rule is not None)
 
     def _ranged(self, message: Message, wanted: ByteRange | None) -> Message:
@@ -126,8 +119,9 @@ class ContentEndpoint:
         if wanted is None or not headers.keys() & {"If-Range", "If-None-Match"}:
             return wanted
         async with self._opened(exchange, message) as content:
-            if _unmodified(exchange.request, content.headers):
-                return web.Response(status=304, headers=_kept(content.headers))
+            unchanged = not_modified(exchange.request, content.headers)
+            if unchanged is not None:
+                return unchanged
             condition = headers.get("If-Range")
             if condition is None or etag_matches(condition, content.headers.get("ETag"), weak=False):
                 return wanted
@@ -189,7 +183,7 @@ async def _send(
 async def _copy(request: web.Request, response: web.StreamResponse, content: Content, expected: int | None) -> None:
     """Sends the bytes; the connection breaks where they are not all, so that a part never passes for the whole."""
     try:
-        sent = await _pump(response, content, expected)
+        sent = await _pump(request, response, content, expected)
         _check_length(sent, expected)
         await response.write_eof()
     except BaseException:
@@ -197,14 +191,14 @@ async def _copy(request: web.Request, response: web.StreamResponse, content: Con
         raise
 
 
-async def _pump(response: web.StreamResponse, content: Content, expected: int | None) -> int:
+async def _pump(request: web.Request, response: web.StreamResponse, content: Content, expected: int | None) -> int:
     """Sends the pieces, and says how many bytes they had; stops at the piece that would pass what is expected."""
     sent, piece = 0, content.first
     while piece is not None:
         sent += len(piece.data)
         if expected is not None and sent > expected:
             break
-        await write(response, piece.data)
+        await write(request, response, piece.data)
         piece = await anext(content.rest, None)
     return sent
 
@@ -213,15 +207,6 @@ def _check_length(sent: int, expected: int | None) -> None:
     if expected is not None and sent != expected:
         logger.error("a call announced %d bytes and sent %d", expected, sent)
         raise ConnectionAbortedError("the call did not send what it had announced")
-
-
-def _unmodified(request: web.Request, headers: Mapping[str, str]) -> bool:
-    condition = request.headers.get("If-None-Match")
-    return condition is not None and etag_matches(condition, headers.get("ETag"), weak=True)
-
-
-def _kept(headers: Mapping[str, str]) -> dict[str, str]:
-    return {"ETag": headers["ETag"]} if "ETag" in headers else {}
 
 
 def _quoted(headers: dict[str, str]) -> dict[str, str]:

@@ -1,8 +1,9 @@
 """How the items of a stream look on the wire: server-sent events, or lines of JSON."""
 
 import re
-from collections.abc import Callable
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
 
 import orjson
 from google.protobuf.descriptor import Descriptor
@@ -19,27 +20,9 @@ NDJSON = "application/x-ndjson"
 
 # What would end a line of a server-sent event, or its field.
 LINE_BREAKS = re.compile(r"[\r\n\0]")
-
-
-class Framing(Protocol):
-    """Bytes of a stream."""
-
-    media_type: str
-
-    def preamble(self) -> bytes:
-        """What comes first, at once."""
-
-    def ping(self) -> bytes:
-        """What keeps the connection alive; empty where the format has no such thing."""
-
-    def item(self, item: Message) -> bytes:
-        """One item."""
-
-    def end(self, last: Message | None) -> bytes:
-        """The marker of a normal end, with the last message where there is one."""
-
-    def error(self, told: Problem) -> bytes:
-        """The marker of an end by an error."""
+# How many messages, and bursts of them, are remembered with their bytes; and the most bytes of each.
+MESSAGES, MESSAGE_BYTES = 1024, 2048
+BURSTS, BURST_BYTES = 16, 64 * 1024
 
 
 class StreamShape:
@@ -86,13 +69,75 @@ class StreamShape:
         return number
 
 
-class ServerSentEvents:
-    """`text/event-stream`: `event`, `id` and one line of `data`."""
+class Remembered:
+    """Bytes of some objects: of the very object, not of its equals. They must not change."""
 
-    media_type = SSE
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        # Each object is kept beside its bytes, so that no other one can have its id.
+        self._known: dict[int, tuple[object, bytes]] = {}
+
+    def get(self, of: object) -> bytes | None:
+        """What was kept."""
+        known = self._known.get(id(of))
+        return None if known is None else known[1]
+
+    def keep(self, of: object, framed: bytes) -> bytes:
+        """Keeps these bytes, if they are few, for a while. Returns them."""
+        if len(framed) <= self._most_bytes:
+            if len(self._known) >= self._most:
+                self._known.clear()
+            self._known[id(of)] = (of, framed)
+        return framed
+
+
+class Framing(ABC):
+    """Bytes of the streams of one method.
+
+    What was framed last is remembered: within a process all readers are given the very same messages, and thousands of
+    them cost no more encoding than one.
+    """
+
+    media_type: str
 
     def __init__(self, shape: StreamShape) -> None:
         self._shape = shape
+        self._messages = Remembered(MESSAGES, MESSAGE_BYTES)
+        self._bursts = Remembered(BURSTS, BURST_BYTES)
+
+    def message(self, message: Message) -> bytes:
+        """The item that a message carries."""
+        return self._messages.get(message) or self._messages.keep(message, self._item(self._shape.item_of(message)))
+
+    def burst(self, messages: Sequence[Message]) -> bytes:
+        """The items that messages carry which are ready together."""
+        return self._bursts.get(messages) or self._bursts.keep(messages, b"".join(map(self.message, messages)))
+
+    @abstractmethod
+    def preamble(self) -> bytes:
+        """What comes first, at once."""
+
+    @abstractmethod
+    def ping(self) -> bytes:
+        """What keeps the connection alive; empty where the format has no such thing."""
+
+    @abstractmethod
+    def _item(self, item: Message) -> bytes:
+        """One item."""
+
+    @abstractmethod
+    def end(self, last: Message | None) -> bytes:
+        """The marker of a normal end, with the last message where there is one."""
+
+    @abstractmethod
+    def error(self, told: Problem) -> bytes:
+        """The marker of an end by an error."""
+
+
+class ServerSentEvents(Framing):
+    """`text/event-stream`: `event`, `id` and one line of `data`."""
+
+    media_type = SSE
 
     def preamble(self) -> bytes:
         return b"retry: 2000\n\n"
@@ -100,7 +145,7 @@ class ServerSentEvents:
     def ping(self) -> bytes:
         return b": ping\n\n"
 
-    def item(self, item: Message) -> bytes:
+    def _item(self, item: Message) -> bytes:
         number = self._shape.id_of(item)
         numbered = b"" if number is None else b"id: %d\n" % number
         return b"event: %s\n%sdata: %s\n\n" % (self._shape.event_of(item).encode(), numbered, _json(item))
@@ -113,7 +158,7 @@ class ServerSentEvents:
         return b"event: %s\ndata: %s\n\n" % (name.encode(), told.encode())
 
 
-class JsonLines:
+class JsonLines(Framing):
     """`application/x-ndjson`: `{"result": ...}`, and last `{"end": ...}` or `{"error": ...}`."""
 
     media_type = NDJSON
@@ -124,7 +169,7 @@ class JsonLines:
     def ping(self) -> bytes:
         return b""
 
-    def item(self, item: Message) -> bytes:
+    def _item(self, item: Message) -> bytes:
         return _line("result", item)
 
     def end(self, last: Message | None) -> bytes:
@@ -134,10 +179,15 @@ class JsonLines:
         return orjson.dumps({"error": told.body()}, option=orjson.OPT_APPEND_NEWLINE)
 
 
-def framing_for(accept: str, shape: StreamShape) -> Framing:
-    """The framing that an Accept header asks for; server-sent events unless it names NDJSON."""
-    make: Callable[[], Framing] = JsonLines if NDJSON in accept.lower() else lambda: ServerSentEvents(shape)
-    return make()
+class Framings:
+    """The framings of the streams of one method."""
+
+    def __init__(self, shape: StreamShape) -> None:
+        self._events, self._lines = ServerSentEvents(shape), JsonLines(shape)
+
+    def asked_for(self, accept: str) -> Framing:
+        """The framing that an Accept header asks for; server-sent events unless it names NDJSON."""
+        return self._lines if NDJSON in accept.lower() else self._events
 
 
 def _json(message: Message) -> bytes:

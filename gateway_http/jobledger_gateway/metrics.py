@@ -23,6 +23,7 @@ GAUGES = (
     ("jobledger_queue_depth", "queue_depth", "Jobs that wait."),
     ("jobledger_max_running", "max_running", "Most jobs that run at a time."),
     ("jobledger_open_streams", "open_streams", "Streams that are open."),
+    ("jobledger_disk_free_bytes", "free_bytes", "What the disk of the data directory has left."),
     ("jobledger_last_sequence_number", "last_sequence_number", "Number of the last stored event."),
 )
 
@@ -85,6 +86,12 @@ def _engine(status: EngineStatus) -> Iterable[str]:
     yield from _head("jobledger_jobs", "gauge", "Jobs in each state.")
     for state, count in sorted(status.jobs_by_state.items()):
         yield f"jobledger_jobs{_labels({'state': state})} {count}"
+    yield from _head("jobledger_storage_bytes", "gauge", "What the data directory holds.")
+    for name, size in sorted(status.storage_bytes.items()):
+        yield f"jobledger_storage_bytes{_labels({'class': name})} {size}"
+    yield from _head("jobledger_collected_total", "counter", "What retention has removed.")
+    for name, count in sorted(status.collected.items()):
+        yield f"jobledger_collected_total{_labels({'class': name})} {count}"
     for name, field, text in GAUGES:
         yield from _head(name, "gauge", text)
         yield f"{name} {getattr(status, field)}"

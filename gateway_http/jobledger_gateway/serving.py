@@ -1,6 +1,8 @@
 """Serving an application on sockets, with our own answers where HTTP itself is broken."""
 
 import asyncio
+import os
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +20,8 @@ from jobledger_gateway.errors import Problem, internal, problem
 KEEPALIVE_SECONDS = 75.0
 # How long calls may take to finish at a shutdown.
 DRAIN_SECONDS = 10.0
+# Connections that may wait to be accepted, where the system allows so many: thousands of readers come back at once.
+BACKLOG = 4096
 # How long the rest of a refused body is read on, so that the client gets to see the answer.
 LINGER_SECONDS = 2.0
 
@@ -111,6 +115,8 @@ async def serve(
         listeners.append(await loop.create_server(protocol, host, port, ssl=tls, reuse_address=True))
         if unix_path is not None:
             listeners.append(await loop.create_unix_server(protocol, str(unix_path)))
+        for listener in listeners:
+            _widen_backlog(listener)
         bound_host, bound_port = listeners[0].sockets[0].getsockname()[:2]
         yield Address(host=bound_host, port=bound_port, unix_path=unix_path)
     finally:
@@ -119,3 +125,10 @@ async def serve(
         await runner.cleanup()
         if unix_path is not None:
             unix_path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call, at the end
+
+
+def _widen_backlog(listener: asyncio.Server) -> None:
+    """Not by asyncio's argument: it tries as often in a row to accept, and logs as often that it has no descriptors."""
+    for listening in listener.sockets:
+        with socket.socket(fileno=os.dup(listening.fileno())) as same:
+            same.listen(BACKLOG)

@@ -8,18 +8,19 @@ import grpc
 from aiohttp import web
 from google.api import httpbody_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from google.protobuf.message import Message
 from jobledger.v1 import annotations_pb2
 
+from jobledger_gateway.answers import Answers
 from jobledger_gateway.binding import Binder
 from jobledger_gateway.calls import Rpc
+from jobledger_gateway.conditions import not_modified
 from jobledger_gateway.content import ContentEndpoint, content_response
-from jobledger_gateway.encoding import encode_json
 from jobledger_gateway.exchange import Endpoint, Exchange
 from jobledger_gateway.http_rule import Rule, rules_of
 from jobledger_gateway.metadata import response_headers
 from jobledger_gateway.streaming import StreamEndpoint, StreamSettings
 
+SAFE = frozenset({"GET", "HEAD"})
 HTTP_BODY: str = httpbody_pb2.HttpBody.DESCRIPTOR.full_name
 
 
@@ -36,11 +37,12 @@ class Route:
 
 
 class UnaryEndpoint:
-    """Answers with the one message of a unary call, as JSON."""
+    """Answers with the one message of a unary call, as JSON. An `etag` in the call's metadata becomes the answer's."""
 
-    def __init__(self, binder: Binder, rpc: Rpc) -> None:
+    def __init__(self, binder: Binder, rpc: Rpc, answers: Answers) -> None:
         self._binder = binder
         self._rpc = rpc
+        self._answers = answers
         self._status = response_rule(rpc.method).success_status or 200
         self._is_content = rpc.method.output_type.full_name == HTTP_BODY
 
@@ -50,14 +52,16 @@ class UnaryEndpoint:
         headers = response_headers(reply.initial_metadata)
         if self._is_content:
             return content_response(exchange.request, reply.message, headers, status=self._status)
-        return json_response(reply.message, status=self._status, headers=headers)
+        unchanged = not_modified(exchange.request, headers) if exchange.request.method in SAFE else None
+        if unchanged is not None:
+            return unchanged
+        body = self._answers.json(self._rpc.method.full_name, headers.get("ETag"), reply.message)
+        return json_response(body, status=self._status, headers=headers)
 
 
-def json_response(message: Message, *, status: int, headers: Mapping[str, str]) -> web.Response:
+def json_response(body: bytes, *, status: int, headers: Mapping[str, str]) -> web.Response:
     """A message in the plain dialect."""
-    return web.Response(
-        status=status, body=encode_json(message), content_type="application/json", headers=dict(headers)
-    )
+    return web.Response(status=status, body=body, content_type="application/json", headers=dict(headers))
 
 
 def response_rule(method: MethodDescriptor) -> annotations_pb2.HttpResponseRule:
@@ -73,23 +77,26 @@ def routes_of(
     Raises:
         RuleError: an annotation can't be served.
     """
+    answers = Answers()
     for service in services:
         for method in service.methods:
             rpc = Rpc(channel, method)
             for rule in rules_of(method):
-                yield _route(rule, rpc, settings, stopping)
+                yield _route(rule, rpc, answers, settings, stopping)
 
 
-def _route(rule: Rule, rpc: Rpc, settings: StreamSettings, stopping: asyncio.Event) -> Route:
+def _route(rule: Rule, rpc: Rpc, answers: Answers, settings: StreamSettings, stopping: asyncio.Event) -> Route:
     ranges = response_rule(rpc.method).range
     hidden = [name for name in (ranges.offset_field, ranges.length_field) if name]
     binder = Binder(rule, hidden=hidden)
-    return Route(rule=rule, binder=binder, endpoint=_endpoint(binder, rpc, settings, stopping))
+    return Route(rule=rule, binder=binder, endpoint=_endpoint(binder, rpc, answers, settings, stopping))
 
 
-def _endpoint(binder: Binder, rpc: Rpc, settings: StreamSettings, stopping: asyncio.Event) -> Endpoint:
+def _endpoint(
+    binder: Binder, rpc: Rpc, answers: Answers, settings: StreamSettings, stopping: asyncio.Event
+) -> Endpoint:
     if not rpc.method.server_streaming:
-        return UnaryEndpoint(binder, rpc)
+        return UnaryEndpoint(binder, rpc, answers)
     if rpc.method.output_type.full_name == HTTP_BODY:
         return ContentEndpoint(binder, rpc, response_rule(rpc.method).range)
     return StreamEndpoint(binder, rpc, response_rule(rpc.method).stream, settings=settings, stopping=stopping)

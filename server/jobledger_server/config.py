@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import platformdirs
 
+from jobledger_server.core.retention import DEFAULT_RETENTION, Retention, retention_of
+from jobledger_server.core.secret_references import AllowedSecrets
 from jobledger_server.executors.local.isolation import LEVELS, NONE
 
 PREFIX = "JOBLEDGER_"
@@ -46,6 +48,11 @@ class Settings:
         label_limits: of them, how many may have one label: `key` for each value of it, `key=value` for that one.
         isolation: what keeps jobs from the files of the server and of other jobs: none, landlock or bwrap.
         roots: where working directories and input files of jobs may lie.
+        secrets: what `env` of jobs may refer to: names of variables of the server's environment, paths of files and
+            directories.
+        retention: how long events, logs, directories of jobs and jobs are kept.
+        warn_free_bytes: with less room on the disk the engine's health says so.
+        min_free_bytes: with less room on the disk no new jobs are accepted.
         stop_jobs: whether the end of the server ends the jobs.
         public_metrics: whether /metrics needs no token.
         allowed_hosts, allowed_origins: names beyond loopback that the Host and Origin headers may have.
@@ -61,6 +68,10 @@ class Settings:
     label_limits: tuple[Limit, ...] = ()
     isolation: str = NONE
     roots: tuple[Path, ...] = ()
+    secrets: tuple[str, ...] = ()
+    retention: Retention = DEFAULT_RETENTION
+    warn_free_bytes: int = 1024 * 1024 * 1024
+    min_free_bytes: int = 100 * 1024 * 1024
     stop_jobs: bool = False
     public_metrics: bool = False
     allowed_hosts: tuple[str, ...] = ()
@@ -123,11 +134,22 @@ def _check(setting: Setting) -> None:
         raise SettingsError(f"{given} must be a port, 0 to 65535")
     if setting.name == "max_running" and setting.value < 1:
         raise SettingsError(f"{given} must be at least 1")
+    if setting.name in ("warn_free_bytes", "min_free_bytes") and setting.value < 0:
+        raise SettingsError(f"{given} must be at least 0")
     if setting.name == "isolation" and setting.value not in LEVELS:
         raise SettingsError(f"{given} must be one of {', '.join(LEVELS)}")
+    if setting.name == "secrets":
+        _check_secrets(setting)
     if setting.name in ("queue_limits", "label_limits"):
         for limit in setting.value:
             _check_limit(limit, setting)
+
+
+def _check_secrets(setting: Setting) -> None:
+    try:
+        AllowedSecrets.of(setting.value)
+    except ValueError as error:
+        raise SettingsError(f"{setting.name}: {error} (from {setting.source})") from None
 
 
 def _check_limit(limit: Limit, setting: Setting) -> None:
@@ -198,6 +220,18 @@ def _limits(value: Any) -> tuple[Limit, ...]:
     return tuple(Limit(name, int(most)) for name, _, most in pairs)
 
 
+def _retention(value: Any) -> Retention:
+    """From a table, whose values may be tables themselves, or from a text."""
+    if not isinstance(value, Mapping):
+        pairs = [text.partition("=") for text in _strings(value)]
+        return retention_of((name, age) for name, _, age in pairs)
+    rules = []
+    for name, rule in value.items():
+        inner = rule.items() if isinstance(rule, Mapping) else [("", rule)]
+        rules += [(f"{name}.{part}" if part else name, _text(age)) for part, age in inner]
+    return retention_of(rules)
+
+
 def _path(value: Any) -> Path:
     return Path(value).expanduser().absolute()
 
@@ -210,5 +244,6 @@ PARSERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     bool: (_boolean, "true or false"),
     tuple[str, ...]: (_strings, "a list of texts, with commas between"),
     tuple[Limit, ...]: (_limits, "a list of limits such as gpu=2, with commas between"),
+    Retention: (_retention, "a list of ages such as events=7d,logs.info=24h,jobs=never, with commas between"),
     tuple[Path, ...]: (lambda value: tuple(map(_path, _strings(value))), "a list of paths, with commas between"),
 }

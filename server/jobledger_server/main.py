@@ -15,8 +15,10 @@ import click
 from jobledger_server.access.private_files import PrivateFileError
 from jobledger_server.config import Settings, SettingsError, resolve, settings_of
 from jobledger_server.core.ports import NewerAttemptError
+from jobledger_server.core.retention import Retention
+from jobledger_server.executors.local import open_files
 from jobledger_server.executors.local.isolation import LEVELS, IsolationError
-from jobledger_server.lifecycle import StartError, announced, locked, stop_signals
+from jobledger_server.lifecycle import StartError, announced, locked, settle_memory, stop_signals
 from jobledger_server.service.signing import KeyRingError
 from jobledger_server.stores.errors import SchemaError
 from jobledger_server.wiring import Embedded, embedded
@@ -28,6 +30,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 ENDPOINTS = "endpoints.json"
 DRAIN_SECONDS = 5.0
 START_ERRORS = (StartError, IsolationError, PrivateFileError, KeyRingError, NewerAttemptError, SchemaError)
+REFERENCES = "A variable of the server's, or a file or directory, that jobs may refer to; may be repeated."
 QUEUE_LIMIT = "Jobs of a queue that run at a time; may be repeated."
 LABEL_LIMIT = "Jobs with a label that run at a time, for each of its values or for one; may be repeated."
 
@@ -40,12 +43,14 @@ LABEL_LIMIT = "Jobs with a label that run at a time, for each of its values or f
 @click.option("--max-running", type=click.IntRange(1), help="Jobs that run at a time. Default: cores.")
 @click.option("--queue-limit", "queue_limits", multiple=True, metavar="QUEUE=N", help=QUEUE_LIMIT)
 @click.option("--label-limit", "label_limits", multiple=True, metavar="KEY[=VALUE]=N", help=LABEL_LIMIT)
+@click.option("--secret", "secrets", multiple=True, metavar="NAME|/PATH", help=REFERENCES)
 @click.option("--isolation", type=click.Choice(LEVELS), help="What keeps jobs from the server's files. Default none.")
 @click.option("--stop-jobs", is_flag=True, default=None, help="Stop the jobs when the server stops.")
 @click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file with settings.")
 def up(file: Path | None, **flags: Any) -> None:
     """Run the whole system on this machine: gRPC, REST, SQLite, local processes."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    open_files.raise_limit()
     try:
         settings = settings_of(resolve(flags, os.environ, file))
         with locked(settings.data_dir):
@@ -83,13 +88,14 @@ def show(file: Path | None, *, as_json: bool) -> None:
 def _printable(value: Any) -> Any:
     if isinstance(value, tuple):
         return [str(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path | Retention) else value
 
 
 async def serve(settings: Settings) -> None:
     """Serves until it is told to stop; then drains."""
     with stop_signals() as stop:
         async with embedded(settings) as server:
+            settle_memory()
             endpoints = endpoints_of(server)
             with announced(settings.data_dir / ENDPOINTS, endpoints):
                 click.echo(greeting(server))

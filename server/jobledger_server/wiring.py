@@ -4,26 +4,28 @@ Everything long-lived is an async context manager on one stack: what serves clos
 """
 
 import asyncio
-import errno
 import os
 import platform
 import secrets
+import shutil
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
 import grpc
-from aiohttp import web
-from jobledger_gateway.app import Address, GatewayOptions, build_app, serve
+from jobledger_gateway.app import GatewayOptions, build_app
 
 from jobledger_server.access.admin import TokenAdmin
+from jobledger_server.access.cached_tokens import CachedTokens
 from jobledger_server.access.private_files import create_private, read_private
 from jobledger_server.access.throttle import FailureThrottle
 from jobledger_server.access.token_file import provide_token_file
 from jobledger_server.access.tokens import Authenticator
+from jobledger_server.addresses import bind, bracketed, serving
 from jobledger_server.api.engine_servicer import EngineServicer
 from jobledger_server.api.grpc_server import Services, build_server, health_servicer, set_serving
 from jobledger_server.api.inprocess import InProcessChannel
@@ -40,10 +42,10 @@ from jobledger_server.core.clock import SystemClock
 from jobledger_server.core.concurrency import ConcurrencyLimits
 from jobledger_server.core.pages import PageTokens
 from jobledger_server.core.receipts import Environment
+from jobledger_server.core.secret_references import AllowedSecrets
 from jobledger_server.executors.local.executor import LocalExecutor
-from jobledger_server.executors.local.isolation import Isolation
+from jobledger_server.executors.local.isolation import Isolation, objection
 from jobledger_server.executors.local.self_check import isolation_at
-from jobledger_server.lifecycle import StartError
 from jobledger_server.service.artifacts import Artifacts
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.collecting import Collector
@@ -52,6 +54,7 @@ from jobledger_server.service.declaring import Declaring
 from jobledger_server.service.engine import VERSION, Engine
 from jobledger_server.service.events import EventHub
 from jobledger_server.service.finishing import Finisher
+from jobledger_server.service.garbage import GarbageCollector
 from jobledger_server.service.jobs import Jobs
 from jobledger_server.service.listening import Listener
 from jobledger_server.service.listing import Listing
@@ -65,13 +68,13 @@ from jobledger_server.service.sealing import Sealer
 from jobledger_server.service.signals import JobSignals
 from jobledger_server.service.signing import KeyRing
 from jobledger_server.service.slots import Slots
+from jobledger_server.service.storage import Storage
+from jobledger_server.service.sweeping import Sweeper
 from jobledger_server.service.workspace import Workspaces
 from jobledger_server.stores.sqlite.store import SqliteStore
 
-QUEUE_BEAT_SECONDS = 10.0
+QUEUE_BEAT_SECONDS = 5.0
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-# What a path of a unix socket may measure, on the strictest of the platforms.
-MOST_SOCKET_PATH = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,16 +106,18 @@ class Parts:
     signals: JobSignals
     slots: Slots
     events: EventHub
+    storage: Storage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Core:
     """Everything behind the doors."""
 
-    store: SqliteStore
     clock: SystemClock
     use_cases: JobUseCases
     engine: Engine
+    garbage: GarbageCollector
+    known_tokens: CachedTokens
     tokens: TokenAdmin
 
 
@@ -129,23 +134,24 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
     async with AsyncExitStack() as stack:
         core = await _core(stack, settings)
         token_file = settings.data_dir / "token"
-        await provide_token_file(token_file, admin=core.tokens, tokens=core.store, now=core.clock.now())
+        await provide_token_file(token_file, admin=core.tokens, tokens=core.known_tokens, now=core.clock.now())
         limits = Limits()
-        authenticator = Authenticator(tokens=core.store, clock=core.clock, throttle=FailureThrottle(clock=core.clock))
+        throttle = FailureThrottle(clock=core.clock)
+        authenticator = Authenticator(tokens=core.known_tokens, clock=core.clock, throttle=throttle)
         interceptors = [Errors(), Access(authenticator=authenticator), limits, Decoding(), Validation()]
         services = _services(core)
         server = build_server(services, interceptors)
-        grpc_port, unix = _bind(server, settings)
+        grpc_port, unix = bind(server, settings)
         await server.start()
         stack.push_async_callback(server.stop, grace=5)
         channel = await stack.enter_async_context(InProcessChannel(interceptors))
         services.register(cast("grpc.aio.Server", channel))
         app = build_app(cast("grpc.aio.Channel", channel), options=_gateway_options(settings))
-        address = await stack.enter_async_context(_serve(app, settings))
+        address = await stack.enter_async_context(serving(app, settings))
         await set_serving(services.health, serving=True)
         yield Embedded(
-            grpc_address=f"{_bracketed(settings.host)}:{grpc_port}",
-            http_url=f"http://{_bracketed(settings.host)}:{address.port}",
+            grpc_address=f"{bracketed(settings.host)}:{grpc_port}",
+            http_url=f"http://{bracketed(settings.host)}:{address.port}",
             unix_path=unix,
             token_file=token_file,
             cancelling=core.use_cases.cancelling,
@@ -174,10 +180,42 @@ async def _core(stack: AsyncExitStack, settings: Settings) -> Core:
         store=store, executor=parts.executor, scheduler=scheduler, finisher=parts.finisher, slots=slots
     ).run()
     await stack.enter_async_context(scheduler)
-    engine = Engine(store=store, clock=clock, events=events, slots=slots, isolation=isolation.level)
+    engine = Engine(
+        store=store, clock=clock, events=events, slots=slots, storage=parts.storage, isolation=isolation.level
+    )
     events.pulse = engine.pulse
-    use_cases, tokens = _use_cases(parts, settings), TokenAdmin(tokens=store, clock=clock)
-    return Core(store=store, clock=clock, use_cases=use_cases, engine=engine, tokens=tokens)
+    garbage = _garbage(parts, settings)
+    await stack.enter_async_context(Sweeper(garbage=garbage, storage=parts.storage))
+    tokens = CachedTokens(store)
+    return Core(
+        clock=clock,
+        use_cases=_use_cases(parts, settings, isolation),
+        engine=engine,
+        garbage=garbage,
+        known_tokens=tokens,
+        tokens=TokenAdmin(tokens=tokens, clock=clock),
+    )
+
+
+def _garbage(parts: Parts, settings: Settings) -> GarbageCollector:
+    return GarbageCollector(
+        store=parts.store,
+        clock=parts.clock,
+        blobs=parts.blobs,
+        workspaces=parts.workspaces,
+        locks=parts.locks,
+        retention=settings.retention,
+        storage=parts.storage,
+    )
+
+
+def _storage(settings: Settings, clock: SystemClock) -> Storage:
+    return Storage(
+        clock=clock,
+        free=lambda: shutil.disk_usage(settings.data_dir).free,
+        warn_free_bytes=settings.warn_free_bytes,
+        min_free_bytes=settings.min_free_bytes,
+    )
 
 
 async def _parts(stack: AsyncExitStack, settings: Settings, isolation: Isolation) -> Parts:
@@ -186,7 +224,7 @@ async def _parts(stack: AsyncExitStack, settings: Settings, isolation: Isolation
     store = await stack.enter_async_context(SqliteStore(data_dir / "jobledger.db"))
     blobs = FileBlobs(data_dir / "blobs")
     await asyncio.to_thread(blobs.discard_unfinished)
-    workspaces = Workspaces(data_dir=data_dir, roots=settings.roots)
+    workspaces = Workspaces(data_dir=data_dir, roots=settings.roots, secrets=AllowedSecrets.of(settings.secrets))
     keys = KeyRing.open(data_dir / "keys", clock)
     limits = ConcurrencyLimits(queues=dict(settings.queue_limits), labels=dict(settings.label_limits))
     signals, locks, slots = JobSignals(), JobLocks(), Slots(most=settings.max_running, limits=limits)
@@ -227,10 +265,11 @@ async def _parts(stack: AsyncExitStack, settings: Settings, isolation: Isolation
         signals=signals,
         slots=slots,
         events=events,
+        storage=_storage(settings, clock),
     )
 
 
-def _use_cases(parts: Parts, settings: Settings) -> JobUseCases:
+def _use_cases(parts: Parts, settings: Settings, isolation: Isolation) -> JobUseCases:
     store, clock, executor, finisher = parts.store, parts.clock, parts.executor, parts.finisher
     workspaces, signals, locks, slots = parts.workspaces, parts.signals, parts.locks, parts.slots
     pages = PageTokens(_page_secret(settings.data_dir / "keys" / "pages.key"))
@@ -241,10 +280,12 @@ def _use_cases(parts: Parts, settings: Settings) -> JobUseCases:
             finisher=finisher,
             workspaces=workspaces,
             limits=slots.limits,
+            storage=parts.storage,
             roots=settings.roots,
+            objection=partial(objection, isolation),
         ),
         jobs=Jobs(store=store, clock=clock, executor=executor, workspaces=workspaces, signals=signals, locks=locks),
-        listing=Listing(store=store, executor=executor, pages=pages),
+        listing=Listing(store=store, executor=executor, workspaces=workspaces, pages=pages),
         cancelling=Cancelling(
             store=store, clock=clock, executor=executor, finisher=finisher, locks=locks, signals=signals, slots=slots
         ),
@@ -279,44 +320,9 @@ def _services(core: Core) -> Services:
     return Services(
         jobs=JobServicer(core.use_cases),
         receipts=ReceiptServicer(core.use_cases.receipts),
-        engine=EngineServicer(engine=core.engine, tokens=core.tokens),
+        engine=EngineServicer(engine=core.engine, garbage=core.garbage, tokens=core.tokens),
         health=health_servicer(),
     )
-
-
-def _bind(server: grpc.aio.Server, settings: Settings) -> tuple[int, str | None]:
-    """Gives the server its addresses: the port, and the path of the unix socket where there is one."""
-    try:
-        port = server.add_insecure_port(f"{_bracketed(settings.host)}:{settings.grpc_port}")
-    except RuntimeError:
-        raise StartError(_taken("gRPC", settings.host, settings.grpc_port, "--grpc-port")) from None
-    run = settings.data_dir / "run"
-    run.mkdir(mode=0o700, exist_ok=True)
-    path = str(run / "grpc.sock")
-    if not settings.unix_socket or os.name != "posix" or len(path) > MOST_SOCKET_PATH:
-        return port, None
-    server.add_insecure_port(f"unix:{path}")
-    return port, path
-
-
-@asynccontextmanager
-async def _serve(app: web.Application, settings: Settings) -> AsyncIterator[Address]:
-    try:
-        async with serve(app, host=settings.host, port=settings.http_port) as address:
-            yield address
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise StartError(_taken("HTTP", settings.host, settings.http_port, "--http-port")) from None
-
-
-def _bracketed(host: str) -> str:
-    """A host as it stands before a port."""
-    return f"[{host}]" if ":" in host else host
-
-
-def _taken(door: str, host: str, port: int, flag: str) -> str:
-    return f"the {door} address {host}:{port} is taken: stop what listens there, or choose another port with {flag}"
 
 
 def _gateway_options(settings: Settings) -> GatewayOptions:

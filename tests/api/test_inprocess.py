@@ -7,9 +7,11 @@ from typing import Any
 import grpc
 import pytest
 from api.doors import Servicer, opened
+from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import Job
 from jobledger.v1.job_service_pb2 import GetJobRequest, WatchEventsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
+from jobledger_server.api.bursts import singly
 from jobledger_server.api.interceptors.access import _peer
 from jobledger_server.api.types import Context
 from support.eventually import eventually
@@ -118,3 +120,37 @@ def test_a_new_connection_is_not_a_new_peer(peer: str, host: str) -> None:
 
     context: Any = WithPeer()
     assert _peer(context) == host
+
+
+class Bursting(Servicer):
+    """Events as the hub gives them: those that are ready together."""
+
+    async def WatchEvents(self, request: WatchEventsRequest, context: Context) -> AsyncIterator[Any]:
+        async def bursts() -> AsyncIterator[list[Event]]:
+            yield [Event(sequence_number=1), Event(sequence_number=2)]
+            yield [Event(sequence_number=3)]
+
+        async for response in singly(bursts(), context):
+            yield response
+
+
+@pytest.mark.parametrize("door", ["inprocess", "socket"])
+async def test_who_iterates_gets_the_responses_of_bursts_one_by_one(door: str) -> None:
+    servicer = Bursting()  # type: ignore[abstract]  # the other methods are left unimplemented on purpose
+    async with opened(door, servicer, ()) as channel:
+        call = JobServiceStub(channel).WatchEvents(WatchEventsRequest())
+        assert [event.sequence_number async for event in call] == [1, 2, 3]
+
+
+async def test_a_reader_that_queues_by_itself_is_handed_whole_bursts() -> None:
+    taken: list[list[int]] = []
+
+    async def put(ready: list[Event]) -> None:
+        taken.append([event.sequence_number for event in ready])
+
+    servicer = Bursting()  # type: ignore[abstract]  # the other methods are left unimplemented on purpose
+    async with opened("inprocess", servicer, ()) as channel:
+        call: Any = JobServiceStub(channel).WatchEvents(WatchEventsRequest())
+        call.forward(put)
+        assert [event async for event in call] == []
+    assert taken == [[1, 2], [3]]

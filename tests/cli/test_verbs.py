@@ -8,10 +8,17 @@ from pathlib import Path
 import pytest
 from cli.program import Run
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
-from jobledger.v1.engine_service_pb2 import EngineStatus, IssuedToken, TokenInfo
+from jobledger.v1.engine_service_pb2 import (
+    CollectGarbageResponse,
+    EngineStatus,
+    Garbage,
+    IssuedToken,
+    TokenInfo,
+)
 from jobledger.v1.events_pb2 import Event, EventJob, ReplayComplete, StateChanged
-from jobledger.v1.job_pb2 import Artifact, ArtifactStatus, Job, JobState, JobSummary, LogEntry, LogLevel
+from jobledger.v1.job_pb2 import Artifact, ArtifactStatus, Job, JobLimits, JobState, JobSummary, LogEntry, LogLevel
 from jobledger.v1.job_service_pb2 import (
     CancelJobResponse,
     CancelJobsResponse,
@@ -59,6 +66,24 @@ async def test_run_takes_environment_config_and_input(server: FakeServer, run: R
     spec = server.requests["CreateJob"][0].spec
     assert (dict(spec.env), spec.stdin, spec.inputs[0].reference) == ({"A": "1", "MINE": "2"}, "hello", "r")
     assert spec.config["k"][0] == 1
+
+
+async def test_run_takes_limits_as_people_write_them(server: FakeServer, run: Run) -> None:
+    server.on("CreateJob", QUEUED)
+    limits = ("--cpu-time", "1.5m", "--memory", "512M", "--open-files", "64", "--file-size", "0", "--disk", "1.5GiB")
+    assert (await run("run", *limits, "--log-size", "64k", "--", "true")).code == 0
+    assert server.requests["CreateJob"][0].spec.limits == JobLimits(
+        cpu_time=Duration(seconds=90),
+        memory_bytes=512 * 1024**2,
+        open_files=64,
+        file_size_bytes=0,
+        disk_bytes=1536 * 1024**2,
+        log_bytes=65536,
+    )
+    assert (await run("run", "--", "true")).code == 0
+    assert not server.requests["CreateJob"][1].spec.HasField("limits")
+    wrong = await run("run", "--memory", "much", "--", "true")
+    assert (wrong.code, "'much' is no size: write 65536, 64K, 512M or 1.5G" in wrong.err) == (2, True)
 
 
 @pytest.mark.parametrize(("job", "code"), [(COMPLETED, 0), (FAILED, 7), (KILLED, 1), (CANCELLED, 130)])
@@ -152,6 +177,31 @@ async def test_cancel_says_what_happened_to_each(server: FakeServer, run: Run) -
     assert (outcome.code, outcome.out) == (4, "job_2: no\n")
 
 
+@pytest.mark.parametrize(("job", "code"), [(CANCELLED, 0), (COMPLETED, 4), (FAILED, 4)])
+async def test_cancel_can_wait_and_its_exit_code_says_whether_the_job_was_cancelled(
+    server: FakeServer, run: Run, job: Job, code: int
+) -> None:
+    server.on("CancelJob", CancelJobResponse(job_id="job_1", message="Cancellation requested"))
+    server.on("WaitJob", Job(job_id="job_1", state=JobState.JOB_STATE_CANCELLING), job)
+    outcome = await run("cancel", "job_1", "--wait")
+    assert (outcome.code, outcome.out.split()[0]) == (code, "job_1")
+    assert len(server.requests["WaitJob"]) == 2
+    assert json.loads((await run("cancel", "job_1", "--wait", "--json")).out)["job_id"] == "job_1"
+
+
+async def test_cancel_of_many_waits_for_those_that_it_cancelled(server: FakeServer, run: Run) -> None:
+    refused = CancelResult(job_id="job_2", message="no", error_code="E_JOB_ALREADY_FINISHED")
+    server.on("CancelJobs", CancelJobsResponse(results=[CancelResult(job_id="job_1"), refused]))
+    server.on("WaitJob", CANCELLED)
+    outcome = await run("cancel", "job_1", "job_2", "--wait")
+    assert (outcome.code, outcome.out, outcome.err) == (4, "job_1 cancelled\n", "job_2: no\n")
+    assert [request.job_id for request in server.requests["WaitJob"]] == ["job_1"]
+    server.on("CancelJobs", CancelJobsResponse())
+    nothing = await run("cancel", "--state", "queued", "--wait")
+    assert (nothing.code, nothing.out, nothing.err) == (0, "", "No unfinished job fits\n")
+    assert (await run("cancel", "job_1", "--wait", "--dry-run")).code == 2
+
+
 async def test_input_sends_a_line(server: FakeServer, run: Run) -> None:
     server.on("SendInput", SendInputResponse(queued_followups=1))
     assert json.loads((await run("input", "job_1", "go on", "--json")).out) == {"queued_followups": 1}
@@ -199,6 +249,31 @@ async def test_events_show_states_by_their_names(server: FakeServer, run: Run) -
 async def test_status_is_readable(server: FakeServer, run: Run) -> None:
     server.on("GetStatus", EngineStatus(name="jobledger", version="1", health="ok", jobs_by_state={"running": 2}))
     assert "2 running" in (await run("status")).out
+
+
+async def test_status_tells_of_the_disk(server: FakeServer, run: Run) -> None:
+    server.on("GetStatus", EngineStatus(health="ok", free_bytes=2**31, storage_bytes={"logs": 1024, "blobs": 5}))
+    assert "2.0 GiB free; blobs 5 B, logs 1.0 KiB" in (await run("status")).out
+
+
+async def test_gc_says_what_goes_and_what_would(server: FakeServer, run: Run) -> None:
+    garbage = [Garbage(name="events", count=12, bytes=2048), Garbage(name="jobs", count=3)]
+    server.on("CollectGarbage", CollectGarbageResponse(garbage=garbage))
+    assert (await run("gc")).out.splitlines() == [
+        "CLASS   REMOVED  SIZE",
+        "events  12       2.0 KiB",
+        "jobs    3        0 B",
+    ]
+    assert "WOULD GO" in (await run("gc", "--dry-run")).out
+    assert [request.dry_run for request in server.requests["CollectGarbage"]] == [False, True]
+    assert json.loads((await run("gc", "--json")).out)["garbage"][0] == {"name": "events", "count": 12, "bytes": 2048}
+
+
+async def test_gc_without_garbage_says_so(server: FakeServer, run: Run) -> None:
+    server.on("CollectGarbage", CollectGarbageResponse())
+    outcome = await run("gc")
+    assert (outcome.code, outcome.out) == (0, "")
+    assert "nothing to remove" in outcome.err
 
 
 async def test_a_new_token_can_go_to_a_private_file(server: FakeServer, run: Run, tmp_path: Path) -> None:

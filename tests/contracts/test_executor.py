@@ -237,6 +237,23 @@ async def test_follow_ups_that_nobody_reads_are_counted(lab: Lab, executor: Loca
         await lab.outcome(launch)
 
 
+async def test_a_follow_up_is_taken_once_it_has_been_read(lab: Lab, executor: LocalExecutor) -> None:
+    """That it fits into the pipe is not enough."""
+    launch = lab.shell("while [ ! -e gate ]; do sleep 0.05; done; read word; echo $word; read rest", stdin_open=True)
+    await executor.start(launch)
+    for word in (b"one\n", b"more\n"):
+        await executor.send_input(launch.job_id, 1, word, close=False)
+    await asyncio.sleep(0)
+    assert executor.queued_inputs(launch.job_id, 1) == 2
+    async with lab.executor() as successor:
+        await successor.find(launch.job_id, 1)
+        await eventually(lambda: successor.queued_inputs(launch.job_id, 1) == 2)
+        (launch.job_dir / "gate").touch()
+        await eventually(lambda: successor.queued_inputs(launch.job_id, 1) == 0)
+        assert (await lab.outcome(launch)).exit_code == 0
+    assert lab.content(launch) == b"one\n"
+
+
 async def test_a_closed_input_takes_no_follow_ups(lab: Lab, executor: LocalExecutor) -> None:
     launch = lab.launch("sleep", "1000")
     await executor.start(launch)

@@ -1,5 +1,7 @@
 """Paths that callers name stay within the roots."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -73,3 +75,49 @@ def test_a_path_outside_all_roots_is_not_allowed(root: Path, path: str) -> None:
 
 def test_a_name_that_merely_begins_like_a_root_is_outside(root: Path) -> None:
     assert reason_for(f"{root}-other/x", [root]) == Reason.ERROR_REASON_PATH_NOT_ALLOWED
+
+
+@pytest.mark.parametrize("path", ["data", "data/token", "data/not yet there", "link", "link/token", "leak"])
+def test_what_is_hidden_is_out_of_bounds_though_it_lies_in_a_root(root: Path, path: str) -> None:
+    """By its name, and by any link to it."""
+    (root / "data").mkdir()
+    (root / "data" / "token").write_text("secret")
+    (root / "link").symlink_to(root / "data")
+    (root / "leak").symlink_to(root / "data" / "token")
+    for hidden in (root / "data", root / "link"):
+        with pytest.raises(ServiceError, match=r"f: .* lies in the server's data directory") as caught:
+            allowed_path(str(root / path), [root], "f", hidden=hidden)
+        assert caught.value.reason == Reason.ERROR_REASON_PATH_NOT_ALLOWED
+    for beside in ("data-other", "file", "inner"):
+        assert allowed_path(str(root / beside), [root], "f", hidden=root / "data") == root / beside
+
+
+def test_what_is_hidden_is_known_by_another_name_too(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that no link explains: a mount, or other letters where the file system makes no difference."""
+    (tmp_path / "data").mkdir()
+    real_stat = os.stat
+
+    def stat(path: os.PathLike[str], **options: bool) -> os.stat_result:
+        return real_stat(tmp_path / "data" if Path(path) == root / "inner" else path, **options)
+
+    monkeypatch.setattr(os, "stat", stat)
+    with pytest.raises(ServiceError, match="lies in the server's data directory"):
+        allowed_path(str(root / "inner" / "token"), [root], "f", hidden=tmp_path / "data")
+
+
+def test_a_path_that_changes_while_it_is_followed_is_no_fault_of_the_server(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.path.realpath
+
+    def realpath(path: str | Path, *, strict: bool = False) -> str:
+        if Path(path) == root / "file":
+            raise OSError(errno.EINVAL, "Invalid argument", path)
+        return real(path, strict=strict)
+
+    monkeypatch.setattr(os.path, "realpath", realpath)
+    with pytest.raises(ServiceError, match="name a path that nothing changes meanwhile") as caught:
+        allowed_path(str(root / "file"), [root], "f")
+    assert caught.value.reason == Reason.ERROR_REASON_PATH_TRAVERSAL

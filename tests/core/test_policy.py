@@ -30,8 +30,8 @@ def test_only_the_question_whose_token_this_is_needs_no_scope() -> None:
     }
 
 
-@pytest.mark.parametrize("verb", ["CreateToken", "ListTokens", "RevokeToken", "RotateToken"])
-def test_tokens_are_for_administrators(verb: str) -> None:
+@pytest.mark.parametrize("verb", ["CreateToken", "ListTokens", "RevokeToken", "RotateToken", "CollectGarbage"])
+def test_tokens_and_garbage_are_for_administrators(verb: str) -> None:
     assert scopes_by_method()[f"/jobledger.v1.EngineService/{verb}"] == "admin"
 
 

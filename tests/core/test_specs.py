@@ -154,3 +154,14 @@ def test_the_hash_of_a_request_tells_specifications_apart() -> None:
     other = CreateJobRequest(spec=JobSpec(command=["true"], env={"A": "1"}), idempotency_key="x")
     assert request_hash(one) == request_hash(same)
     assert request_hash(one) != request_hash(other)
+
+
+def test_nothing_of_the_servers_own_is_an_input_or_a_working_directory(tmp_path: Path) -> None:
+    """Though it lies within a root, as it does by default."""
+    data = tmp_path / "data"
+    token = JobSpec(command=["true"], inputs=[a_file(data / "token")])
+    for spec in (token, JobSpec(command=["true"], working_dir=str(data / "jobs"))):
+        resolve(spec, roots=[tmp_path])
+        with pytest.raises(ServiceError, match="lies in the server's data directory") as caught:
+            resolve(spec, roots=[tmp_path], hidden=data)
+        assert caught.value.reason == Reason.ERROR_REASON_PATH_NOT_ALLOWED

@@ -149,6 +149,17 @@ def test_a_failed_job_says_why_in_record_and_event(outcome: Outcome, code: str) 
     assert micros(job.completed_at) == LATER
 
 
+def test_a_job_completed_when_its_supervisor_saw_it_end_where_that_can_be() -> None:
+    """However late that is stored."""
+    record = a_record(CANCELLING)
+    asked = micros(record.job.cancel_requested_at)
+    for said, completed in ((LATER - 1, LATER - 1), (asked, asked), (asked - 1, LATER), (LATER + 1, LATER), (0, LATER)):
+        change = end(Outcome(reason=EndReason.CANCELLED, ended_at=said))(record)
+        assert change is not None
+        assert micros(change.record.job.completed_at) == completed
+        assert micros(change.events[0].timestamp_utc) == LATER
+
+
 def test_every_reason_of_an_end_has_a_verdict_in_every_active_state() -> None:
     for reason in EndReason:
         for state in (RUNNING, CANCELLING):

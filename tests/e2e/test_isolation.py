@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 from jobledger_server.executors.local.isolation import LEVELS, NONE
-from support.doors import GrpcDoor
+from support.doors import GrpcDoor, Refused
 from support.isolation import isolation_for
 from support.running import STOP_SECONDS, RunningServer, launch, output_file, start
 
@@ -60,6 +60,29 @@ async def test_a_job_keeps_the_level_that_it_was_started_under(tmp_path: Path) -
         await door.call("SendInput", job_id=job_id, text="", close=True)
         assert (await door.ended(job_id))["state"] == "completed"
         assert await isolation_in_receipt(door, job_id) == "landlock"
+
+
+@pytest.mark.parametrize(("level", "place"), [("landlock", "."), ("landlock", "data/logs"), ("bwrap", "data/logs")])
+async def test_a_working_directory_that_isolation_can_not_allow_is_refused_at_once(
+    tmp_path: Path, level: str, place: str
+) -> None:
+    async with serving(tmp_path / "data", level) as (_, door):
+        with pytest.raises(Refused) as refused:
+            await door.create("true", working_dir=str(tmp_path / place))
+        assert (await door.call("ListJobs"))["total"] == 0
+    assert refused.value.error_code == "E_PATH_NOT_ALLOWED"
+    assert "the server's data directory" in refused.value.message
+
+
+@pytest.mark.parametrize("level", LEVELS)
+async def test_the_token_is_no_input_of_a_job(tmp_path: Path, level: str) -> None:
+    """It would be copied by the server, which may read it, whatever the job may."""
+    async with serving(tmp_path / "data", level) as (server, door):
+        (tmp_path / "link").symlink_to(tmp_path / "data")
+        for path in (server.endpoints["token_file"], str(tmp_path / "link" / "token")):
+            with pytest.raises(Refused) as refused:
+                await door.create("true", inputs=[{"type": "INPUT_TYPE_FILE", "file_path": path}])
+            assert refused.value.error_code == "E_PATH_NOT_ALLOWED"
 
 
 async def test_a_job_that_never_ran_was_under_none_of_the_levels(tmp_path: Path) -> None:

@@ -214,9 +214,41 @@ async def test_the_shell_script_of_the_readme_works_as_it_stands(door: Door, scr
     assert (last["phase"], last["progress_percent"]) == ("squaring", 100)
     assert await statuses(door, job_id) == [("squares.csv", "pending"), ("squares.csv", "complete")]
     (entry,) = await logs(door, job_id)
-    assert (entry["level"], entry["subsystem"], entry["message"]) == ("warn", "squares", "stopped early")
+    assert (entry["level"], entry["subsystem"], entry["message"]) == ("warn", "control", "stopped")
     assert entry["payload"] == {"last": 4}
     assert await artifact(door, job_id) == ("squares.csv", b"1,1\n2,4\n3,9\n4,16\n")
+
+
+async def cancel_under_way(door: Door, *command: str) -> dict[str, Any]:
+    """A job that is cancelled once it has told of progress, with time enough to end by itself."""
+    job_id = (await door.create(*command, grace_period="60s"))["job_id"]
+    await eventually(lambda: door.get(job_id), until=lambda job: (job.get("progress_percent") or 0) > 0)
+    await door.cancel(job_id)
+    ended = await door.ended(job_id)
+    assert (ended["state"], ended.get("signal")) == ("cancelled", None)
+    return ended
+
+
+async def test_the_shell_script_of_the_readme_ends_well_when_it_is_cancelled(door: Door, scratch: Path) -> None:
+    script = scratch / "squares.sh"
+    script.write_text(example("#!/bin/sh").replace("-lt 4", "-lt 1000000").replace("number * 25", "1"))
+    script.chmod(0o700)
+    job_id = (await cancel_under_way(door, str(script)))["job_id"]
+    entry = (await logs(door, job_id))[-1]
+    path, squares = await artifact(door, job_id)
+    assert (entry["message"], path) == ("stopped", "squares.csv")
+    # The signal may come between the count and the line.
+    assert entry["payload"]["last"] - squares.count(b"\n") in (0, 1)
+
+
+async def test_the_python_example_of_the_readme_ends_well_when_it_is_cancelled(door: Door, scratch: Path) -> None:
+    text = example("from jobledger import job")
+    assert "range(1000)" in text
+    (scratch / "script.py").write_text(text.replace("range(1000)", "range(10**15)"))
+    ended = await cancel_under_way(door, sys.executable, str(scratch / "script.py"))
+    path, summary = await artifact(door, ended["job_id"])
+    assert (ended["exit_code"], path) == (0, "reports/summary.txt")
+    assert summary.startswith(b"cancelled at ")
 
 
 async def test_the_python_example_of_the_readme_works_as_it_stands(door: Door, scratch: Path) -> None:

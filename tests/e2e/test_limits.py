@@ -76,3 +76,13 @@ async def test_what_a_job_forked_before_it_passed_a_limit_is_gone_with_it(door: 
     assert job["error_code"] == "E_JOB_OUT_OF_MEMORY"
     (line,) = (await door.call("GetLogs", job_id=job["job_id"]))["logs"]
     assert not Path(f"/proc/{line['message']}").exists()
+
+
+async def test_holes_do_not_get_past_the_limit_of_the_disk(door: Door) -> None:
+    """They take no room while the job runs: so it completes, without the artifact."""
+    script = "truncate -s 150M output/holes; echo x > output/kept"
+    created = await door.create("sh", "-c", script, limits={"disk_bytes": MEGABYTE})
+    job = await door.ended(created["job_id"])
+    assert (job["state"], [it["path"] for it in job["artifacts"]]) == ("completed", ["kept"])
+    receipt, _ = await door.receipt(job["job_id"])
+    assert "its 157286400 bytes are past the limit of the job (limits.disk_bytes)" in receipt.decode()

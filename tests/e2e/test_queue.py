@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from jobledger_server import wiring
 from jobledger_server.config import Settings
-from support.doors import Door, Json, RestDoor, server_sent
+from support.doors import Door, Json, Refused, RestDoor, server_sent
 from support.eventually import eventually
 from support.running import RunningServer, start
 
@@ -69,8 +69,59 @@ async def test_a_failed_attempt_is_tried_again_as_the_same_job(door: Door, scrat
     assert (job["state"], job["attempt"]) == ("completed", 2)
 
 
+async def test_input_that_comes_while_the_job_waits_is_there_when_it_starts(door: Door) -> None:
+    """Every attempt that starts later begins with it; what comes when it runs follows."""
+    script = 'read one; read two; echo "$JOBLEDGER_ATTEMPT $one $two"; [ "$JOBLEDGER_ATTEMPT" = 2 ] && exec cat; exit 1'
+    async with busy(door):
+        job = await door.create("sh", "-c", script, stdin="open", max_attempts=2, retry_backoff="0s")
+        job_id = job["job_id"]
+        for number, text in enumerate(("first\n", "second\n"), 1):
+            sent = await door.call("SendInput", job_id=job_id, text=text)
+            assert (sent["queued_followups"], (await door.get(job_id))["queued_followups"]) == (number, number)
+    await eventually(lambda: door.get(job_id), until=lambda job: (job["state"], job["attempt"]) == ("running", 2))
+    await door.call("SendInput", job_id=job_id, text="live\n", close=True)
+    assert (await door.ended(job_id))["state"] == "completed"
+    said = [entry["message"] for entry in (await door.call("GetLogs", job_id=job_id))["logs"]]
+    assert said == ["1 first second", "2 first second", "live"]
+
+
+async def test_input_that_was_closed_before_the_start_ends_there(door: Door) -> None:
+    async with busy(door):
+        job_id = (await door.create("cat", stdin="open"))["job_id"]
+        await door.call("SendInput", job_id=job_id, text="all\n", close=True)
+        with pytest.raises(Refused) as refused:
+            await door.call("SendInput", job_id=job_id, text="more\n")
+    assert (refused.value.error_code, refused.value.message) == (
+        "E_JOB_INPUT_CLOSED",
+        "The job's standard input was closed",
+    )
+    assert (await door.ended(job_id))["state"] == "completed"
+    assert [entry["message"] for entry in (await door.call("GetLogs", job_id=job_id))["logs"]] == ["all"]
+
+
+async def test_the_dashboard_counts_input_that_waits_for_the_start(rest: RestDoor) -> None:
+    async with busy(rest):
+        job_id = (await rest.create("cat", stdin="open"))["job_id"]
+        await rest.call("SendInput", job_id=job_id, text="all\n", close=True)
+        async with rest.session.get(f"{rest.url}/gateway/jobs", headers=rest.headers) as response:
+            live = {job["job_id"]: job["queued_followups"] for job in (await response.json())["jobs"]}
+    assert live[job_id] == 1
+    assert (await rest.ended(job_id))["state"] == "completed"
+
+
+async def test_more_input_than_is_kept_for_the_start_is_refused_until_the_job_runs(door: Door) -> None:
+    async with busy(door):
+        job_id = (await door.create("cat", stdin="open"))["job_id"]
+        await door.call("SendInput", job_id=job_id, text="x" * 600_000)
+        with pytest.raises(Refused) as refused:
+            await door.call("SendInput", job_id=job_id, text="x" * 600_000)
+        await door.cancel(job_id)
+    assert refused.value.error_code == "E_JOB_INPUT_CLOSED"
+    assert refused.value.message.endswith("send the rest when it runs")
+
+
 async def test_a_job_that_waits_is_told_to_those_who_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a server within this process, which does not take the ten seconds of the contract."""
+    """On a server within this process, whose queue has a quick heart."""
     monkeypatch.setattr(wiring, "QUEUE_BEAT_SECONDS", 0.05)
     data_dir = tmp_path / "data"
     data_dir.mkdir(mode=0o700)

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from executors.harness import Lab, eventually
+from jobledger_server.core.ports import EndReason
+from jobledger_server.core.ports.executor import Limits
 from jobledger_server.executors.local import cgroup
 from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.executors.local.limits import LimitWatch
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -100,3 +103,34 @@ async def test_the_nursery_removes_what_a_crash_left_behind(lab: Lab, group: Pat
     async with lab.executor() as executor:
         await lab.run(executor, lab.shell("true"))
     assert not group.exists()
+
+
+async def test_children_that_nobody_waits_for_use_the_jobs_cpu_time(
+    group: Path, lab: Lab, executor: LocalExecutor
+) -> None:
+    """The kernel reaps them for a parent that ignores SIGCHLD, and adds their time to nobody's."""
+    cgroup.remove(group)
+    code = """
+import os, signal, time
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+for _ in range(60):
+    if not os.fork():
+        while time.process_time() < 0.1: pass
+        os._exit(0)
+    try: os.wait()
+    except ChildProcessError: pass
+"""
+    outcome = await lab.run(executor, lab.python(code, limits=Limits(cpu_seconds=0.5)))
+    assert outcome.reason is EndReason.CPU_LIMIT
+
+
+def test_memory_that_is_no_processs_own_counts(tmp_path: Path) -> None:
+    """As of a file in memory that nothing maps; but not what was read from the disk."""
+    limit = 2**50
+    for shared, is_over in ((limit // 2, False), (limit // 2 + 1, True)):
+        (tmp_path / "memory.stat").write_text(f"anon {limit // 2}\nfile {limit * 2}\nshmem {shared}\n")
+        assert bool(LimitWatch({"memory_bytes": limit}, tmp_path, tmp_path).look(0.0)) == is_over
+
+
+def test_a_group_that_does_not_count_uses_nothing(tmp_path: Path) -> None:
+    assert (cgroup.cpu_seconds(tmp_path), cgroup.memory_bytes(tmp_path)) == (0, 0)

@@ -14,12 +14,13 @@ from executors.harness import Lab, eventually, runs
 from faults.serving import not_possible
 from jobledger_server.core.ports import EndReason, Outcome, Running
 from jobledger_server.core.ports.executor import Limits
-from jobledger_server.executors.local import landlock, self_check
+from jobledger_server.executors.local import landlock, seccomp, self_check
 from jobledger_server.executors.local.bwrap import Answers
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.executors.local.isolation import BWRAP, LANDLOCK, LEVELS, NONE, IsolationError
 from jobledger_server.executors.local.process_tree import processes
 from jobledger_server.executors.local.self_check import isolation_at
+from support.isolation import fake_bwrap, isolation_for
 
 ISOLATING = [level for level in LEVELS if level != NONE]
 MEGABYTE = 1024 * 1024
@@ -77,6 +78,12 @@ def secret(lab: Lab) -> Path:
         "chroot / true",
         "mount -t tmpfs none {data}/keys",
         "kill -KILL {server}",
+        "{python} -c 'import resource; resource.prlimit({server}, resource.RLIMIT_NOFILE, (9, 9))'",
+        "head -c 0 /proc/$PPID/mem",
+        # To open them does no harm yet.
+        "true >> /proc/sys/kernel/core_pattern",
+        "true >> /proc/sysrq-trigger",
+        "true >> /proc/irq/default_smp_affinity",
     ],
 )
 async def test_what_is_not_the_jobs_is_out_of_its_reach(
@@ -91,7 +98,7 @@ async def test_what_is_not_the_jobs_is_out_of_its_reach(
     other.write_text("secret")
     server = subprocess.Popen(["sleep", "1000"], env={"KEY": "secret"})
     names = {"secret": secret, "data": lab.root / "data", "other": other, "outside": outside, "server": server.pid}
-    launch = lab.shell(f"( {attempt.format(**names)} ) 2>&1; test $? != 0")
+    launch = lab.shell(f"( {attempt.format(**names, python=sys.executable)} ) 2>&1; test $? != 0")
     try:
         outcome = await lab.run(executor, launch)
         said = lab.content(launch).decode()
@@ -158,6 +165,14 @@ async def test_a_job_reads_the_machine_and_writes_to_its_own_places(lab: Lab, ex
     temp = {it.name for it in (launch.job_dir / "temp").iterdir()}
     assert "moved" in temp
     assert any(name.startswith("tmp.") for name in temp), "TMPDIR is not the job's own"
+
+
+async def test_a_job_may_lower_its_own_limits(lab: Lab, executor: LocalExecutor) -> None:
+    """By setrlimit, as the library and the shell do it."""
+    code = "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (9, 9)); print(r.prlimit(0, r.RLIMIT_NOFILE))"
+    launch = lab.shell(f"ulimit -n 20; exec {sys.executable} -S -c '{code}'")
+    outcome = await lab.run(executor, launch)
+    assert (outcome.exit_code, lab.content(launch)) == (0, b"(9, 9)\n")
 
 
 async def test_a_job_may_use_locks_and_shared_memory(lab: Lab, executor: LocalExecutor) -> None:
@@ -274,12 +289,6 @@ def members(root: int) -> set[int]:
 # --- where it can't be had ------------------------------------------------------------------------------------------
 
 
-def fake_bwrap(directory: Path, script: str) -> None:
-    program = directory / "bwrap"
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-
-
 @pytest.mark.parametrize(
     ("script", "complaint"),
     [
@@ -320,6 +329,16 @@ def test_elsewhere_than_on_linux_there_is_none(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(self_check, "LINUX", False)
     with pytest.raises(IsolationError, match="this is not Linux"):
         isolation_at(level, tmp_path)
+
+
+def test_a_machine_without_a_filter_of_calls_is_told_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Landlock holds without it; that is no reason not to start."""
+    isolation_for(LANDLOCK, tmp_path)
+    monkeypatch.setattr(seccomp, "KNOWN", {})
+    isolation_at(LANDLOCK, tmp_path / "data")
+    assert "jobs can change the limits of other processes: there is no filter for" in caplog.text
 
 
 def test_the_trial_leaves_nothing_behind(lab: Lab) -> None:

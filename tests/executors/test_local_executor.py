@@ -1,7 +1,6 @@
 """Faults of the local executor: shims that are killed, wakes that are lost, words that are missing."""
 
 import asyncio
-import contextlib
 import errno
 import json
 import os
@@ -174,8 +173,7 @@ async def test_a_job_whose_control_directory_is_removed_is_lost(lab: Lab, execut
     assert isinstance(started, Running)
     shutil.rmtree(control(lab, launch.job_id))
     assert (await lab.outcome(launch)).reason is EndReason.LOST
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(started.pid, signal.SIGKILL)
+    assert not runs(started.pid)
 
 
 async def test_trouble_while_looking_after_a_job_passes(

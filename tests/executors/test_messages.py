@@ -4,6 +4,7 @@ import json
 
 import pytest
 from jobledger_server.executors.local.messages import Checkpoint, Declaration, LogLine, MessageReader, Progress
+from jobledger_server.joblog.redaction import Secrets
 
 
 @pytest.mark.parametrize(
@@ -99,3 +100,27 @@ def test_no_depth_of_nesting_is_more_than_a_message_that_is_not_understood() -> 
             list(reader.feed(f'{{"type":"{kind}","{field}":{nested}}}\n'.encode()))
     assert reader.ignored > 0
     assert list(reader.feed(b'{"type":"progress","percent":5}\n')) == [Progress({"percent": 5.0})]
+
+
+def test_no_message_holds_a_secret_however_json_spells_it() -> None:
+    reader = MessageReader(Secrets(["päss&word/1"]))
+    said = [
+        {"type": "log", "level": "info", "message": "a", "payload": {"päss&word/1": ["päss&word/1"]}},
+        {"type": "progress", "phase": "with päss&word/1"},
+        {"type": "artifact", "path": "of-päss&word/1.bin"},
+        {"type": "checkpoint", "data": {"key": "päss&word/1"}},
+    ]
+    for message in said:
+        plain = json.dumps(message)
+        for line in (plain, json.dumps(message, ensure_ascii=False), plain.replace("s", "\\u0073")):
+            assert not list(reader.feed(line.encode()))
+            (hidden,) = reader.feed(b"\n")
+            assert "***" in str(hidden)
+            assert "word" not in str(hidden)
+    assert reader.ignored == 0
+
+
+def test_a_message_that_is_nothing_without_its_secret_is_ignored() -> None:
+    reader = MessageReader(Secrets(["12345678"]))
+    assert not list(reader.feed(b'{"type": "progress", "items_total": 12345678}\nno JSON 12345678\n'))
+    assert reader.ignored == 2

@@ -1,4 +1,4 @@
-"""A server that has no file descriptors left: jobs wait and are run later, callers hear of it, nothing is lost."""
+"""File descriptors: the server takes all it may, and with none left jobs wait, callers hear of it, nothing is lost."""
 
 import asyncio
 import operator
@@ -13,9 +13,10 @@ from support.eventually import eventually
 from support.running import RunningServer
 
 if LINUX:
-    from resource import RLIMIT_NOFILE, prlimit
+    from resource import RLIMIT_NOFILE, getrlimit, prlimit, setrlimit
 
 SPARE, JOBS, CONNECTIONS = 6, 12, 80
+USUAL = 512
 
 
 @contextmanager
@@ -59,3 +60,26 @@ async def test_without_descriptors_jobs_wait_and_run_later_and_those_that_end_ar
         states = [(await door.ended(job_id))["state"] for job_id in (ends, *accepted)]
         assert states == ["completed"] * (1 + JOBS)
         await eventually(lambda: asyncio.to_thread(open_files, server), until=lambda count: count <= calm + SPARE)
+
+
+@contextmanager
+def usual_limit() -> Iterator[int]:
+    """What is started here is given a soft limit below the hard one, as systems do it. Gives the hard one."""
+    soft, hard = getrlimit(RLIMIT_NOFILE)
+    setrlimit(RLIMIT_NOFILE, (USUAL, hard))
+    try:
+        yield hard
+    finally:
+        setrlimit(RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_the_server_takes_the_descriptors_that_it_may_and_its_jobs_keep_the_usual_limit(tmp_path: Path) -> None:
+    if not LINUX:
+        not_possible("prlimit", "this is not Linux")
+    with usual_limit() as hard:
+        async with serving(tmp_path / "data") as (server, door):
+            assert prlimit(server.process.pid, RLIMIT_NOFILE) == (hard, hard)
+            job_id = (await door.create("sh", "-c", "ulimit -Sn; ulimit -Hn"))["job_id"]
+            assert (await door.ended(job_id))["state"] == "completed"
+            logs = (await door.call("GetLogs", job_id=job_id))["logs"]
+            assert [entry["message"] for entry in logs] == [str(USUAL), str(hard)]

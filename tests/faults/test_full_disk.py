@@ -5,7 +5,7 @@ import json
 import operator
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -46,6 +46,14 @@ def fill(disk: Path) -> Path:
     return ballast
 
 
+@pytest.fixture
+def settings(tmp_path: Path) -> Sequence[str]:
+    """Flags of a server that lets its disk become as full as it can: these disks are never larger than its minimum."""
+    file = tmp_path / "jobledger.toml"
+    file.write_text("warn_free_bytes = 0\nmin_free_bytes = 0\n")
+    return "--config", str(file)
+
+
 async def create_until_refused(door: GrpcDoor) -> tuple[list[str], Refused]:
     """The jobs that were acknowledged, and the refusal that came then."""
     acknowledged: list[str] = []
@@ -57,9 +65,11 @@ async def create_until_refused(door: GrpcDoor) -> tuple[list[str], Refused]:
     raise AssertionError(f"a full disk took {MOST_TRIES} jobs")
 
 
-async def test_a_full_disk_refuses_new_jobs_reads_go_on_and_space_alone_heals(small_disk: Path, tmp_path: Path) -> None:
+async def test_a_full_disk_refuses_new_jobs_reads_go_on_and_space_alone_heals(
+    small_disk: Path, tmp_path: Path, settings: Sequence[str]
+) -> None:
     gate = tmp_path / "gate"
-    async with serving(small_disk / "data", "--max-running", "1") as (_, door):
+    async with serving(small_disk / "data", "--max-running", "1", *settings) as (_, door):
         running = await running_job(door, gate)
         queued = [(await door.create("echo", "done"))["job_id"] for _ in range(3)]
         ballast = fill(small_disk)
@@ -78,10 +88,10 @@ async def test_a_full_disk_refuses_new_jobs_reads_go_on_and_space_alone_heals(sm
 
 
 async def test_a_job_that_ends_on_a_full_disk_gets_its_receipt_when_there_is_space(
-    small_disk: Path, tmp_path: Path
+    small_disk: Path, tmp_path: Path, settings: Sequence[str]
 ) -> None:
     gate = tmp_path / "gate"
-    async with serving(small_disk / "data") as (_, door):
+    async with serving(small_disk / "data", *settings) as (_, door):
         job_id = await running_job(door, gate)
         ballast = fill(small_disk)
         await create_until_refused(door)
@@ -95,9 +105,9 @@ async def test_a_job_that_ends_on_a_full_disk_gets_its_receipt_when_there_is_spa
 
 
 async def test_cancelling_on_a_full_disk_is_refused_and_works_once_there_is_space(
-    small_disk: Path, tmp_path: Path
+    small_disk: Path, tmp_path: Path, settings: Sequence[str]
 ) -> None:
-    async with serving(small_disk / "data") as (_, door):
+    async with serving(small_disk / "data", *settings) as (_, door):
         job_id = await running_job(door, tmp_path / "never", grace_period="1s")
         ballast = fill(small_disk)
         await create_until_refused(door)

@@ -111,22 +111,41 @@ async def test_a_stopped_job_is_cancelled_within_its_grace_period(door: GrpcDoor
     assert not process_exists(pid)
 
 
-async def test_a_cancel_that_a_stopped_supervisor_does_not_hear_is_kept_for_it(door: GrpcDoor) -> None:
-    """Until it goes on the job counts as `cancelling`: nobody is told that it ended while it may still run."""
-    job_id = await running(door, "sleep", "600")
+async def test_a_job_that_stops_its_supervisor_can_be_cancelled(door: GrpcDoor) -> None:
+    job_id = await running(door, "sh", "-c", "kill -STOP $PPID; exec sleep 600")
     job = await door.get(job_id)
-    (pid,) = await eventually(lambda: asyncio.to_thread(pids_of, job))
-    (supervisor,) = supervisors_of(job)
-    os.kill(supervisor, signal.SIGSTOP)
-    try:
-        assert (await door.cancel(job_id))["state"] == "cancelling"
-        still = await door.call("WaitJob", job_id=job_id, timeout=f"{GRACE_SECONDS}s")
-        assert still["state"] == "cancelling"
-        assert (await door.ended((await door.create("true"))["job_id"]))["state"] == "completed"
-    finally:
-        os.kill(supervisor, signal.SIGCONT)
+    assert await eventually(lambda: asyncio.to_thread(pids_of, job))
+    assert (await door.cancel(job_id))["state"] == "cancelling"
     assert (await door.ended(job_id))["state"] == "cancelled"
-    assert not process_exists(pid)
+    assert pids_of(job) == set()
+
+
+async def test_a_job_that_stops_its_supervisor_ends_at_its_timeout(door: GrpcDoor) -> None:
+    command = ("sh", "-c", "kill -STOP $PPID; exec sleep 600")
+    job = await door.create(*command, timeout="1s", grace_period=f"{GRACE_SECONDS}s")
+    ended = await door.ended(job["job_id"])
+    assert (ended["state"], ended["error_code"]) == ("failed", "E_JOB_TIMED_OUT")
+    assert pids_of(job) == set()
+
+
+async def test_a_job_that_stops_whoever_starts_jobs_holds_up_none(door: GrpcDoor) -> None:
+    nursery = "kill -STOP $(ps -o ppid= -p $PPID); exec sleep 600"
+    job_id = await running(door, "sh", "-c", nursery)
+    began = time.monotonic()
+    assert (await door.ended((await door.create("true"))["job_id"]))["state"] == "completed"
+    assert time.monotonic() - began < 5.0 + MARGIN_SECONDS
+    await door.cancel(job_id)
+    assert (await door.ended(job_id))["state"] == "cancelled"
+
+
+async def test_a_job_that_removes_its_control_directory_is_lost_and_nothing_of_it_lives(
+    server: RunningServer, door: GrpcDoor
+) -> None:
+    remove = f'rm -rf "{server.data_dir}"/control/"$JOBLEDGER_JOB_ID".*; setsid sleep 600 & exec sleep 600'
+    job = await door.create("sh", "-c", remove)
+    ended = await door.ended(job["job_id"])
+    assert (ended["state"], ended["error_code"]) == ("failed", "E_JOB_LOST")
+    assert pids_of(job) == set()
 
 
 async def test_orphans_and_zombies_are_reaped_before_a_job_has_ended(door: GrpcDoor) -> None:

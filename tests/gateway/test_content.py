@@ -12,7 +12,8 @@ from gateway.engine import Bare, Engine, Refusal
 from google.api import httpbody_pb2
 from hypothesis import given
 from hypothesis import strategies as st
-from jobledger_gateway.content import ByteRange, etag_matches, parse_range
+from jobledger_gateway.conditions import etag_matches
+from jobledger_gateway.content import ByteRange, parse_range
 
 DATA = bytes(range(256)) * 4
 TAG = hashlib.sha256(DATA).hexdigest()

@@ -31,7 +31,14 @@ async def test_readiness_is_what_the_engine_says(client: Client, engine: Engine)
 
 async def test_metrics_tell_of_the_engine_and_the_gateway(client: Client, engine: Engine) -> None:
     status = engine_service_pb2.EngineStatus(
-        health="ok", active_jobs=2, jobs_by_state={"running": 2, "queued": 1}, last_sequence_number=9, uptime_ms=1500
+        health="ok",
+        active_jobs=2,
+        jobs_by_state={"running": 2, "queued": 1},
+        last_sequence_number=9,
+        uptime_ms=1500,
+        storage_bytes={"logs": 5},
+        free_bytes=7,
+        collected={"events": 3},
     )
     engine.on("GetStatus", status)
     await client.get("/v1/jobs/job_1")
@@ -43,6 +50,9 @@ async def test_metrics_tell_of_the_engine_and_the_gateway(client: Client, engine
     assert "jobledger_active_jobs 2" in lines
     assert "jobledger_uptime_seconds 1.5" in lines
     assert "jobledger_last_sequence_number 9" in lines
+    assert 'jobledger_storage_bytes{class="logs"} 5' in lines
+    assert "jobledger_disk_free_bytes 7" in lines
+    assert 'jobledger_collected_total{class="events"} 3' in lines
     assert 'jobledger_gateway_requests_total{method="GET",route="/v1/jobs/{job_id}",status="200"} 1' in lines
     assert 'jobledger_gateway_requests_total{method="other",route="",status="405"} 1' in lines
     assert "jobledger_gateway_open_requests 1" in lines

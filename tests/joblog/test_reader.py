@@ -26,12 +26,15 @@ LINES = st.sampled_from(
         b'{"not": "an entry"}',
         b"{",
         b"x" * 300,
+        b'{"level": "info", "message": "g\\u006fne", "subsystem": "d\\u0062"}',
     ]
 )
 CHUNKS = st.lists(
     st.tuples(st.sampled_from([Stream.STDOUT, Stream.STDERR]), st.lists(LINES, max_size=8), st.binary(max_size=3)),
     max_size=12,
 )
+
+Chunks = list[tuple[Stream, list[bytes], bytes]]
 
 
 def ticking() -> "itertools.count[int]":
@@ -47,72 +50,77 @@ def log_dir(tmp_path: Path) -> Path:
     return tmp_path / "log"
 
 
-@settings(max_examples=150, deadline=None)
-@given(
-    chunks=CHUNKS,
-    cap=st.sampled_from([2**20, 2**28]),
+MOMENTS = st.one_of(st.none(), st.integers(999_990, 1_000_140))
+QUERIES = st.builds(
+    LogQuery,
     levels=st.frozensets(st.integers(1, 5)),
     subsystem=st.sampled_from([None, "stdout", "stderr", "db"]),
-    contains=st.sampled_from([None, "a", "ä", "\ufffd", "gone"]),
+    contains=st.sampled_from([None, "", "a", "ä", "\ufffd", "gone"]),
     offset=st.integers(0, 60),
     limit=st.integers(1, 60),
-    cursor=st.one_of(st.none(), st.integers(0, 60)),
+    after_sequence=st.one_of(st.none(), st.integers(0, 60)),
     descending=st.booleans(),
+    since=MOMENTS,
+    until=MOMENTS,
+)
+
+
+def written(log_dir: Path, cap: int, chunks: Chunks, *, reopen: int, seal: bool) -> LogModel:
+    """Writes chunks; another writer takes over at the place `reopen`."""
+    model, writer = LogModel(), LogWriter(log_dir, cap, now=ticking().__next__)
+    for place, (stream, lines, tail) in enumerate(chunks):
+        if place == reopen:
+            writer.end()
+            model.end()
+            model.held = {Stream.STDOUT: b"", Stream.STDERR: b""}
+            if seal:
+                writer.seal()
+            writer.close()
+            writer = LogWriter(log_dir, cap, now=ticking().__next__)
+        chunk = b"\n".join(lines) + tail
+        writer.write(stream, chunk)
+        model.write(stream, chunk)
+    writer.end()
+    model.end()
+    writer.close()
+    return model
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    chunks=CHUNKS,
+    cap=st.sampled_from([2**16, 2**28]),
+    query=QUERIES,
     reopen=st.integers(0, 12),
+    seal=st.booleans(),
 )
 def test_every_page_equals_that_of_the_model(
-    chunks: list[tuple[Stream, list[bytes], bytes]],
-    cap: int,
-    levels: frozenset[int],
-    subsystem: str | None,
-    contains: str | None,
-    offset: int,
-    limit: int,
-    cursor: int | None,
-    descending: bool,
-    reopen: int,
+    chunks: Chunks, cap: int, query: LogQuery, reopen: int, seal: bool
 ) -> None:
-    model = LogModel()
     with tempfile.TemporaryDirectory() as scratch:
-        writer = LogWriter(Path(scratch), cap, now=ticking().__next__)
-        for place, (stream, lines, tail) in enumerate(chunks):
-            if place == reopen:
-                writer.end()
-                model.end()
-                model.held = {Stream.STDOUT: b"", Stream.STDERR: b""}
-                writer.close()
-                writer = LogWriter(Path(scratch), cap, now=ticking().__next__)
-            chunk = b"\n".join(lines) + tail
-            writer.write(stream, chunk)
-            model.write(stream, chunk)
-        writer.end()
-        model.end()
-        writer.close()
+        model = written(Path(scratch), cap, chunks, reopen=reopen, seal=seal)
         reader = LogReader(Path(scratch), 1)
-        query = LogQuery(
-            offset=0 if cursor is not None else offset,
-            limit=limit,
-            levels=levels,
-            subsystem=subsystem,
-            contains=contains,
-            descending=descending,
-            after_sequence=cursor,
-        )
         page = reader.page(query)
-        expected = model.select(levels, subsystem, contains)
-        if descending:
+        times = {entry.job_sequence: entry.timestamp_utc.ToMicroseconds() for entry in reader.page(LogQuery()).entries}
+        expected = [
+            entry
+            for entry in model.select(query.levels, query.subsystem, query.contains)
+            if (query.since is None or times[entry.sequence] >= query.since)
+            and (query.until is None or times[entry.sequence] < query.until)
+        ]
+        if query.descending:
             expected.reverse()
-        skip = query.offset
+        skip, cursor = query.offset, query.after_sequence
         if cursor is not None:
-            skip = sum((e.sequence >= cursor) if descending else (e.sequence <= cursor) for e in expected)
-        assert [shown(entry) for entry in page.entries] == expected[skip : skip + limit]
+            skip += sum((it.sequence >= cursor) if query.descending else (it.sequence <= cursor) for it in expected)
+        assert [shown(entry) for entry in page.entries] == expected[skip : skip + query.limit]
         assert page.total == len(expected)
         assert page.offset == min(skip, len(expected))
-        assert page.has_more == (skip + limit < len(expected))
+        assert page.has_more == (skip + query.limit < len(expected))
         assert reader.last_sequence() == len(model.entries)
         assert reader.content_size() == len(model.content)
         assert reader.read_content(0, 1 << 20) == model.content
-        assert reader.read_content(offset, limit) == model.content[offset : offset + limit]
+        assert reader.read_content(query.offset, query.limit) == model.content[query.offset :][: query.limit]
 
 
 @settings(max_examples=30, deadline=None)
@@ -237,5 +245,5 @@ def test_a_page_ends_before_it_grows_past_its_bytes(log_dir: Path) -> None:
 def test_a_log_that_does_not_exist_is_empty(log_dir: Path) -> None:
     reader = LogReader(log_dir, 1)
     page = reader.page(LogQuery())
-    assert (page.entries, page.total, reader.last_sequence(), reader.content_size()) == ([], 0, 0, 0)
+    assert (len(page.entries), page.total, reader.last_sequence(), reader.content_size()) == (0, 0, 0, 0)
     assert reader.read_content(0, 10) == b""

@@ -4,9 +4,12 @@ import errno
 import hashlib
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jobledger_server.joblog.reader import LogQuery, LogReader
 from jobledger_server.joblog.segments import Stream
 from jobledger_server.joblog.writer import LogWriter
@@ -85,6 +88,38 @@ def test_past_the_cap_the_middle_is_dropped_and_a_gap_entry_says_so(log_dir: Pat
     assert totals.sha256 == hashlib.sha256(content).hexdigest()
 
 
+@given(
+    cap=st.sampled_from([64 * 1024, 100_000, 256 * 1024, 512 * 1024]),
+    lengths=st.lists(st.integers(0, 3900), min_size=1, max_size=9),
+    structured=st.booleans(),
+    chunk_bytes=st.integers(2000, 200_000),
+)
+@settings(max_examples=30, deadline=None)
+def test_head_and_tail_are_kept_at_every_cap(cap: int, lengths: list[int], structured: bool, chunk_bytes: int) -> None:
+    """However much is written at a time: runs are cut to fit segments."""
+    form = b'{"level": "info", "message": "%s"}\n' if structured else b"%s\n"
+    once = [form % (b"x" * length) for length in lengths]
+    lines = once * (2 * cap // len(b"".join(once)) + 1)
+    written = b"".join(lines)
+    with tempfile.TemporaryDirectory() as directory:
+        writer = LogWriter(Path(directory), cap)
+        for start in range(0, len(written), chunk_bytes):
+            writer.write(Stream.STDOUT, written[start : start + chunk_bytes])
+        writer.seal()
+        totals = writer.totals()
+        writer.close()
+        assert sum(path.stat().st_size for path in Path(directory).iterdir()) <= cap + cap // 16
+        reader = LogReader(Path(directory), 1)
+        (gap,) = reader.page(LogQuery(subsystem="engine")).entries
+        content = reader.read_content(0, 2 * cap)
+    head, rest = lines[: gap.job_sequence - 1], lines[gap.job_sequence - 1 + payload(gap)["dropped"] :]
+    assert totals.entries == len(lines)
+    assert totals.sha256 == hashlib.sha256(content).hexdigest()
+    assert content == b"".join([*head, *rest])
+    assert head
+    assert len(b"".join(rest)) > cap // 2
+
+
 def test_offsets_filters_and_order_hold_across_the_gap(log_dir: Path) -> None:
     fill(log_dir).close()
     reader = LogReader(log_dir, 1)
@@ -117,7 +152,7 @@ def test_a_reader_whose_place_was_dropped_is_told_of_what_it_missed(log_dir: Pat
 
 
 def test_a_log_smaller_than_its_longest_line_keeps_the_end(log_dir: Path) -> None:
-    """The smallest cap is one piece of a long line: then the gap may come first."""
+    """A line is never cut for the cap: where one is longer than the head may be, the gap may come first."""
     writer = LogWriter(log_dir, 64 * 1024)
     for _ in range(4):
         writer.write(Stream.STDOUT, b"x" * 65536 + b"\n")

@@ -178,17 +178,6 @@ def test_a_job_knows_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (job.id, job.run_id, job.attempt) == ("job_1", "run_1", 2)
 
 
-def test_cancellation_is_seen_once_the_file_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("JOBLEDGER_JOB_DIR", str(tmp_path))
-    assert not job.cancelled()
-    job.raise_if_cancelled()
-    (tmp_path / "cancelled").touch()
-    assert job.cancelled()
-    with pytest.raises(job.CancelledError):
-        job.raise_if_cancelled()
-    assert not issubclass(job.CancelledError, Exception)
-
-
 def test_config_is_what_was_submitted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text('{"rate": 0.5}')
     monkeypatch.setenv("JOBLEDGER_JOB_CONFIG", str(tmp_path / "config.json"))

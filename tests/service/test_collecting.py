@@ -243,3 +243,38 @@ async def test_a_directory_that_becomes_a_link_is_not_followed(
     collected = await collector.collect(output, [])
     assert not collected.outputs
     assert list(refusals(collected)) == ["d/a"]
+
+
+async def test_what_holes_feign_counts_for_the_limit_of_the_disk(collector: Collector, output: Path) -> None:
+    """While the job ran they took no room; in the hands of others they might."""
+    write(output, {"a": "12345", "c": "1234", "d": "123"})
+    with (output / "b").open("wb") as file:
+        file.truncate(150_000_000)
+    collected = await collector.collect(output, [], most_bytes=10)
+    assert [found.path for found in collected.outputs] == ["a", "c"]
+    assert refusals(collected) == {
+        "b": "its 150000000 bytes are past the limit of the job (limits.disk_bytes), of which 5 are left",
+        "d": "its 3 bytes are past the limit of the job (limits.disk_bytes), of which 1 are left",
+    }
+
+
+async def test_holes_that_are_more_than_the_disk_has_room_for_are_refused(collector: Collector, output: Path) -> None:
+    disk = os.statvfs(output)
+    with (output / "big").open("wb") as file:
+        file.truncate(disk.f_bavail * disk.f_frsize + 2**30)
+    (reason,) = refusals(await collector.collect(output, [])).values()
+    assert "holes included, are more than the disk has room for" in reason
+
+
+async def test_holes_stay_holes(output: Path, tmp_path: Path) -> None:
+    data = bytes(5_000_000) + b"x" + bytes(3_000_000)
+    with (output / "holes").open("wb") as file:
+        file.seek(5_000_000)
+        file.write(b"x")
+        file.truncate(len(data))
+    blobs = FileBlobs(tmp_path / "blobs")
+    [found] = (await Collector(blobs=blobs).collect(output, [])).outputs
+    assert (found.size, found.sha256) == (len(data), hashlib.sha256(data).hexdigest())
+    assert b"".join([chunk async for chunk in blobs.read(found.sha256, 0, found.size)]) == data
+    taken = sum(path.stat().st_blocks * 512 for path in (tmp_path / "blobs").rglob("*") if path.is_file())
+    assert taken < 3_000_000

@@ -17,6 +17,7 @@ from jobledger_server.core.ports import StoreUnavailableError
 from jobledger_server.service import events as events_module
 from jobledger_server.service.events import EventHub
 from jobledger_server.stores.sqlite import SqliteStore
+from support.bursts import each
 from support.clock import ManualClock
 from support.eventually import eventually
 from support.records import a_record, an_event, state_changed
@@ -37,10 +38,10 @@ async def append(store: SqliteStore, count: int) -> None:
 
 
 class Watcher:
-    """An open stream, and what it has given so far."""
+    """An open stream, event by event."""
 
-    def __init__(self, stream: AsyncIterator[Event]) -> None:
-        self.stream: Any = stream
+    def __init__(self, bursts: AsyncIterator[list[Event]]) -> None:
+        self.stream: Any = each(bursts)
 
     async def take(self, count: int) -> list[Event]:
         async with asyncio.timeout(PATIENCE):

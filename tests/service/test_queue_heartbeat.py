@@ -24,6 +24,7 @@ from jobledger_server.service.queue_heartbeat import (
 )
 from jobledger_server.service.slots import Slots
 from jobledger_server.stores.sqlite import SqliteStore
+from support.bursts import each
 from support.clock import ManualClock
 from support.records import NOW, RUNNING, a_record, state_changed
 
@@ -58,7 +59,7 @@ async def _create(store: SqliteStore, record: JobRecord) -> str:
 async def watching(hub: EventHub) -> AsyncIterator[AsyncIterator[Event]]:
     """The heartbeats of the queue, from now on."""
     request = WatchEventsRequest(type=["job.queue_heartbeat"])
-    stream: Any = await hub.watch(request, ANYBODY)
+    stream: Any = each(await hub.watch(request, ANYBODY))
     async with aclosing(stream):
         assert (await anext(stream)).event_type == "replay.complete"
         yield stream
@@ -153,6 +154,31 @@ async def test_a_job_that_came_just_now_or_runs_is_not_told(
     await stored(store, created_at=clock.now())
     async with watching(hub) as stream:
         assert {event.job.job_id for event in await take(stream, 3)} == {waiting}
+
+
+@pytest.mark.parametrize(("waited", "told"), [(2.4, False), (2.5, True)])
+async def test_a_job_is_told_from_half_an_interval_on(
+    store: SqliteStore, clock: ManualClock, slots: Slots, monkeypatch: pytest.MonkeyPatch, waited: float, told: bool
+) -> None:
+    """So somebody who watches hears of it after one and a half at the latest."""
+    old = await stored(store)
+    clock.advance(30)
+    young = await stored(store, created_at=clock.now())
+    clock.advance(waited)
+
+    async def at_once(_seconds: float) -> None:
+        await sleep(0)
+
+    sleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", at_once)
+    async with (
+        EventHub(store=store, clock=clock) as hub,
+        QueueHeart(store=store, clock=clock, events=hub, slots=slots, interval=5.0),
+        watching(hub) as stream,
+    ):
+        events = await take(stream, 4)
+    monkeypatch.undo()
+    assert {event.job.job_id for event in events} == ({old, young} if told else {old})
 
 
 async def test_only_the_first_of_a_long_queue_are_told(

@@ -108,6 +108,7 @@ async def test_a_running_job_that_nothing_is_known_of_is_lost(
     async with life(schedule=False) as served:
         job = (await served.get(job_id)).job
     assert (job.state, job.error_code, job.error_message) == (FAILED, "E_JOB_LOST", "Its supervisor left no trace")
+    assert executor.ended_unknown == [(job_id, 1)]
     assert await store.receipt(job_id)
 
 

@@ -1,9 +1,12 @@
 """Removing what jobs have made."""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
+import pytest
+from jobledger_server.service import trees
 from jobledger_server.service.trees import remove_tree
 
 
@@ -44,3 +47,37 @@ def test_directories_that_can_not_be_written_go_too(tmp_path: Path) -> None:
 
 def test_nothing_there_is_fine(tmp_path: Path) -> None:
     remove_tree(tmp_path / "nothing")
+
+
+def test_a_top_that_is_a_link_goes_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    """Neither emptied nor opened up."""
+    precious = tmp_path / "precious"
+    precious.mkdir(mode=0o500)
+    (tmp_path / "top").symlink_to(precious)
+    remove_tree(tmp_path / "top")
+    assert not (tmp_path / "top").is_symlink()
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o500
+
+
+def test_a_link_that_comes_while_a_tree_is_removed_is_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a directory was when its parent was listed."""
+    precious, top = tmp_path / "precious", tmp_path / "top"
+    precious.mkdir(mode=0o500)
+    (precious / "file").write_text("kept")
+    (top / "inner").mkdir(parents=True)
+    list_files = trees._empty_of_files
+
+    def list_and_swap(directory: int) -> list[str]:
+        found = list_files(directory)
+        if found == ["inner"]:
+            (top / "inner").rmdir()
+            (top / "inner").symlink_to(precious)
+        return found
+
+    monkeypatch.setattr(trees, "_empty_of_files", list_and_swap)
+    with pytest.raises(OSError, match="inner"):
+        remove_tree(top)
+    assert (precious / "file").read_text() == "kept"
+    assert stat.S_IMODE(precious.stat().st_mode) == 0o500

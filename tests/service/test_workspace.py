@@ -4,14 +4,16 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 import stat
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import pytest
 from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, INPUT_TYPE_REFERENCE, Job, JobInput, JobLimits, JobSpec
+from jobledger_server.core.paths import allowed_path
 from jobledger_server.core.specs import resolve
 from jobledger_server.core.times import duration
+from jobledger_server.service import workspace
 from jobledger_server.service.workspace import DEFAULT_LOG_BYTES, Workspaces
 
 JOB_ID = "job_01kdyzqz8800000000000000000"
@@ -198,14 +200,54 @@ def test_half_a_copy_leaves_its_room_to_others(
 ) -> None:
     """A start that a full disk has no room for is tried for minutes: meanwhile the disk must not stay full by it."""
 
-    def fill_the_disk(source: Path, copy: Path, *, follow_symlinks: bool) -> None:
-        copy.write_bytes(source.read_bytes()[:3])
+    def fill_the_disk(_: int, copy: BinaryIO) -> str:
+        copy.write(b"a,b")
         raise OSError(errno.ENOSPC, "No space left on device")
 
     source = tmp_path / "data.csv"
     source.write_text("a,b,c\n")
     spec = JobSpec(command=["true"], inputs=[JobInput(type=INPUT_TYPE_FILE, file_path=str(source))])
-    monkeypatch.setattr(shutil, "copyfile", fill_the_disk)
+    monkeypatch.setattr(workspace, "_copy", fill_the_disk)
     with pytest.raises(OSError, match="No space"):
         workspaces.prepare(a_job(spec, [tmp_path]), 1, SERVER)
     assert not list((workspaces.job_dir(JOB_ID) / "input").iterdir())
+
+
+def test_a_link_that_comes_between_look_and_copy_is_not_followed(
+    workspaces: Workspaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, secret = tmp_path / "place" / "token", tmp_path / "data" / "token"
+    for path, text in ((source, "own"), (secret, "secret")):
+        path.parent.mkdir()
+        path.write_text(text)
+    spec = JobSpec(command=["true"], inputs=[JobInput(type=INPUT_TYPE_FILE, file_path=str(source))])
+    job = a_job(spec, [tmp_path])
+
+    def look_and_swap(*arguments: Any, **options: Any) -> Path:
+        real = allowed_path(*arguments, **options)
+        source.parent.rename(tmp_path / "moved")
+        source.parent.symlink_to(secret.parent)
+        return real
+
+    monkeypatch.setattr(workspace, "allowed_path", look_and_swap)
+    with pytest.raises(PermissionError, match=f"{source.parent} was replaced by a link"):
+        workspaces.prepare(job, 1, {})
+    assert not list((workspaces.job_dir(JOB_ID) / "input").iterdir())
+
+
+def test_what_lies_in_the_data_directory_by_the_time_of_the_start_is_refused(
+    workspaces: Workspaces, tmp_path: Path
+) -> None:
+    source = tmp_path / "place"
+    source.mkdir()
+    (source / "token").write_text("own")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "token").write_text("secret")
+    file = JobInput(type=INPUT_TYPE_FILE, file_path=str(source / "token"))
+    specs = [JobSpec(command=["true"], inputs=[file]), JobSpec(command=["true"], working_dir=str(source))]
+    jobs = [a_job(spec, [tmp_path]) for spec in specs]
+    source.rename(tmp_path / "moved")
+    source.symlink_to(tmp_path / "data")
+    for job in jobs:
+        with pytest.raises(PermissionError, match="lies in the server's data directory"):
+            workspaces.prepare(job, 1, {})

@@ -1,5 +1,6 @@
 """Migrations: numbered, whole or not at all, and never backwards."""
 
+import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -7,14 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from jobledger_server.core.ports import JobFilter, JobRecord, StoreUnavailableError
+from jobledger_server.core.ports import JOB_DIRS, LOGS, JobFilter, JobRecord, StoreUnavailableError
 from jobledger_server.stores.errors import SchemaError
 from jobledger_server.stores.sqlite import SqliteStore
 from jobledger_server.stores.sqlite.connection import connect, require_sqlite
 from jobledger_server.stores.sqlite.migrate import Migration, migrate, shipped_migrations
 from jobledger_server.stores.sqlite.rows import columns_of
 from support.lists import LABELS, POPULATION, admits, ids, newest_first
-from support.records import STATES, a_record
+from support.records import CANCELLED, COMPLETED, FAILED, STATES, a_record, an_artifact
 
 FIRST = Migration(version=1, name="0001_first.sql", script="CREATE TABLE a (x TEXT) STRICT;\n-- the end\n")
 SECOND = Migration(
@@ -126,6 +127,35 @@ async def test_jobs_from_before_the_counters_are_counted_and_found_by_their_labe
             assert (ids(page.records), page.total) == (ids(expected), len(expected))
         await store.delete_job(POPULATION[0].job.job_id)
         assert (await store.list_jobs(JobFilter(), limit=1)).total == len(POPULATION) - 1
+
+
+OLD_RECEIPTS = ((COMPLETED, 0, 0), (FAILED, 2, 0), (CANCELLED, 2, 1), (COMPLETED, None, None))
+
+
+async def test_jobs_from_before_retention_are_kept_by_what_their_receipts_tell(path: Path) -> None:
+    """A log of which nothing is known is kept as the worst."""
+    records = [a_record(state) for state, _, _ in OLD_RECEIPTS]
+    with closing(connect(path, busy_timeout=0)) as connection:
+        migrate(connection, shipped_migrations()[:3])
+        for number, (record, (_, warnings, errors)) in enumerate(zip(records, OLD_RECEIPTS, strict=True), start=1):
+            columns = {"number": number, **columns_of(record)}
+            names, places = ", ".join(columns), ", ".join(f":{name}" for name in columns)
+            connection.execute(f"INSERT INTO jobs ({names}) VALUES ({places})", columns)
+            receipt = json.dumps({"summary": {"warnings_count": warnings, "errors_count": errors}}).encode()
+            connection.execute(
+                "INSERT INTO receipts VALUES (?, ?, 'default', ?, x'', zeroblob(32))",
+                (number, record.job.job_id, receipt),
+            )
+        connection.execute("INSERT INTO artifacts VALUES (1, 1, 'a', ?)", (an_artifact(1).SerializeToString(),))
+    async with SqliteStore(path) as store:
+        found = {
+            kept: [job.job_id for job in await store.ended_jobs(kept, before=2**62, limit=9)]
+            for kept in (*LOGS, *JOB_DIRS)
+        }
+        first, second, third, fourth = (record.job.job_id for record in records)
+        assert [found[kept] for kept in LOGS] == [[first], [second], [third, fourth]]
+        assert [found[kept] for kept in JOB_DIRS] == [[first, fourth], [second], [third]]
+        assert await store.unneeded_blobs([an_artifact(1).sha256]) == set()
 
 
 def test_a_library_that_is_too_old_is_refused_with_what_to_do() -> None:

@@ -1,4 +1,4 @@
-"""The queue is read from its indexes: nothing reads or sorts all that wait to find a few."""
+"""The queue, and what may go, are read from indexes: nothing reads or sorts all that there is to find a few."""
 
 import re
 import sqlite3
@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from jobledger.v1.job_pb2 import JobPriority
-from jobledger_server.stores.sqlite import jobs, queries
+from jobledger_server.core.ports import EndedJob, Kept
+from jobledger_server.stores.sqlite import jobs, queries, retention
 from jobledger_server.stores.sqlite.connection import connect
 from jobledger_server.stores.sqlite.migrate import migrate, shipped_migrations
 from jobledger_server.stores.sqlite.writer import Transaction
@@ -78,3 +79,18 @@ def test_the_queue_but_for_full_groups_is_read_from_its_index(connection: sqlite
     assert len(of_jobs) == 6, plan
     for step in of_jobs:
         assert re.match(r"SEARCH jobs USING (COVERING INDEX jobs_queue_of_groups|INTEGER PRIMARY KEY)", step), plan
+
+
+def test_what_may_go_is_found_by_its_age_without_sorting(connection: sqlite3.Connection) -> None:
+    statements: list[str] = []
+    connection.set_trace_callback(statements.append)
+    last = EndedJob(job_id="job_x", number=1, ended_at=NOW)
+    retention.ended(connection, Kept.LOGS_INFO, before=NOW, limit=9, after=last)
+    retention.unneeded_blobs(connection, ["0"])
+    retention.unknown_jobs(connection, ["job_x"])
+    retention.forget(Transaction(connection), Kept.LOGS_INFO, ["job_x"])
+    connection.set_trace_callback(None)
+    plan = "\n".join(row[3] for sql in statements for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}"))
+    assert not re.search(r"SCAN (kept_of_jobs|jobs|artifacts)|TEMP B-TREE FOR ORDER", plan), plan
+    assert "SEARCH kept_of_jobs USING PRIMARY KEY (kept=? AND (ended_at,job_number)>(?,?) AND ended_at<?)" in plan
+    assert "USING COVERING INDEX artifacts_by_sha256" in plan

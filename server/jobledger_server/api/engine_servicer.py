@@ -8,13 +8,15 @@ from jobledger_server.api.interceptors.access import current_principal
 from jobledger_server.api.types import Context
 from jobledger_server.core.policy import require_all_workspaces
 from jobledger_server.service.engine import Engine
+from jobledger_server.service.garbage import GarbageCollector
 
 
 class EngineServicer(EngineServiceServicer):
     """The engine over gRPC."""
 
-    def __init__(self, *, engine: Engine, tokens: TokenAdmin) -> None:
+    def __init__(self, *, engine: Engine, garbage: GarbageCollector, tokens: TokenAdmin) -> None:
         self._engine = engine
+        self._garbage = garbage
         self._tokens = tokens
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.EngineStatus:
@@ -22,6 +24,14 @@ class EngineServicer(EngineServiceServicer):
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.TokenInfo:
         return await self._tokens.info(current_principal().token_id)
+
+    async def CollectGarbage(self, request: pb.CollectGarbageRequest, context: Context) -> pb.CollectGarbageResponse:
+        require_all_workspaces(current_principal())
+        sweep = await self._garbage.collect(dry_run=request.dry_run)
+        garbage = [
+            pb.Garbage(name=name, count=count, bytes=sweep.size[name]) for name, count in sorted(sweep.count.items())
+        ]
+        return pb.CollectGarbageResponse(garbage=garbage, dry_run=request.dry_run)
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.IssuedToken:
         require_all_workspaces(current_principal())

@@ -5,7 +5,7 @@ over as they are, not serialized: neither side changes one that it was given.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -196,6 +196,18 @@ class UnaryCall(Call):
 class StreamCall(Call):
     """Iterate over it for the responses. One that is not read stops the servicer; leaving the loop ends the call."""
 
+    def forward(self, put: Callable[[Any], Awaitable[None]], push: Callable[[list[Any]], bool] | None = None) -> None:
+        """Hands responses to `put` in the task of the call itself: one, or a list of those that are ready together.
+
+        Iterating then gives none, and tells of the end. To be called before anything else is awaited. It saves a
+        reader that queues what it reads a task and a queue of ours; while it is in `put`, the servicer waits.
+
+        `push` may be called in between, with a list that it takes at once or not at all, by a servicer that has
+        thousands of such calls to serve: such responses do not pass the interceptors.
+        """
+        self.context.deliver = put
+        self.context.push = push
+
     async def _answer(self, handler: Handler) -> None:
         try:
             async with aclosing(handler.unary_stream(self._request, self.context)) as responses:
@@ -209,8 +221,9 @@ class StreamCall(Call):
     async def __aiter__(self) -> AsyncIterator[Any]:
         responses = self.context.responses
         try:
-            while (response := await self._next(responses)) is not END:
-                yield response
+            while (responses_ready := await self._next(responses)) is not END:
+                for response in responses_ready if isinstance(responses_ready, list) else [responses_ready]:
+                    yield response
             await self.task
         finally:
             self.task.cancel()

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any, NoReturn
 
 import grpc
@@ -16,12 +17,17 @@ QUEUED_RESPONSES = 64
 class InProcessContext:
     """What a servicer and an interceptor use of a `grpc.aio.ServicerContext`."""
 
+    takes_bursts = True
+    # Takes a list of responses at once, past the queue, or says that it can't: set by a reader that is able to.
+    push: Callable[[list[Any]], bool] | None = None
+
     def __init__(self, metadata: Metadata, timeout: float | None) -> None:
         self._metadata = tuple(pair for pair in metadata if pair[0] != PEER_KEY)
         self._peer = next((str(value) for key, value in metadata if key == PEER_KEY), "inprocess")
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self.accepted: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
         self.responses: asyncio.Queue[Any] = asyncio.Queue(QUEUED_RESPONSES)
+        self.deliver: Callable[[Any], Awaitable[None]] = self.responses.put
         self.status_code = grpc.StatusCode.OK
         self.status_details = ""
         self.trailing: Metadata = ()
@@ -38,8 +44,10 @@ class InProcessContext:
             self.accepted.set_result(tuple(initial_metadata))
 
     async def write(self, message: Any) -> None:
-        await self.send_initial_metadata(())
-        await self.responses.put(message)
+        """Takes a response, or a list of those that are ready together."""
+        if not self.accepted.done():
+            await self.send_initial_metadata(())
+        await self.deliver(message)
 
     def set_trailing_metadata(self, trailing_metadata: Metadata) -> None:
         self.trailing = tuple(trailing_metadata)

@@ -9,6 +9,7 @@ from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import Job
 from jobledger.v1.job_service_pb2_grpc import JobServiceServicer
 
+from jobledger_server.api.bursts import singly
 from jobledger_server.api.downloads import attachment, bodies
 from jobledger_server.api.interceptors.access import current_principal
 from jobledger_server.api.types import Context
@@ -81,7 +82,10 @@ class JobServicer(JobServiceServicer):
         return pb.SendInputResponse(queued_followups=await self._do.jobs.send_input(request, current_principal()))
 
     async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> pb.GetLogsResponse:
-        return await self._do.logs.page(request, current_principal())
+        page = await self._do.logs.page(request, current_principal())
+        if page.etag is not None:
+            await context.send_initial_metadata((("etag", page.etag),))
+        return page.answer
 
     async def GetLogContent(self, request: pb.GetLogContentRequest, context: Context) -> AsyncIterator[HttpBody]:
         content = await self._do.logs.content(request, current_principal())
@@ -121,7 +125,7 @@ class JobServicer(JobServiceServicer):
         return pb.DeleteJobResponse()
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Context) -> AsyncIterator[Event]:
-        watch = await self._do.events.watch(request, current_principal())
+        watch = await self._do.events.watch(request, current_principal(), push=getattr(context, "push", None))
         await context.send_initial_metadata(())
-        async for event in watch:
-            yield event
+        async for events in singly(watch, context):
+            yield events

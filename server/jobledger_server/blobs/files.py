@@ -5,14 +5,18 @@ import hashlib
 import os
 import re
 import secrets
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from jobledger_server.core.ports import BlobDamagedError
+from jobledger_server.core.ports import BlobDamagedError, StoredBlob
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+PREFIX = re.compile(r"[0-9a-f]{2}")
 COPY_CHUNK = 1024 * 1024
 READ_CHUNK = 256 * 1024
+HOLE = bytes(COPY_CHUNK)
 
 
 class FileBlobs:
@@ -30,6 +34,9 @@ class FileBlobs:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / "incoming"
+        # Guards the sets, one for each open block of `protecting`, against the threads that put and delete.
+        self._lock = threading.Lock()
+        self._protected: list[set[str]] = []
         root.mkdir(mode=0o700, exist_ok=True)
         self._incoming.mkdir(mode=0o700, exist_ok=True)
         _sync_directory(root.parent)
@@ -74,17 +81,43 @@ class FileBlobs:
         except FileNotFoundError:
             return False
 
-    async def delete(self, sha256: str) -> None:
-        """As `Blobs.delete`."""
+    @contextmanager
+    def protecting(self) -> Iterator[None]:
+        """As `Blobs.protecting`."""
+        with self._lock:
+            mine = set().union(*self._protected)
+            self._protected.append(mine)
         try:
-            await asyncio.to_thread(self._path(sha256).unlink)
-        except FileNotFoundError:
-            return
+            yield
+        finally:
+            with self._lock:
+                # By identity: sets that are equal are not the same block's.
+                self._protected = [other for other in self._protected if other is not mine]
+
+    async def delete(self, sha256: str) -> bool:
+        """As `Blobs.delete`."""
+        return await asyncio.to_thread(self._delete, sha256)
+
+    async def stored(self) -> AsyncIterator[Sequence[StoredBlob]]:
+        """As `Blobs.stored`."""
+        for directory in sorted(await asyncio.to_thread(os.listdir, self._root)):
+            if PREFIX.fullmatch(directory):
+                yield await asyncio.to_thread(_list, self._root / directory)
 
     def _path(self, sha256: str) -> Path:
         if SHA256.fullmatch(sha256) is None:
             raise FileNotFoundError(f"{sha256!r} is not a SHA-256 in lower-case hex")
         return self._root / sha256[:2] / sha256[2:]
+
+    def _delete(self, sha256: str) -> bool:
+        with self._lock:
+            if any(sha256 in protected for protected in self._protected):
+                return False
+            try:
+                self._path(sha256).unlink()
+            except FileNotFoundError:
+                return False
+        return True
 
     def _put(self, descriptor: int) -> tuple[str, int]:
         incoming = self._incoming / secrets.token_hex(16)
@@ -99,24 +132,44 @@ class FileBlobs:
     def _publish(self, incoming: Path, sha256: str) -> None:
         path = self._path(sha256)
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        # Over one that is there, too: its bytes are the same, unless it was damaged.
-        incoming.replace(path)
+        with self._lock:
+            for protected in self._protected:
+                protected.add(sha256)
+            # Over one that is there, too: its bytes are the same, unless it was damaged.
+            incoming.replace(path)
         _sync_directory(path.parent)
         _sync_directory(self._root)
 
 
 def _copy(descriptor: int, target: Path) -> tuple[str, int]:
-    """Copies into a new file and on to the disk. Returns hash and size in bytes."""
+    """Copies into a new file and on to the disk, where holes take no room. Returns hash and size in bytes."""
     digest = hashlib.sha256()
     size = 0
     with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         while chunk := os.pread(descriptor, COPY_CHUNK, size):
             digest.update(chunk)
-            file.write(chunk)
             size += len(chunk)
+            if chunk == HOLE:
+                file.seek(size)
+            else:
+                file.write(chunk)
+        file.truncate(size)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest(), size
+
+
+def _list(directory: Path) -> Sequence[StoredBlob]:
+    """The blobs of one directory; what is deleted meanwhile is left out."""
+    found = []
+    for path in directory.iterdir():
+        sha256 = directory.name + path.name
+        try:
+            if SHA256.fullmatch(sha256):
+                found.append(StoredBlob(sha256, path.stat().st_size))
+        except FileNotFoundError:
+            continue
+    return found
 
 
 def _read_chunk(path: Path, offset: int, count: int) -> bytes:

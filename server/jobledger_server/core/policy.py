@@ -60,9 +60,10 @@ def is_open(method: str) -> bool:
 
 
 def require_all_workspaces(principal: Principal) -> None:
-    """Raises FORBIDDEN for a token that is bound to workspaces: it could make itself one that is not."""
+    """Raises FORBIDDEN for a token that is bound to workspaces: what it asks for reaches beyond them."""
     if principal.workspaces is not None:
-        raise ServiceError(Reason.ERROR_REASON_FORBIDDEN, "A token that is bound to workspaces can't administer tokens")
+        told = "A token that is bound to workspaces can't administer the engine"
+        raise ServiceError(Reason.ERROR_REASON_FORBIDDEN, told)
 
 
 def require(principal: Principal, scope: str) -> None:

@@ -11,6 +11,7 @@ from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 from jobledger_server.core.errors import invalid
 from jobledger_server.core.paths import allowed_path
+from jobledger_server.core.secret_references import NO_SECRETS, AllowedSecrets, check_references
 from jobledger_server.core.times import duration, seconds
 
 COMMAND = "command"
@@ -22,23 +23,33 @@ MAX_ARGUMENT_BYTES = 1_500_000
 MAX_STRING_BYTES = 131_071
 
 
-def resolve(spec: JobSpec, *, roots: Sequence[Path], base: JobSpec | None = None) -> JobSpec:
+def resolve(
+    spec: JobSpec,
+    *,
+    roots: Sequence[Path],
+    hidden: Path | None = None,
+    secrets: AllowedSecrets = NO_SECRETS,
+    base: JobSpec | None = None,
+) -> JobSpec:
     """The specification with its defaults, checked.
 
     Args:
         roots: where working directories and input files may lie.
+        hidden: where none of them may lie, whatever the roots: the server's data directory.
+        secrets: what `env` may refer to.
         base: specification of the job that `rerun_of` names; what `spec` sets replaces it field by field.
 
     Raises:
-        ServiceError: VALIDATION, PATH_NOT_ALLOWED or PATH_TRAVERSAL.
+        ServiceError: VALIDATION, FORBIDDEN, PATH_NOT_ALLOWED or PATH_TRAVERSAL.
     """
     resolved = _merged(spec, base)
     _check_command(resolved)
     _check_text(resolved)
     _check_config(resolved.config)
+    check_references(resolved.env, secrets)
     if resolved.HasField("working_dir"):
-        allowed_path(resolved.working_dir, roots, "spec.working_dir")
-    _check_inputs(resolved, roots)
+        allowed_path(resolved.working_dir, roots, "spec.working_dir", hidden=hidden)
+    _check_inputs(resolved, roots, hidden)
     _fill_defaults(resolved)
     return resolved
 
@@ -71,13 +82,13 @@ def _check_command(spec: JobSpec) -> None:
         )
 
 
-def _check_inputs(spec: JobSpec, roots: Sequence[Path]) -> None:
+def _check_inputs(spec: JobSpec, roots: Sequence[Path], hidden: Path | None) -> None:
     names: set[str] = set()
     for index, item in enumerate(spec.inputs):
         if item.type != INPUT_TYPE_FILE:
             continue
         field = f"spec.inputs[{index}].file_path"
-        allowed_path(item.file_path, roots, field)
+        allowed_path(item.file_path, roots, field, hidden=hidden)
         name = PurePosixPath(item.file_path).name
         if name in names:
             raise invalid(field, f"another input is called {name!r} too, and both go into input/")

@@ -99,7 +99,7 @@ def ended(record: JobRecord, attempt: int, outcome: Outcome, now: int) -> JobCha
         job.exit_code = outcome.exit_code
     if outcome.signal is not None:
         job.signal = outcome.signal
-    _end(job, verdict, now)
+    _end(job, verdict, _ended_at(job, outcome, now))
     return _changed(record, job, now)
 
 
@@ -192,6 +192,12 @@ def _retried(record: JobRecord, verdict: Verdict, now: int) -> JobChange:
     change.events[0].state_changed.error_code = verdict.error_code
     # What this attempt declared the next one may declare again, or not.
     return replace(change, artifacts_anew=True)
+
+
+def _ended_at(job: Job, outcome: Outcome, now: int) -> int:
+    """When it ended, which may be long ago if no server ran; now, where what is said of that can't be."""
+    earliest = max(micros(job.started_at), micros(job.cancel_requested_at))
+    return outcome.ended_at if earliest <= outcome.ended_at <= now else now
 
 
 def _end(job: Job, verdict: Verdict, now: int) -> None:

@@ -1,18 +1,26 @@
 """Pages of a job's log as entries, while it is written or after. Synchronous: meant for a thread."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
+from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from jobledger.v1.job_pb2 import LogEntry
+from jobledger.v1.job_service_pb2 import GetLogsResponse
 
-from jobledger_server.joblog.entries import Line, decode_entry, gap_line, lines_of, plain_subsystem, text_of
-from jobledger_server.joblog.segments import Kind
-from jobledger_server.joblog.snapshot import Snapshot, consistently
+from jobledger_server.joblog.entries import EntryList, MisfitError
+from jobledger_server.joblog.search import Matcher
+from jobledger_server.joblog.segments import Kind, Run
+from jobledger_server.joblog.snapshot import Snapshot, consistently, count_of
 from jobledger_server.joblog.structured import LEVELS
 
 PAGE_BYTES = 3 * 1024 * 1024
+EVERY_LEVEL = frozenset(LEVELS)
+
+
+class AbandonedError(Exception):
+    """Nobody waits for the answer any more."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +49,30 @@ class LogQuery:
     after_sequence: int | None = None
     max_bytes: int = PAGE_BYTES
 
+    @property
+    def is_search(self) -> bool:
+        """Whether it takes reading all that the rest admits, rather than a look at the index."""
+        return self.subsystem is not None or self.contains is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogPage:
     """A page.
 
     Attributes:
+        answer: has the entries, and nothing else yet.
         total: entries that the filter admits; `after_sequence` is no filter.
         offset: place of the page's first entry among them, in the order asked for.
     """
 
-    entries: list[LogEntry]
+    answer: GetLogsResponse
     total: int
     offset: int
+
+    @property
+    def entries(self) -> RepeatedCompositeFieldContainer[LogEntry]:
+        """The page's entries."""
+        return self.answer.logs
 
     @property
     def has_more(self) -> bool:
@@ -62,19 +81,27 @@ class LogPage:
 
 
 class LogReader:
-    """A job's log. Every call answers from one consistent moment; a log that doesn't exist yet is empty."""
+    """A job's log. Every call answers from one consistent moment; a log that doesn't exist yet is empty.
+
+    Every call raises DamagedLogError where the files are not as they were written.
+    """
 
     def __init__(self, log_dir: Path, job_number: int) -> None:
         self._log_dir = log_dir
         self._job_number = job_number
 
-    def page(self, query: LogQuery) -> LogPage:
+    def page(self, query: LogQuery, abandoned: Callable[[], bool] = lambda: False) -> LogPage:
         """The entries that `query` asks for.
 
-        Offsets, levels, times and sequences are found by binary search. `subsystem` and `contains` read every entry
-        that the rest admits.
+        Offsets, levels, times and sequences are found by binary search. A search reads every entry that the rest
+        admits; it asks now and then whether it is `abandoned`.
+
+        Raises:
+            AbandonedError: it is.
         """
-        return consistently(self._log_dir, lambda snapshot: _Paging(snapshot, query, self._job_number).page())
+        return consistently(
+            self._log_dir, lambda snapshot: _Paging(snapshot, query, self._job_number, abandoned).page()
+        )
 
     def last_sequence(self) -> int:
         """Number of the last entry, 0 without any."""
@@ -89,36 +116,41 @@ class LogReader:
         return consistently(self._log_dir, lambda snapshot: snapshot.content(offset, length))
 
 
+class Slice(NamedTuple):
+    """Entries of a run in a segment: their places in the run, from 0, in the order asked for."""
+
+    segment: int
+    run: Run
+    places: Sequence[int]
+
+
 class _Paging:
     """One query on one snapshot. Positions count the entries of the query's levels, from 0, oldest first."""
 
-    def __init__(self, snapshot: Snapshot, query: LogQuery, job_number: int) -> None:
+    def __init__(self, snapshot: Snapshot, query: LogQuery, job_number: int, abandoned: Callable[[], bool]) -> None:
         self._snapshot = snapshot
         self._query = query
         self._job_number = job_number
-        self._levels = query.levels or frozenset(LEVELS)
+        self._abandoned = abandoned
+        self._levels = query.levels or EVERY_LEVEL
+        self._matcher = Matcher(query.subsystem, query.contains)
         total = snapshot.total(self._levels)
         self._first = 0 if query.since is None else snapshot.position_of_time(query.since, self._levels)
         self._end = total if query.until is None else snapshot.position_of_time(query.until, self._levels)
         self._end = max(self._first, self._end)
-        text = query.contains or ""
-        # Where bytes were replaced, the message has a character that the log has not.
-        self._needle = b"" if "\ufffd" in text else text.encode("utf-8", "surrogatepass")
 
     def page(self) -> LogPage:
-        if self._query.subsystem is None and self._query.contains is None:
-            return self._found()
-        return self._searched()
+        return self._searched() if self._query.is_search else self._found()
 
     def _found(self) -> LogPage:
         """A page where every position counts."""
         total = self._end - self._first
         skipped = min(total, self._skipped_by_cursor() + self._query.offset)
         if self._query.descending:
-            lines = self._backward(self._first, self._end - skipped)
+            slices = self._slices(self._first, self._end - skipped)
         else:
-            lines = self._forward(self._first + skipped, self._end)
-        return LogPage(entries=self._collect(lines), total=total, offset=skipped)
+            slices = self._slices(self._first + skipped, self._end)
+        return LogPage(answer=self._collect(slices), total=total, offset=skipped)
 
     def _skipped_by_cursor(self) -> int:
         cursor = self._query.after_sequence
@@ -132,92 +164,107 @@ class _Paging:
             cursor = gap.first_sequence - 1
         return max(0, min(self._end, self._snapshot.position_of_sequence(cursor + 1, self._levels)) - self._first)
 
+    def _collect(self, slices: Iterable[Slice]) -> GetLogsResponse:
+        entries = EntryList(self._job_number, limit=self._query.limit, max_bytes=self._query.max_bytes)
+        for piece in slices:
+            if piece.run.kind == Kind.GAP:
+                entries.add_gap(piece.run, *self._seen_gap())
+            else:
+                data = self._snapshot.run_bytes(piece.segment, piece.run)
+                try:
+                    entries.add(piece.run, data, piece.places)
+                except MisfitError:
+                    raise self._snapshot.damage(piece.segment) from None
+            if entries.is_full:
+                break
+        return entries.answer
+
+    def _seen_gap(self) -> tuple[int, int]:
+        """The gap as one sees it who has read up to the cursor: first number and count of what was dropped after it."""
+        gap, cursor = self._snapshot.gap, self._query.after_sequence
+        if gap is None:
+            raise LookupError("there is no gap")
+        read = 0 if cursor is None or self._query.descending else max(0, cursor + 1 - gap.first_sequence)
+        return gap.first_sequence + read, gap.entries - read
+
+    # --- searching ---
+
     def _searched(self) -> LogPage:
         """A page of the entries that match, all of which are counted."""
         query, page = self._query, []
         before = after = 0
-        walk = self._backward if query.descending else self._forward
-        for line in walk(self._first, self._end):
-            if not self._matches(line):
-                continue
-            if self._before_cursor(line):
-                before += 1
-                continue
-            if query.offset <= after < query.offset + query.limit:
-                page.append(line)
-            after += 1
-        skipped = before + min(after, query.offset)
-        return LogPage(entries=self._collect(iter(page)), total=before + after, offset=skipped)
+        for piece in self._slices(self._first, self._end, passes=self._passes):
+            matching = self._matching(piece)
+            following = self._after_cursor(piece.run, matching)
+            taken = following[max(0, query.offset - after) : max(0, query.offset + query.limit - after)]
+            if taken:
+                page.append(Slice(piece.segment, piece.run, taken))
+            before += len(matching) - len(following)
+            after += len(following)
+        return LogPage(answer=self._collect(page), total=before + after, offset=before + min(after, query.offset))
 
-    def _before_cursor(self, line: Line) -> bool:
-        cursor = self._query.after_sequence
+    def _passes(self, stretch: range) -> bool:
+        """Whether a stretch of runs is worth a closer look."""
+        if self._abandoned():
+            raise AbandonedError
+        gap = self._snapshot.gap
+        if not self._matcher.has_needle or (gap and stretch.start == gap.place):
+            return True
+        return self._matcher.may_be_in(self._snapshot.stretch_bytes(stretch))
+
+    def _matching(self, piece: Slice) -> Sequence[int]:
+        """The places of those entries that match, in the same order."""
+        run, gap = piece.run, self._snapshot.gap
+        if run.kind == Kind.GAP:
+            return piece.places if gap and self._matcher.gap(gap.entries) else ()
+        data = self._snapshot.run_bytes(piece.segment, run) if self._matcher.needs(run) else b""
+        try:
+            found = self._matcher.places(run, data)
+        except MisfitError:
+            raise self._snapshot.damage(piece.segment) from None
+        if len(piece.places) < run.entries:
+            found = [place for place in found if place in piece.places]
+        return found[::-1] if self._query.descending else found
+
+    def _after_cursor(self, run: Run, places: Sequence[int]) -> Sequence[int]:
+        cursor, gap = self._query.after_sequence, self._snapshot.gap
         if cursor is None:
-            return False
+            return places
         if self._query.descending:
-            return line.sequence >= cursor
-        return line.sequence + line.dropped - 1 <= cursor if line.dropped else line.sequence <= cursor
-
-    def _matches(self, line: Line) -> bool:
-        subsystem, message = text_of(line)
-        wanted, text = self._query.subsystem, self._query.contains
-        return (wanted is None or subsystem == wanted) and (text is None or text in message)
-
-    def _collect(self, lines: Iterator[Line]) -> list[LogEntry]:
-        entries: list[LogEntry] = []
-        size = 0
-        for line in islice(lines, self._query.limit):
-            entry = decode_entry(self._cursor_view(line), self._job_number)
-            size += entry.ByteSize()
-            if entries and size > self._query.max_bytes:
-                break
-            entries.append(entry)
-        return entries
-
-    def _cursor_view(self, line: Line) -> Line:
-        """A gap as one sees it who has read up to the cursor: what was dropped after it."""
-        cursor = self._query.after_sequence
-        if not line.dropped or cursor is None or self._query.descending or cursor < line.sequence:
-            return line
-        return line._replace(sequence=cursor + 1, dropped=line.sequence + line.dropped - cursor - 1)
+            return [place for place in places if run.first_sequence + place < cursor]
+        dropped = gap.entries - 1 if gap and run.kind == Kind.GAP else 0
+        return [place for place in places if run.first_sequence + place + dropped > cursor]
 
     # --- walking ---
 
-    def _forward(self, first: int, end: int) -> Iterator[Line]:
-        """Entries at the positions from `first` to `end` (excluded), oldest first."""
-        position, index = first, -1
-        while position < end:
-            index = self._step(index, 1, position)
-            skip = position - self._snapshot.rank(index, self._levels)
-            count = min(self._snapshot[index].entries, skip + end - position)
-            yield from self._lines(index, skip, count)
-            position += count - skip
+    def _slices(self, first: int, end: int, passes: Callable[[range], bool] | None = None) -> Iterator[Slice]:
+        """The entries at the positions from `first` to `end` (excluded), in the order asked for.
 
-    def _backward(self, first: int, end: int) -> Iterator[Line]:
-        """Entries at the positions from `first` to `end` (excluded), latest first."""
-        position, index = end, -1
-        while position > first:
-            index = self._step(index, -1, position - 1)
-            start = self._snapshot.rank(index, self._levels)
-            skip = max(0, first - start)
-            yield from reversed(self._lines(index, skip, position - start))
-            position = start + skip
+        Args:
+            passes: says which stretches of runs to look at; None for all.
+        """
+        backward, expected = self._query.descending, None
+        for stretch in self._stretches(first, end):
+            if passes and not passes(stretch):
+                expected = None
+                continue
+            segment, runs = self._snapshot.select(stretch, self._levels)
+            for run in reversed(runs) if backward else runs:
+                start = count_of(run.before, self._levels)
+                low, high = max(first, start), min(end, start + run.entries)
+                if low >= high or expected not in {None, high if backward else low}:
+                    raise self._snapshot.damage(segment)
+                expected = low if backward else high
+                places = range(low - start, high - start)
+                yield Slice(segment, run, places[::-1] if backward else places)
 
-    def _step(self, index: int, direction: int, position: int) -> int:
-        """Index of the run that holds `position`: mostly the neighbour of the one before."""
-        neighbour = index + direction
-        if index >= 0 and 0 <= neighbour < len(self._snapshot) and self._snapshot[neighbour].level in self._levels:
-            return neighbour
-        return self._snapshot.find_position(position, self._levels)
-
-    def _lines(self, index: int, first: int, last: int) -> list[Line]:
-        """Entries of a run, from `first` to `last` (excluded); none where it is plain that none matches."""
-        run, gap = self._snapshot[index], self._snapshot.gap
-        subsystem = plain_subsystem(run)
-        if self._query.subsystem is not None and subsystem not in {None, self._query.subsystem}:
-            return []
-        if gap and run.kind == Kind.GAP:
-            return [gap_line(run, gap.entries)]
-        data = self._snapshot.run_bytes(index)
-        if run.kind != Kind.STRUCTURED and self._needle not in data:
-            return []
-        return lines_of(run, data, first, last)
+    def _stretches(self, first: int, end: int) -> Iterator[range]:
+        """Stretches of runs that hold these positions, in the order asked for."""
+        if first >= end:
+            return
+        low, high = (self._snapshot.find_position(position, self._levels) for position in (first, end - 1))
+        index = high if self._query.descending else low
+        while low <= index <= high:
+            stretch = self._snapshot.stretch(index)
+            yield range(max(low, stretch.start), min(high + 1, stretch.stop))
+            index = stretch.start - 1 if self._query.descending else stretch.stop

@@ -1,5 +1,7 @@
 """Segment files of a log: `00000001.data` holds bytes as they were written, `00000001.index` one record a run.
 
+Once nothing more is written to them, `00000001.seal` holds their hashes (`seals`).
+
 A run is consecutive entries of one stream, level and kind that were captured together. Records have a fixed size and
 carry the counts of all that came before, so that any position is found by binary search. Data is written before the
 records that cover it: what the index covers is there, what it does not cover was never told to anyone.
@@ -9,14 +11,25 @@ Standard library only.
 import enum
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from jobledger_server.joblog.structured import INFO, LEVELS, WARN
 
-DATA, INDEX = ".data", ".index"
+DATA, INDEX, SEAL = ".data", ".index", ".seal"
 RECORD = struct.Struct("<QQQIIIBBBx5Q")
+COUNTS = struct.Struct("<5Q")
+FIELDS = struct.Struct("<QQQIIIBBBx")
+
+
+# Where the level stands in a record.
+LEVEL_AT = struct.calcsize("<QQQIII")
+LARGEST_OFFSET = 1 << 40
+
+
+class DamagedLogError(Exception):
+    """The files of a log are not as they were written. The message, for the operator, says which and what to do."""
 
 
 class Stream(enum.IntEnum):
@@ -73,6 +86,17 @@ class Run(NamedTuple):
         return self.first_sequence + self.entries
 
     @property
+    def end(self) -> int:
+        """Offset after that of the last byte."""
+        return self.offset + self.length
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether these are values that a writer writes."""
+        known = self.level in LEVELS and 0 < self.stream <= Stream.CONTROL and 0 < self.kind < Kind.GAP
+        return known and self.entries > 0 and self.end < LARGEST_OFFSET
+
+    @property
     def content_length(self) -> int:
         """Bytes of the job's output: what came through the control pipe is not output."""
         return 0 if self.stream == Stream.CONTROL else self.length
@@ -84,15 +108,27 @@ class Run(NamedTuple):
             for level, count in zip(LEVELS, self.before, strict=True)
         )
 
+    def cut(self, length: int, entries: int) -> tuple["Run", "Run"]:
+        """Two runs in place of this one, which is not stored: its first `entries`, of `length` bytes, and the rest."""
+        first = self._replace(entries=entries, length=length)
+        second = self._replace(
+            first_sequence=first.end_sequence,
+            content=self.content + first.content_length,
+            entries=self.entries - entries,
+            length=self.length - length,
+            before=first.after(),
+        )
+        return first, second
+
     def pack(self) -> bytes:
         """The record."""
         return RECORD.pack(*self[:-1], *self.before)
 
 
-def unpack_runs(records: bytes) -> Iterator[Run]:
-    """The runs in whole records."""
-    for fields in RECORD.iter_unpack(records):
-        yield Run._make((*fields[:9], fields[9:]))
+def unpack_run(records: bytes, place: int) -> Run:
+    """The run in the record at `place`, from 0."""
+    start = place * RECORD.size
+    return Run._make((*FIELDS.unpack_from(records, start), COUNTS.unpack_from(records, start + FIELDS.size)))
 
 
 def segment_path(log_dir: Path, number: int, suffix: str) -> Path:
@@ -103,9 +139,20 @@ def segment_path(log_dir: Path, number: int, suffix: str) -> Path:
 def segment_numbers(log_dir: Path) -> list[int]:
     """Numbers of the segments that exist, ascending; none where there is no such directory."""
     try:
-        return sorted(int(path.stem) for path in log_dir.iterdir() if path.suffix == INDEX)
+        # Strings, not paths: a log may have a thousand segments, and every page asks.
+        return sorted(int(name.removesuffix(INDEX)) for name in os.listdir(log_dir) if name.endswith(INDEX))  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def index_sizes(log_dir: Path) -> dict[int, int]:
+    """Bytes of each segment's index, by its number, ascending.
+
+    Raises:
+        FileNotFoundError: a segment was removed meanwhile.
+    """
+    # All are listed before the first is measured: one that another follows has its final size then.
+    return {number: os.stat(f"{log_dir}/{number:08d}{INDEX}").st_size for number in segment_numbers(log_dir)}  # noqa: PTH116
 
 
 def log_extent(log_dir: Path) -> tuple[int, int]:
@@ -119,15 +166,24 @@ def log_extent(log_dir: Path) -> tuple[int, int]:
 
 def remove_segment(log_dir: Path, number: int) -> None:
     """Removes a segment. The index goes first: it is what readers list."""
-    segment_path(log_dir, number, INDEX).unlink(missing_ok=True)
-    segment_path(log_dir, number, DATA).unlink(missing_ok=True)
+    for suffix in (INDEX, DATA, SEAL):
+        segment_path(log_dir, number, suffix).unlink(missing_ok=True)
 
 
 def remove_orphans(log_dir: Path) -> None:
-    """Removes data whose index is gone: what an interrupted removal leaves."""
-    for path in log_dir.glob(f"*{DATA}"):
-        if not path.with_suffix(INDEX).exists():
+    """Removes data and seals whose index is gone: what an interrupted removal leaves."""
+    for path in log_dir.iterdir():
+        if path.suffix in {DATA, SEAL} and not path.with_suffix(INDEX).exists():
             path.unlink()
+
+
+def sync_path(path: Path) -> None:
+    """Makes a file, or the entries of a directory, durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Segment:
@@ -158,11 +214,11 @@ class Segment:
         records = index_size // RECORD.size
         last = None
         while records:
-            last = next(unpack_runs(os.pread(self._index, RECORD.size, (records - 1) * RECORD.size)))
-            if last.entries and last.offset + last.length <= data_size:
+            last = unpack_run(os.pread(self._index, RECORD.size, (records - 1) * RECORD.size), 0)
+            if last.is_sound and last.end <= data_size:
                 break
             records, last = records - 1, None
-        self._data_size = last.offset + last.length if last else 0
+        self._data_size = last.end if last else 0
         self._index_size = records * RECORD.size
         torn = (data_size, index_size) != (self._data_size, self._index_size)
         if torn:
@@ -200,11 +256,6 @@ class Segment:
             raise
         self._data_size, self._index_size = offset, self._index_size + len(index)
         self.last = placed[-1]
-
-    def sync(self) -> None:
-        """Makes it durable."""
-        os.fsync(self._data)
-        os.fsync(self._index)
 
     def close(self) -> None:
         os.close(self._data)

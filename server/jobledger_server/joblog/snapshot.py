@@ -4,28 +4,33 @@ The writer may go on meanwhile. It may also drop a middle segment, which then ra
 another snapshot, as `consistently` does. Standard library only.
 """
 
-import os
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from types import TracebackType
+from typing import NamedTuple, Self, TypeVar
 
+from jobledger_server.joblog.files import SegmentFiles
+from jobledger_server.joblog.seals import damaged
 from jobledger_server.joblog.segments import (
-    DATA,
     INDEX,
+    LEVEL_AT,
     RECORD,
+    DamagedLogError,
     Kind,
     Run,
     Stream,
+    index_sizes,
     segment_numbers,
     segment_path,
-    unpack_runs,
+    unpack_run,
 )
 from jobledger_server.joblog.structured import LEVELS, WARN
 
-BLOCK = 32
-MOST_BLOCKS = 1024
+# Records of an index that are read at once, and how many such blocks are kept.
+BLOCK = 256
+MOST_BLOCKS = 256
 CONTENT_CHUNK = 1 << 20
 
 NOTHING = (0,) * len(LEVELS)
@@ -45,20 +50,27 @@ class Gap(NamedTuple):
 class Snapshot:
     """The runs of a log, oldest first, the gap among them as a run of one entry.
 
-    In the runs handed out `before` and `content` count what is kept, and the gap as one entry of level warn.
+    In the runs handed out `before` and `content` count what is kept, and the gap as one entry of level warn. What does
+    not fit together raises DamagedLogError.
     """
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
-        self._blocks: dict[tuple[int, int], list[Run]] = {}
-        sizes = [(number, self._records(number)) for number in segment_numbers(log_dir)]
-        kept = [(number, count) for number, count in sizes if count]
-        self._numbers = [number for number, _ in kept]
-        self._ends = list(accumulate(count for _, count in kept))
-        self.gap = self._find_gap()
+        self._files = SegmentFiles(log_dir)
+        self._blocks: dict[tuple[int, int], bytes] = {}
+        counts = {number: size // RECORD.size for number, size in index_sizes(log_dir).items() if size >= RECORD.size}
+        self._numbers = list(counts)
+        self._ends = list(accumulate(counts.values()))
+        with self._files:
+            self.gap = self._find_gap()
 
-    def _records(self, number: int) -> int:
-        return segment_path(self._log_dir, number, INDEX).stat().st_size // RECORD.size
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._files.__exit__(kind, error, trace)
 
     def __len__(self) -> int:
         return (self._ends[-1] if self._ends else 0) + (1 if self.gap else 0)
@@ -69,27 +81,40 @@ class Snapshot:
             return self._stored(index)
         if index == gap.place:
             return self._gap_run(gap)
-        run = self._stored(index - 1)
-        before = [count - dropped for count, dropped in zip(run.before, gap.by_level, strict=True)]
-        before[WARN - 1] += 1
-        return run._replace(before=tuple(before), content=run.content - gap.content)
+        return _after_gap(self._stored(index - 1), gap)
 
     def _stored(self, index: int) -> Run:
         segment, within = self._place(index)
         block, position = divmod(within, BLOCK)
-        key = (self._numbers[segment], block)
-        if key not in self._blocks:
-            path = segment_path(self._log_dir, key[0], INDEX)
-            count = min(BLOCK, self._ends[segment] - index + position)
+        return self._run(segment, self._block(segment, block), position)
+
+    def _run(self, segment: int, records: bytes, position: int) -> Run:
+        run = unpack_run(records, position)
+        if not run.is_sound:
+            raise damaged(self._log_dir, self._numbers[segment], "a record of its index makes no sense")
+        return run
+
+    def _block(self, segment: int, block: int) -> bytes:
+        """Records of a segment's index, both counted from 0; the last block of a segment is shorter."""
+        key = (segment, block)
+        records = self._blocks.get(key)
+        if records is None:
             if len(self._blocks) == MOST_BLOCKS:
                 self._blocks.clear()
-            self._blocks[key] = list(unpack_runs(_read(path, block * BLOCK * RECORD.size, count * RECORD.size)))
-        return self._blocks[key][position]
+            first = block * BLOCK
+            count = min(BLOCK, self._ends[segment] - self._start(segment) - first)
+            records = self._files.index(self._numbers[segment], first * RECORD.size, count * RECORD.size)
+            self._blocks[key] = records
+        return records
+
+    def _start(self, segment: int) -> int:
+        """Index of a segment's first run among those that are stored."""
+        return self._ends[segment - 1] if segment else 0
 
     def _place(self, index: int) -> tuple[int, int]:
         """A stored run's segment, counted from 0, and its place in it."""
         segment = bisect_right(self._ends, index)
-        return segment, index - (self._ends[segment - 1] if segment else 0)
+        return segment, index - self._start(segment)
 
     def _find_gap(self) -> Gap | None:
         """The one place where segment numbers, which count from 1, leave some out."""
@@ -104,6 +129,8 @@ class Snapshot:
         counted = previous.after() if previous else NOTHING
         content = previous.content + previous.content_length if previous else 0
         by_level = tuple(later - earlier for later, earlier in zip(following.before, counted, strict=True))
+        if min(by_level) < 0 or following.first_sequence <= start:
+            raise damaged(self._log_dir, self._numbers[missing], "its index does not go on where the one before ends")
         return Gap(index, start, following.first_sequence - start, by_level, following.content - content)
 
     def _gap_run(self, gap: Gap) -> Run:
@@ -116,19 +143,24 @@ class Snapshot:
         """The last run as it is stored: `before` and `content` count what was dropped, too."""
         return self._stored(self._ends[-1] - 1) if self._ends else None
 
+    @property
+    def extent(self) -> tuple[list[int], list[int]]:
+        """Equal for snapshots between which nothing was written or dropped."""
+        return self._numbers, self._ends
+
     # --- positions ---
 
     def total(self, levels: Collection[int]) -> int:
         """Entries of these levels."""
-        return _sum(self[len(self) - 1].after(), levels) if len(self) else 0
+        return count_of(self[len(self) - 1].after(), levels) if len(self) else 0
 
     def rank(self, index: int, levels: Collection[int]) -> int:
         """Entries of these levels before the run at `index`, which may be the end."""
-        return _sum(self[index].before, levels) if index < len(self) else self.total(levels)
+        return count_of(self[index].before, levels) if index < len(self) else self.total(levels)
 
     def find_position(self, position: int, levels: Collection[int]) -> int:
         """Index of the run that holds the entry at `position` (from 0) among those of these levels."""
-        return bisect_right(self, position, key=lambda run: _sum(run.before, levels)) - 1
+        return bisect_right(self, position, key=lambda run: count_of(run.before, levels)) - 1
 
     def position_of_time(self, time: int, levels: Collection[int]) -> int:
         """Entries of these levels that were captured before `time`, microseconds since the epoch."""
@@ -147,18 +179,52 @@ class Snapshot:
         """Number of the last entry, 0 without any."""
         return self[len(self) - 1].end_sequence - 1 if len(self) else 0
 
+    def stretch(self, index: int) -> range:
+        """The runs around `index`, it among them, whose records are read at once and whose data lies side by side."""
+        gap = self.gap
+        if gap and index == gap.place:
+            return range(index, index + 1)
+        shift = 1 if gap and index > gap.place else 0
+        segment, within = self._place(index - shift)
+        first = index - within % BLOCK
+        return range(first, first + len(self._block(segment, within // BLOCK)) // RECORD.size)
+
+    def select(self, stretch: range, levels: Collection[int]) -> tuple[int, list[Run]]:
+        """The runs of a stretch, or of a part of it, that are of these levels, and the number of their segment."""
+        gap = self.gap
+        if gap and stretch.start == gap.place:
+            return 0, [self._gap_run(gap)] if WARN in levels else []
+        is_after = gap is not None and stretch.start > gap.place
+        segment, within = self._place(stretch.start - is_after)
+        block, position = divmod(within, BLOCK)
+        records = self._block(segment, block)
+        found = records[position * RECORD.size + LEVEL_AT :: RECORD.size]
+        runs = [
+            self._run(segment, records, place)
+            for place, level in zip(range(position, position + len(stretch)), found, strict=False)
+            if level in levels
+        ]
+        return self._numbers[segment], [_after_gap(run, gap) for run in runs] if gap and is_after else runs
+
     # --- bytes ---
 
-    def run_bytes(self, index: int) -> bytes:
-        """The bytes of the run at `index`; none for the gap."""
-        run = self[index]
-        if run.kind == Kind.GAP:
-            return b""
-        return _read(self._data_path(index), run.offset, run.length)
+    def run_bytes(self, segment: int, run: Run) -> bytes:
+        """The bytes of a run of the segment with this number."""
+        return self._files.data(segment, run.offset, run.length)
 
-    def _data_path(self, index: int) -> Path:
+    def stretch_bytes(self, stretch: range) -> bytes:
+        """The bytes of the runs of a stretch, or of a part of it; none for the gap."""
+        first, last = self[stretch.start], self[stretch.stop - 1]
+        return self._files.data(self._number(stretch.start), first.offset, last.end - first.offset) if last.end else b""
+
+    def _number(self, index: int) -> int:
+        """Number of the segment that holds a run."""
         stored = index if self.gap is None or index < self.gap.place else index - 1
-        return segment_path(self._log_dir, self._numbers[self._place(stored)[0]], DATA)
+        return self._numbers[self._place(stored)[0]]
+
+    def damage(self, segment: int) -> DamagedLogError:
+        """The error for the segment with this number, where bytes are not what a record says."""
+        return damaged(self._log_dir, segment, "its data is not what its index says")
 
     def content_size(self) -> int:
         """Bytes of the job's output that are kept."""
@@ -172,24 +238,26 @@ class Snapshot:
         parts, end = [], min(offset + length, self.content_size())
         index = bisect_right(self, offset, key=lambda run: run.content) - 1
         while offset < end:
-            path, start, size, index = self._contiguous(index, offset, end)
-            parts.append(_read(path, start, size))
-            offset += size
+            number, start, size, following = self._contiguous(index, offset, end)
+            if size < 0 or following > len(self):
+                raise self.damage(number)
+            parts.append(self._files.data(number, start, size))
+            offset, index = offset + size, following
         return b"".join(parts)
 
-    def _contiguous(self, index: int, offset: int, end: int) -> tuple[Path, int, int, int]:
-        """Bytes of output from `offset` that lie side by side in one file: path, start, size, the run after them."""
-        run, path = self[index], self._data_path(index)
+    def _contiguous(self, index: int, offset: int, end: int) -> tuple[int, int, int, int]:
+        """Bytes of output from `offset` that lie side by side in a segment: its number, start, size, the run after."""
+        run, number = self[index], self._number(index)
         start = run.offset + offset - run.content
         size = run.content + run.content_length - offset
         index += 1
         while offset + size < end:
             following = self[index]
-            if following.offset != start + size or not following.content_length or self._data_path(index) != path:
+            if following.offset != start + size or not following.content_length or self._number(index) != number:
                 break
             size += following.length
             index += 1
-        return path, start, min(size, end - offset), index
+        return number, start, min(size, end - offset), index
 
     def content_chunks(self) -> Iterator[bytes]:
         """The whole kept output."""
@@ -199,21 +267,34 @@ class Snapshot:
 
 
 def consistently(log_dir: Path, read: Callable[[Snapshot], T]) -> T:
-    """What `read` answers of a snapshot, taken anew whenever a segment was dropped under it."""
+    """What `read` answers of a snapshot, taken anew whenever the writer has changed the log under it.
+
+    Raises:
+        DamagedLogError: the log does not fit together, and nobody writes to it.
+    """
+    seen: object = None
     while True:
+        found: object = segment_numbers(log_dir)
         try:
-            return read(Snapshot(log_dir))
-        except FileNotFoundError:
-            continue
+            with Snapshot(log_dir) as snapshot:
+                found = snapshot.extent
+                return read(snapshot)
+        except FileNotFoundError as error:
+            if found == seen:
+                raise DamagedLogError(f"{error.filename} is missing: restore it from a backup") from error
+        except DamagedLogError:
+            if found == seen:
+                raise
+        seen = found
 
 
-def _sum(counts: tuple[int, ...], levels: Collection[int]) -> int:
-    return sum(counts[level - 1] for level in levels)
+def _after_gap(run: Run, gap: Gap) -> Run:
+    """A run after the gap, with the counts of what is kept."""
+    before = [count - dropped for count, dropped in zip(run.before, gap.by_level, strict=True)]
+    before[WARN - 1] += 1
+    return run._replace(before=tuple(before), content=run.content - gap.content)
 
 
-def _read(path: Path, offset: int, size: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        return os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
+def count_of(counts: tuple[int, ...], levels: Collection[int]) -> int:
+    """The sum of the counts of these levels."""
+    return sum([counts[level - 1] for level in levels])

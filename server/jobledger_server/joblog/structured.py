@@ -43,7 +43,9 @@ def _exact(digits: str) -> int | str:
     return number if abs(number) <= EXACT else digits
 
 
-DECODER = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_exact)
+# What `json.loads` has inside, without the steps around it: it runs for every structured line.
+scan = json.JSONDecoder(parse_constant=_refuse, parse_float=_finite, parse_int=_exact).scan_once  # type: ignore[attr-defined]
+JSON_SPACE = " \t\n\r"
 
 
 class Structured(NamedTuple):
@@ -64,6 +66,8 @@ def parse_structured(line: bytes) -> Structured | None:
         return None
     del fields["level"]
     message = fields.pop("message")
+    if not fields:
+        return Structured(level, message, None, None, None)
     subsystem = _take_text(fields, "subsystem")
     correlation_id = _take_text(fields, "correlation_id")
     return Structured(level, message, subsystem, correlation_id, _payload(fields))
@@ -106,13 +110,15 @@ def _json_object(line: bytes) -> dict[str, Any]:
         return {}
     try:
         text = line.decode("utf-8")
-        value = DECODER.decode(text)
+        value, end = scan(text, 0)
+        if text[end:].strip(JSON_SPACE):
+            return {}
         if "\\u" in text:
             # An escaped lone surrogate is JSON, but no text.
             json.dumps(value, ensure_ascii=False).encode("utf-8")
-    except (ValueError, OverflowError, RecursionError):
+    except (StopIteration, ValueError, OverflowError, RecursionError):
         return {}
-    may_be_deep = text.count("{") + text.count("[") > MAX_DEPTH
+    may_be_deep = len(text) > 2 * MAX_DEPTH and text.count("{") + text.count("[") > MAX_DEPTH
     if not isinstance(value, dict) or (may_be_deep and _deeper_than(value, MAX_DEPTH)):
         return {}
     return value

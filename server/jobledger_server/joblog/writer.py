@@ -1,15 +1,34 @@
-"""Appends to a job's log. One writer at a time; it goes on where the one before it stopped. Standard library only."""
+"""Appends to a job's log. One writer at a time; it goes on where the one before it stopped. Standard library only.
+
+What was taken is with the kernel before `write` returns: it outlives the death of every process. What a power failure
+costs is another matter: a segment is hashed when the next one begins, but nothing is forced to disk before `seal`, at
+the end of an attempt, since waiting for the disk would hold up the job. Until then the last half minute or so, what
+the kernel had not yet written back, may go; once a job is told to have ended, all of its log is on disk.
+"""
 
 import hashlib
-import os
 import time
 from collections import deque
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from jobledger_server.joblog.segments import Kind, Run, Segment, Stream, remove_orphans, remove_segment, segment_numbers
+from jobledger_server.joblog.seals import is_sealed, seal_bytes, seal_path, write_seal
+from jobledger_server.joblog.segments import (
+    DATA,
+    INDEX,
+    RECORD,
+    SEAL,
+    Kind,
+    Run,
+    Segment,
+    Stream,
+    remove_orphans,
+    remove_segment,
+    segment_numbers,
+    segment_path,
+    sync_path,
+)
 from jobledger_server.joblog.snapshot import NOTHING, Snapshot
 from jobledger_server.joblog.splitter import Cut, LineSplitter
 from jobledger_server.joblog.structured import ERROR, WARN, structured_level
@@ -45,7 +64,8 @@ class LogWriter:
 
         Args:
             cap_bytes: the most that data and index may take together, give or take a segment. Past it the middle is
-                dropped: the first eighth and the tail stay.
+                dropped: up to an eighth from the start, and the tail, stay. A line that is longer than that is neither
+                cut nor kept for its place: it may cost the start.
             now: the time, microseconds since the epoch.
         """
         log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -56,8 +76,9 @@ class LogWriter:
         self._splitters = {stream: LineSplitter(stream) for stream in (Stream.STDOUT, Stream.STDERR)}
         self._queue: deque[tuple[Run, bytes]] = deque()
         self._sizes: dict[int, int] = {}
-        self._unsynced: set[int] = set()
         self._segment = self._open()
+        self._sealed = is_sealed(log_dir, self._segment.number)
+        self._unsynced = {number for number, size in self._sizes.items() if size}
         self._resume()
 
     def _open(self) -> Segment:
@@ -66,7 +87,10 @@ class LogWriter:
         while True:
             number = numbers.pop(0)
             segment = Segment(self._log_dir, number)
-            self._sizes[number] = segment.size
+            if segment.torn:
+                seal_path(self._log_dir, number).unlink(missing_ok=True)
+            sealed = is_sealed(self._log_dir, number)
+            self._sizes[number] = segment.size + (seal_bytes(number) if sealed else 0)
             if segment.torn or not numbers:
                 break
             segment.close()
@@ -77,7 +101,8 @@ class LogWriter:
 
     def _resume(self) -> None:
         """Takes up numbers and counts from the last run that is stored."""
-        last = Snapshot(self._log_dir).last_stored()
+        with Snapshot(self._log_dir) as snapshot:
+            last = snapshot.last_stored()
         self._sequence = last.end_sequence - 1 if last else 0
         self._counts = last.after() if last else NOTHING
         self._content = last.content + last.content_length if last else 0
@@ -149,10 +174,10 @@ class LogWriter:
             OSError: it could not be written just now.
         """
         while self._queue:
-            full = self._segment.size + self._queue[0][0].length > self._segment_bytes
-            if full and self._segment.last:
+            batch = [] if self._sealed else self._fitting()
+            if not batch:
                 self._roll()
-            batch = self._fitting()
+                continue
             self._segment.append(batch)
             self._sizes[self._segment.number] = self._segment.size
             self._unsynced.add(self._segment.number)
@@ -162,14 +187,32 @@ class LogWriter:
             self._make_room()
 
     def _fitting(self) -> list[tuple[Run, bytes]]:
-        """Waiting runs that the segment takes; at least one."""
-        batch, room = [self._queue[0]], self._segment_bytes - self._segment.size - self._queue[0][0].length
-        for run, data in islice(self._queue, 1, None):
-            room -= len(data)
-            if room < 0:
+        """Waiting runs that the segment takes; at least one entry where it is empty."""
+        room = self._segment_bytes - self._segment.size
+        self._cut_first(room - RECORD.size)
+        batch: list[tuple[Run, bytes]] = []
+        for run, data in self._queue:
+            room -= RECORD.size + run.length
+            if room < 0 and (batch or self._segment.last):
                 break
             batch.append((run, data))
         return batch
+
+    def _cut_first(self, room: int) -> None:
+        """Cuts the first waiting run between entries where it has more than `room` bytes.
+
+        Segments have their size so, and the head, which is made of whole ones, has its share of a small cap too.
+        """
+        run, data = self._queue[0]
+        if run.length <= room or run.entries == 1:
+            return
+        end = data.rfind(b"\n", 0, max(room, 0)) + 1
+        if not end and not self._segment.last:
+            end = data.find(b"\n") + 1
+        if 0 < end < run.length:
+            first, second = run.cut(end, data.count(b"\n", 0, end))
+            self._queue[0] = (second, data[end:])
+            self._queue.appendleft((first, data[:end]))
 
     def _hash(self, batch: list[tuple[Run, bytes]]) -> None:
         if self._digest is None:
@@ -179,10 +222,18 @@ class LogWriter:
                 self._digest.update(data)
 
     def _roll(self) -> None:
-        """Goes on in the next segment."""
+        """Goes on in the next segment; this one is final."""
+        self._seal_segment()
         following = Segment(self._log_dir, self._segment.number + 1)
         self._segment.close()
-        self._segment = following
+        self._segment, self._sealed = following, False
+
+    def _seal_segment(self) -> None:
+        number = self._segment.number
+        if self._segment.last and not self._sealed:
+            write_seal(self._log_dir, number)
+            self._sizes[number] += seal_bytes(number)
+            self._sealed = True
 
     def _make_room(self) -> None:
         """Drops the oldest segments after the head until another one fits under the cap."""
@@ -214,8 +265,9 @@ class LogWriter:
         digest = self._digest
         if digest is None:
             digest = hashlib.sha256()
-            for chunk in Snapshot(self._log_dir).content_chunks():
-                digest.update(chunk)
+            with Snapshot(self._log_dir) as snapshot:
+                for chunk in snapshot.content_chunks():
+                    digest.update(chunk)
         entries, counts = self._sequence, self._counts
         if self._queue:
             waiting, _ = self._queue[0]
@@ -223,28 +275,20 @@ class LogWriter:
         return LogTotals(entries, digest.hexdigest(), counts[WARN - 1], counts[ERROR - 1])
 
     def seal(self) -> None:
-        """Makes durable what was written.
+        """Makes final and durable what was written; what is written after it goes to another segment.
 
         Raises:
             OSError: it can't be made durable.
         """
-        for number in sorted(self._unsynced | {self._segment.number}):
-            segment = Segment(self._log_dir, number)
-            try:
-                segment.sync()
-            finally:
-                segment.close()
+        self._seal_segment()
+        for number in sorted(self._unsynced):
+            if not is_sealed(self._log_dir, number):
+                write_seal(self._log_dir, number)
+            for suffix in (DATA, INDEX, SEAL):
+                sync_path(segment_path(self._log_dir, number, suffix))
         self._unsynced.clear()
-        _sync_directory(self._log_dir)
+        sync_path(self._log_dir)
 
     def close(self) -> None:
         """Closes the files."""
         self._segment.close()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,6 +8,7 @@ import errno
 import os
 import stat
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +17,8 @@ from jobledger_server.core.globs import matches
 from jobledger_server.core.ports import Blobs
 
 MAX_PATH = 1024
+# In which st_blocks counts.
+BLOCK = 512
 
 # What the machine lacks just now: worth another try, and no fault of the file.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
@@ -43,38 +46,52 @@ class Collector:
     def __init__(self, *, blobs: Blobs) -> None:
         self._blobs = blobs
 
-    async def collect(self, output_dir: Path, globs: Sequence[str], declared: Collection[str] = ()) -> Collected:
+    def protecting(self) -> AbstractContextManager[None]:
+        """What is collected in this block is not deleted before it is left: store within it that it is needed."""
+        return self._blobs.protecting()
+
+    async def collect(
+        self,
+        output_dir: Path,
+        globs: Sequence[str],
+        declared: Collection[str] = (),
+        *,
+        most_bytes: int | None = None,
+    ) -> Collected:
         """Collects the files that the globs name (all, where there are none). Called when the job's tree is dead.
 
         Args:
             declared: paths that are collected too, whatever the globs name; one that is not there is refused.
+            most_bytes: of all of them together, holes included: a file is refused that would be past it.
 
         Raises:
             OSError: there is no room for them just now; nothing is lost by asking again.
         """
         outputs: list[Output] = []
         refused: list[Refusal] = []
+        left = most_bytes
         for path, reason in await asyncio.to_thread(_walk, output_dir, globs, frozenset(declared)):
-            found = Refusal(path, reason) if reason else await self._copy(output_dir, path)
-            (refused if isinstance(found, Refusal) else outputs).append(found)  # type: ignore[arg-type]
+            found = Refusal(path, reason) if reason else await self._copy(output_dir, path, left)
+            if isinstance(found, Refusal):
+                refused.append(found)
+                continue
+            outputs.append(found)
+            left = None if left is None else left - found.size
         return Collected(outputs, refused)
 
-    async def _copy(self, output_dir: Path, path: str) -> Output | Refusal:
+    async def _copy(self, output_dir: Path, path: str, left: int | None) -> Output | Refusal:
         try:
-            return await self._open_and_copy(output_dir, path)
+            return await self._open_and_copy(output_dir, path, left)
         except OSError as error:
             if error.errno in SHORTAGES:
                 raise
             return Refusal(path, f"can't be read: {error.strerror}")
 
-    async def _open_and_copy(self, output_dir: Path, path: str) -> Output | Refusal:
+    async def _open_and_copy(self, output_dir: Path, path: str, left: int | None) -> Output | Refusal:
         descriptor = await asyncio.to_thread(_open_beneath, output_dir, path)
         try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                return Refusal(path, "not a regular file")
-            if status.st_nlink > 1:
-                return Refusal(path, "has more than one hard link")
+            if reason := _reason_to_refuse(descriptor, left):
+                return Refusal(path, reason)
             sha256, size = await self._blobs.put(descriptor)
         finally:
             os.close(descriptor)
@@ -120,6 +137,26 @@ def _look_at(entry: os.DirEntry[str], inside: str) -> tuple[str, str | None]:
     if "\\" in path or any(not character.isprintable() for character in path):
         return path, "its name has characters that no file system should see"
     return path, ""
+
+
+def _reason_to_refuse(descriptor: int, left: int | None) -> str:
+    """Why an open file is no artifact, though its name would do; empty where it is one.
+
+    Args:
+        left: bytes that may still be collected; None for as many as there is room for.
+    """
+    status, disk = os.fstat(descriptor), os.fstatvfs(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        return "not a regular file"
+    if status.st_nlink > 1:
+        return "has more than one hard link"
+    if left is not None and status.st_size > left:
+        return f"its {status.st_size} bytes are past the limit of the job (limits.disk_bytes), of which {left} are left"
+    has_holes = status.st_blocks * BLOCK < status.st_size
+    if has_holes and status.st_size > disk.f_bavail * disk.f_frsize:
+        # What has none will find room one day, for it has found some once.
+        return f"its {status.st_size} bytes, holes included, are more than the disk has room for"
+    return ""
 
 
 def _readable(path: str) -> str:

@@ -1,6 +1,6 @@
 """Accepts jobs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job, JobSpec
@@ -23,6 +23,7 @@ from jobledger_server.core.specs import request_hash, resolve
 from jobledger_server.core.times import SECOND, timestamp
 from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.lookup import find_job
+from jobledger_server.service.storage import Storage
 from jobledger_server.service.workspace import Workspaces
 
 IDEMPOTENCY_PERIOD = 24 * 3600 * SECOND
@@ -39,19 +40,26 @@ class Creating:
         finisher: Finisher,
         workspaces: Workspaces,
         limits: ConcurrencyLimits,
+        storage: Storage,
         roots: Sequence[Path],
+        objection: Callable[[Path, str], str | None],
     ) -> None:
+        """`objection` says why isolation keeps the job of that directory from that working directory, if it does."""
         self._store = store
         self._clock = clock
         self._finisher = finisher
         self._workspaces = workspaces
         self._limits = limits
+        self._storage = storage
         self._roots = tuple(roots)
+        self._objection = objection
 
     async def create(self, request: CreateJobRequest, principal: Principal) -> JobRecord:
         """Stores a new job, or finds the one that the idempotency key made before."""
         require(principal, "jobs:exec")
+        await self._storage.require_room()
         record = self._record(await self._resolve(request.spec, principal), principal)
+        self._check_working_dir(record.job)
         try:
             stored = await self._store.create_job(
                 record, [transitions.accepted(record)], self._key(request, principal, record)
@@ -71,7 +79,9 @@ class Creating:
         base = None
         if spec.HasField("rerun_of"):
             base = (await find_job(self._store, principal, spec.rerun_of)).job.spec
-        resolved = resolve(spec, roots=self._roots, base=base)
+        resolved = resolve(
+            spec, roots=self._roots, hidden=self._workspaces.data_dir, secrets=self._workspaces.secrets, base=base
+        )
         if (
             not spec.workspace_id
             and base is None
@@ -86,6 +96,11 @@ class Creating:
                 metadata={"workspace_id": resolved.workspace_id},
             )
         return resolved
+
+    def _check_working_dir(self, job: Job) -> None:
+        """The start checks it again: what it leads to may have changed by then."""
+        if job.spec.HasField("working_dir") and (why := self._objection(Path(job.job_dir), job.spec.working_dir)):
+            raise ServiceError(Reason.ERROR_REASON_PATH_NOT_ALLOWED, f"spec.working_dir: {why}")
 
     def _record(self, spec: JobSpec, principal: Principal) -> JobRecord:
         now = self._clock.now()

@@ -9,8 +9,10 @@ from jobledger.v1.job_pb2 import JOB_STATE_QUEUED
 
 from jobledger_server.core.ports import Clock, Store
 from jobledger_server.core.states import ACTIVE, short_name
+from jobledger_server.core.times import timestamp
 from jobledger_server.service.events import EventHub
 from jobledger_server.service.slots import Slots
+from jobledger_server.service.storage import Storage
 
 NAME = "jobledger"
 VERSION = version(NAME)
@@ -19,11 +21,14 @@ VERSION = version(NAME)
 class Engine:
     """Status, and the heartbeat of the event stream."""
 
-    def __init__(self, *, store: Store, clock: Clock, events: EventHub, slots: Slots, isolation: str) -> None:
+    def __init__(
+        self, *, store: Store, clock: Clock, events: EventHub, slots: Slots, storage: Storage, isolation: str
+    ) -> None:
         self._store = store
         self._clock = clock
         self._events = events
         self._slots = slots
+        self._storage = storage
         self._isolation = isolation
         self._started = clock.monotonic()
 
@@ -34,7 +39,7 @@ class Engine:
         return EngineStatus(
             name=NAME,
             version=VERSION,
-            health=f"the store can't write: {trouble}" if (trouble := self._store.trouble) else "ok",
+            health=await self._health(),
             uptime_ms=self._uptime_ms(),
             active_jobs=sum(counts.get(state, 0) for state in ACTIVE),
             queue_depth=counts.get(JOB_STATE_QUEUED, 0),
@@ -44,6 +49,11 @@ class Engine:
             first_sequence_number=bounds.first if bounds.first <= bounds.last else 0,
             open_streams=self._events.watchers,
             isolation=self._isolation,
+            free_bytes=await self._storage.free_bytes(),
+            swept_at=None if self._storage.swept_at is None else timestamp(self._storage.swept_at),
+            # What all jobs take together tells of those that the caller does not see.
+            storage_bytes=self._storage.bytes_of if workspaces is None else None,
+            collected=self._storage.collected if workspaces is None else None,
         )
 
     async def pulse(self) -> EngineHeartbeat:
@@ -54,6 +64,11 @@ class Engine:
             active_jobs=status.active_jobs,
             queue_depth=status.queue_depth,
         )
+
+    async def _health(self) -> str:
+        if trouble := self._store.trouble:
+            return f"the store can't write: {trouble}"
+        return await self._storage.trouble() or "ok"
 
     def _uptime_ms(self) -> int:
         return round((self._clock.monotonic() - self._started) * 1000)

@@ -7,8 +7,9 @@ recent events in memory, or from the store where it is further back; so a slow o
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias
 
 from jobledger.v1.events_pb2 import EngineHeartbeat, Event, ReplayComplete, ShuttingDown
 from jobledger.v1.job_service_pb2 import WatchEventsRequest
@@ -17,11 +18,17 @@ from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import Clock, EventStore, StoreUnavailableError
 from jobledger_server.core.times import timestamp
+from jobledger_server.service.rounds import Rounds
 
 log = logging.getLogger(__name__)
 HEARTBEAT_SECONDS = 3.0
+# How long the end of the server waits for the streams to end.
+PARTING_SECONDS = 3.0
 WINDOW = 10_000
 BATCH = 500
+
+Filter: TypeAlias = Callable[[Event], bool]
+Push: TypeAlias = Callable[[list[Event]], bool]
 
 
 class EventHub:
@@ -31,10 +38,13 @@ class EventHub:
         self._store = store
         self._clock = clock
         self._recent: list[Event] = []
-        self._more = asyncio.Event()
+        self._slice: tuple[tuple[int, int], list[Event]] = ((0, 0), [])
+        self._rounds = Rounds()
         self._closed = False
         self._watchers = 0
         self._watched = asyncio.Event()
+        self._unwatched = asyncio.Event()
+        self._unwatched.set()
         self._heart: asyncio.Task[None] | None = None
         self.pulse: Callable[[], Awaitable[EngineHeartbeat]] | None = None
         store.on_events(self._publish)
@@ -56,7 +66,7 @@ class EventHub:
             await asyncio.gather(self._heart, return_exceptions=True)
 
     async def announce_shutdown(self, *, stopping_jobs: bool) -> None:
-        """Tells every watcher, and ends all streams after that."""
+        """Tells every watcher, and ends all streams after that. Waits for their end, but not long for slow readers."""
         event = Event(
             event_type="engine.shutting_down",
             timestamp_utc=timestamp(self._clock.now()),
@@ -64,10 +74,20 @@ class EventHub:
         )
         await self._append(event)
         self._closed = True
-        self._wake()
+        self._rounds.tell()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PARTING_SECONDS):
+                await self._unwatched.wait()
 
-    async def watch(self, request: WatchEventsRequest, principal: Principal) -> AsyncIterator[Event]:
+    async def watch(
+        self, request: WatchEventsRequest, principal: Principal, *, push: Push | None = None
+    ) -> AsyncIterator[list[Event]]:
         """Events after `resume_from` that the filters admit, then live ones, until the engine shuts down.
+
+        They come in bursts: all that are ready, up to 500.
+
+        Args:
+            push: takes a live burst, or says that it can't: then it is yielded as it would be without.
 
         Raises:
             ServiceError: STREAM_INVALID_SEQUENCE, STREAM_GAP_TOO_LARGE.
@@ -77,59 +97,88 @@ class EventHub:
         if request.HasField("resume_from"):
             cursor = request.resume_from
             check_resume_point(cursor, bounds.first, bounds.last)
-        return self._watch(cursor, bounds.last, _filter(request, principal))
+        return self._watch(cursor, bounds.last, _filter(request, principal), push)
 
-    async def _watch(self, cursor: int, live_from: int, admits: Callable[[Event], bool]) -> AsyncIterator[Event]:
+    async def _watch(
+        self, cursor: int, live_from: int, admits: Filter | None, push: Push | None
+    ) -> AsyncIterator[list[Event]]:
         self._watchers += 1
         self._watched.set()
+        self._unwatched.clear()
         try:
-            async for event in self._follow(cursor, live_from, admits):
-                yield event
+            async for burst in self._follow(cursor, live_from, admits, push):
+                yield burst
         finally:
             self._watchers -= 1
             if not self._watchers:
                 self._watched.clear()
+                self._unwatched.set()
 
-    async def _follow(self, cursor: int, live_from: int, admits: Callable[[Event], bool]) -> AsyncIterator[Event]:
+    async def _follow(
+        self, cursor: int, live_from: int, admits: Filter | None, push: Push | None
+    ) -> AsyncIterator[list[Event]]:
         replayed, live = 0, False
+
+        def serve() -> bool:
+            nonlocal cursor
+            served = push is not None and not self._closed and self._push(cursor, admits, push)
+            cursor = self._recent[-1].sequence_number if served else cursor
+            return served
+
         while True:
             if not live and cursor >= live_from:
                 live = True
-                yield self._replay_complete(replayed)
-            more, closed = self._more, self._closed
+                yield [self._replay_complete(replayed)]
+            news, closed = self._rounds.news, self._closed
             events = await self._after(cursor)
             if not live:
                 events = [event for event in events if event.sequence_number <= live_from]
-            for event in events:
-                cursor = event.sequence_number
-                if admits(event):
-                    replayed += 1
-                    yield event
-            if not events:
-                if closed:
-                    return
-                await more.wait()
+            if events:
+                cursor = events[-1].sequence_number
+                burst = _admitted(events, admits)
+                replayed += len(burst)
+                if burst:
+                    yield burst
+            elif closed:
+                return
+            else:
+                await self._rounds.wait(news, serve)
 
-    async def _after(self, cursor: int) -> Sequence[Event]:
+    async def _after(self, cursor: int) -> list[Event]:
         """Up to a batch of the events that follow, in order; none where there are none yet."""
         recent = self._recent
         if recent and recent[0].sequence_number <= cursor + 1:
-            start = cursor + 1 - recent[0].sequence_number
-            return recent[start : start + BATCH]
+            return self._recent_after(cursor) if cursor < recent[-1].sequence_number else []
         events = await self._store.events_after(cursor, limit=BATCH)
         if events and events[0].sequence_number != cursor + 1:
             check_resume_point(cursor, events[0].sequence_number, events[0].sequence_number)
-        return events
+        if not events:
+            # All that it lacks may be gone, and then nothing else would tell.
+            bounds = await self._store.event_bounds()
+            check_resume_point(cursor, bounds.first, bounds.last)
+        return list(events)
+
+    def _recent_after(self, cursor: int) -> list[Event]:
+        """The very same list for all who are as far: what the gateway makes of it serves them all."""
+        place = (cursor, self._recent[-1].sequence_number)
+        if self._slice[0] != place:
+            start = cursor + 1 - self._recent[0].sequence_number
+            self._slice = (place, self._recent[start : start + BATCH])
+        return self._slice[1]
+
+    def _push(self, cursor: int, admits: Filter | None, push: Push) -> bool:
+        """Whether all that follows was taken: a watcher that is not far behind needs no turn of its own for it."""
+        last = self._recent[-1].sequence_number
+        if cursor + 1 < self._recent[0].sequence_number or last - cursor > BATCH:
+            return False
+        burst = _admitted(self._recent_after(cursor), admits) if last > cursor else []
+        return not burst or push(burst)
 
     def _publish(self, events: Sequence[Event]) -> None:
         self._recent.extend(events)
         if len(self._recent) > 2 * WINDOW:
             del self._recent[:-WINDOW]
-        self._wake()
-
-    def _wake(self) -> None:
-        self._more.set()
-        self._more = asyncio.Event()
+        self._rounds.tell()
 
     def _replay_complete(self, count: int) -> Event:
         return Event(
@@ -174,9 +223,13 @@ def check_resume_point(after: int, first: int, last: int) -> None:
         raise ServiceError(Reason.ERROR_REASON_STREAM_GAP_TOO_LARGE, metadata={"first_available_sequence": str(first)})
 
 
-def _filter(request: WatchEventsRequest, principal: Principal) -> Callable[[Event], bool]:
+def _filter(request: WatchEventsRequest, principal: Principal) -> Filter | None:
+    """What tells whether a watcher is given an event; None where it is given all."""
     jobs, types = frozenset(request.job_id), frozenset(request.type)
     workspace = request.workspace_id if request.HasField("workspace_id") else None
+
+    if not jobs and not types and workspace is None and principal.workspaces is None:
+        return None
 
     def admits(event: Event) -> bool:
         job = event.job
@@ -189,3 +242,7 @@ def _filter(request: WatchEventsRequest, principal: Principal) -> Callable[[Even
         )
 
     return admits
+
+
+def _admitted(events: list[Event], admits: Filter | None) -> list[Event]:
+    return events if admits is None else [event for event in events if admits(event)]

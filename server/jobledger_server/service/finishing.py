@@ -129,7 +129,8 @@ class Finisher:
         await self._declaring.declare(job_id, attempt, outcome.declared)
         # A second time, where the job was cancelled meanwhile and is not tried again after all.
         while record is not None and record.job.state in ACTIVE and record.job.attempt == attempt:
-            record = await self._store_end(job_id, await self._ending(record, outcome))
+            with self._collector.protecting():
+                record = await self._store_end(job_id, await self._ending(record, outcome))
 
     async def _ending(self, record: JobRecord, outcome: Outcome) -> Callable[[JobRecord], JobChange | None]:
         """The end of the record's attempt, with what the job left where that is the end of the job."""
@@ -156,7 +157,9 @@ class Finisher:
         pending = await self._store.artifacts(job.job_id)
         declared = [artifact.path for artifact in pending]
         output_dir = self._workspaces.output_dir(job.job_id)
-        collected = await self._collector.collect(output_dir, list(job.spec.artifacts), declared)
+        limits = job.spec.limits
+        most_bytes = limits.disk_bytes if limits.HasField("disk_bytes") else None
+        collected = await self._collector.collect(output_dir, list(job.spec.artifacts), declared, most_bytes=most_bytes)
         return collected, pending, await self._store.reserve_artifact_ids(len(collected.outputs))
 
     async def _started(self, job_id: str, attempt: int, outcome: Outcome) -> JobRecord | None:

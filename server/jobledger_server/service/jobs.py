@@ -11,6 +11,7 @@ from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import Clock, Executor, InputClosedError, JobRecord, Store
 from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import seconds
+from jobledger_server.service.early_input import keep_early_input
 from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.lookup import find_job
 from jobledger_server.service.signals import JobSignals
@@ -53,6 +54,8 @@ class Jobs:
             position = await self._store.queue_position(job.job_id)
             if position is not None:
                 job.queue_position = position
+            if job.spec.stdin == STDIN_OPEN:
+                job.queued_followups = len((await asyncio.to_thread(self._workspaces.early_input, job)).texts)
         elif not is_terminal(job.state):
             job.queued_followups = self._executor.queued_inputs(job.job_id, job.attempt)
         else:
@@ -66,19 +69,40 @@ class Jobs:
 
     async def send_input(self, request: SendInputRequest, principal: Principal) -> int:
         """Queues a follow-up; returns how many the process has not taken yet."""
-        record = await find_job(self._store, principal, request.job_id)
-        job = record.job
-        if job.spec.stdin != STDIN_OPEN or job.state != JOB_STATE_RUNNING:
+        job = (await find_job(self._store, principal, request.job_id)).job
+        if job.spec.stdin != STDIN_OPEN:
             raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED)
         try:
-            count = await self._executor.send_input(job.job_id, job.attempt, request.text.encode(), close=request.close)
+            count = await self._keep_for_start(job, request) if job.state == JOB_STATE_QUEUED else None
+            if count is None:
+                count = await self._pass_on(job.job_id, request)
         except InputClosedError:
             raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED, "The job's standard input was closed") from None
         await self._store.record_activity(job.job_id, self._clock.now())
         return count
 
+    async def _keep_for_start(self, job: Job, request: SendInputRequest) -> int | None:
+        """How many are kept by now; None where the job is not queued any more."""
+        async with self._locks.hold(job.job_id):
+            record = await self._store.get_job(job.job_id)
+            if record is None or record.job.state != JOB_STATE_QUEUED:
+                return None
+            log_dir = self._workspaces.log_dir(job.job_id)
+            return await asyncio.to_thread(keep_early_input, log_dir, request.text, close=request.close)
+
+    async def _pass_on(self, job_id: str, request: SendInputRequest) -> int:
+        record = await self._store.get_job(job_id)
+        if record is None or record.job.state != JOB_STATE_RUNNING:
+            raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED)
+        attempt = record.job.attempt
+        return await self._executor.send_input(job_id, attempt, request.text.encode(), close=request.close)
+
     async def delete(self, job_id: str, principal: Principal) -> None:
-        """Deletes a terminal job with its log and directory. Its receipt stays, and the bytes that it names."""
+        """Deletes a terminal job with its log and directory. Its receipt stays.
+
+        The bytes of its artifacts go with the next sweep, unless another job has left the same; so does what a crash
+        leaves of the rest.
+        """
         async with self._locks.hold(job_id):
             record = await find_job(self._store, principal, job_id)
             if not is_terminal(record.job.state):

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobledger.v1.job_pb2 import JobSummary
+from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, JobSummary
 from jobledger.v1.job_service_pb2 import (
     LIVE_SCOPE_ALL,
     ListJobsRequest,
@@ -19,6 +19,7 @@ from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import Executor, JobFilter, JobOrder, JobPage, JobRecord, Store
 from jobledger_server.core.states import ACTIVE, LIVE
 from jobledger_server.core.times import micros, timestamp
+from jobledger_server.service.workspace import STDIN_OPEN, Workspaces
 
 DEFAULT_LIMIT = 50
 MOST_LIVE = 1000
@@ -27,9 +28,10 @@ MOST_LIVE = 1000
 class Listing:
     """ListJobs and ListLiveJobs."""
 
-    def __init__(self, *, store: Store, executor: Executor, pages: PageTokens) -> None:
+    def __init__(self, *, store: Store, executor: Executor, workspaces: Workspaces, pages: PageTokens) -> None:
         self._store = store
         self._executor = executor
+        self._workspaces = workspaces
         self._pages = pages
 
     async def list(self, request: ListJobsRequest, principal: Principal) -> ListJobsResponse:
@@ -83,6 +85,8 @@ class Listing:
         )
         if job.state in ACTIVE:
             live.queued_followups = self._executor.queued_inputs(job.job_id, job.attempt)
+        elif job.state == JOB_STATE_QUEUED and job.spec.stdin == STDIN_OPEN:
+            live.queued_followups = len(self._workspaces.early_input(job).texts)
         if job.HasField("started_at"):
             live.started_at.CopyFrom(job.started_at)
         if job.HasField("error_code"):

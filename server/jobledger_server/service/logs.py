@@ -1,6 +1,7 @@
 """Logs: a page, the whole output as bytes, or entries as they come."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -22,12 +23,15 @@ from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import micros
 from jobledger_server.joblog.reader import LogPage, LogQuery, LogReader
 from jobledger_server.service.lookup import find_job
+from jobledger_server.service.sealed_pages import SealedPages, page_etag
 from jobledger_server.service.signals import JobSignals, wait_at_most
 from jobledger_server.service.workspace import Workspaces
 
 DEFAULT_LIMIT = 1000
 CHUNK_BYTES = 256 * 1024
 LONGEST_BLIND_WAIT = 1.0
+# Searches read whole logs: with more of them at a time, each would be slower, and pages would wait for a thread.
+MOST_SEARCHES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,14 @@ class Content:
     chunks: AsyncIterator[bytes]
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """An answer, not to be changed, and its entity tag, where it stays the same for good."""
+
+    answer: GetLogsResponse
+    etag: str | None
+
+
 class Logs:
     """GetLogs, GetLogContent and TailLogs. Files are read in threads."""
 
@@ -45,19 +57,39 @@ class Logs:
         self._store = store
         self._workspaces = workspaces
         self._signals = signals
+        self._sealed = SealedPages()
+        self._searches = asyncio.Semaphore(MOST_SEARCHES)
 
-    async def page(self, request: GetLogsRequest, principal: Principal) -> GetLogsResponse:
+    async def page(self, request: GetLogsRequest, principal: Principal) -> Page:
         """A page of entries."""
         record = await find_job(self._store, principal, request.job_id)
         query = _query(request)
-        page = await asyncio.to_thread(self._reader(record).page, query)
-        return GetLogsResponse(
-            logs=page.entries,
-            total=page.total,
-            offset=_offset(request, page),
-            limit=query.limit,
-            has_more=page.has_more,
-        )
+        if not is_terminal(record.job.state):
+            return Page(await self._answer(record, query), None)
+        etag = page_etag(request.job_id, self._workspaces.log_dir(request.job_id), query)
+        answer = self._sealed.get(etag)
+        if answer is None:
+            answer = await self._answer(record, query)
+            self._sealed.put(etag, answer)
+        return Page(answer, etag)
+
+    async def _answer(self, record: JobRecord, query: LogQuery) -> GetLogsResponse:
+        reader = self._reader(record)
+        page = await (self._search(reader, query) if query.is_search else asyncio.to_thread(reader.page, query))
+        answer = page.answer
+        answer.total, answer.limit, answer.has_more = page.total, query.limit, page.has_more
+        # What was asked for; with a cursor, the place that it leads to.
+        answer.offset = query.offset if query.after_sequence is None else page.offset
+        return answer
+
+    async def _search(self, reader: LogReader, query: LogQuery) -> LogPage:
+        """A thread can't be cancelled: it asks now and then whether somebody still waits."""
+        abandoned = threading.Event()
+        async with self._searches:
+            try:
+                return await asyncio.to_thread(reader.page, query, abandoned.is_set)
+            finally:
+                abandoned.set()
 
     async def content(self, request: GetLogContentRequest, principal: Principal) -> Content:
         """The output as bytes, or a part of it. What is written after the call began is not in it."""
@@ -134,8 +166,3 @@ def _query(request: GetLogsRequest) -> LogQuery:
         descending=request.order == SORT_ORDER_DESC,
         after_sequence=request.after_sequence if request.HasField("after_sequence") else None,
     )
-
-
-def _offset(request: GetLogsRequest, page: LogPage) -> int:
-    """What was asked for; with a cursor, the place that it leads to."""
-    return page.offset if request.HasField("after_sequence") else request.offset

@@ -25,7 +25,10 @@ FOR_ITS_START = "being started"
 
 
 class QueueHeart:
-    """Beats while somebody watches: an event for each of the first jobs in the queue that has waited an interval."""
+    """Beats while somebody watches: an event for each of the first jobs in the queue that has waited half an interval.
+
+    A job is so told of after an interval on average, and not at all where it has to wait for no more than a moment.
+    """
 
     def __init__(self, *, store: Store, clock: Clock, events: EventHub, slots: Slots, interval: float) -> None:
         self._store = store
@@ -60,7 +63,7 @@ class QueueHeart:
         events = [
             _event(record, position, now, self._reason(record, now))
             for position, record in enumerate(queue, 1)
-            if now - micros(record.job.queued_at) > self._interval * SECOND
+            if now - micros(record.job.queued_at) >= self._interval * SECOND / 2
         ]
         if events:
             await self._store.append_events(events)

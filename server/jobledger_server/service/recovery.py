@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from jobledger.v1.job_pb2 import JOB_STATE_CANCELLING, JOB_STATE_QUEUED
 
-from jobledger_server.core.ports import EndReason, Executor, JobRecord, Outcome, Running, Store
+from jobledger_server.core.ports import Executor, JobRecord, Outcome, Running, Store
 from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.scheduler import Scheduler
 from jobledger_server.service.slots import Slots
@@ -56,7 +56,7 @@ class Recovery:
             self._finisher.queued(record)
             return
         if found is None:
-            found = Outcome(reason=EndReason.LOST, message="Its supervisor left no trace")
+            found = await self._executor.end_unknown(job.job_id, attempt)
         if isinstance(found, Outcome):
             await self._finisher.attempt_ended(job.job_id, attempt, found)
         else:

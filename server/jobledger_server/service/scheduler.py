@@ -20,6 +20,7 @@ from jobledger_server.core.ports import (
 )
 from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.locks import JobLocks
+from jobledger_server.service.secret_values import SecretError
 from jobledger_server.service.signals import JobSignals, wait_at_most
 from jobledger_server.service.slots import Slots
 from jobledger_server.service.tasks import Tasks
@@ -161,15 +162,18 @@ class Scheduler:
         try:
             launch = await asyncio.to_thread(self._workspaces.prepare, job, attempt, os.environ)
             found = await self._executor.start(launch)
+        except SecretError as error:
+            message = str(error)
         except OSError as error:
             if error.errno in PASSING and not last:
                 raise
             message = f"The job's directory or process can't be made: {error}"
-            await self._finisher.never_started(job.job_id, "E_JOB_SPAWN_FAILED", message, attempt=attempt - 1)
-            return None
-        if isinstance(found, Running):
-            await self._note_persistently(job.job_id, attempt, found)
-        return found
+        else:
+            if isinstance(found, Running):
+                await self._note_persistently(job.job_id, attempt, found)
+            return found
+        await self._finisher.never_started(job.job_id, "E_JOB_SPAWN_FAILED", message, attempt=attempt - 1)
+        return None
 
     async def _note_persistently(self, job_id: str, attempt: int, running: Running) -> None:
         """Stores that an attempt runs, however long that takes.

@@ -8,6 +8,7 @@ from jobledger.v1.job_pb2 import Artifact
 from jobledger_server.core import artifacts
 from jobledger_server.core.ports import JobChange, JobRecord, LogSummary
 from jobledger_server.core.receipts import Environment, build_receipt, seal
+from jobledger_server.core.retention import kept_of
 from jobledger_server.core.states import is_terminal
 from jobledger_server.service.collecting import Collected
 from jobledger_server.service.signing import KeyRing
@@ -45,16 +46,24 @@ class Sealer:
             return change
         job = change.record.job
         left = artifacts.settled(job, collected.outputs, pending=pending, first_id=first_artifact_id)
+        log = log or LogSummary()
         receipt = build_receipt(
             record=change.record,
-            log=log or LogSummary(),
+            log=log,
             environment=replace(self._environment, isolation=isolation),
             inputs=self._inputs(change.record),
             outputs=collected.outputs,
             refused=[(refusal.path, refusal.reason) for refusal in collected.refused],
         )
         events = [*artifacts.events(job, left, change.record.last_activity_at), *change.events]
-        return replace(change, artifacts=left, artifacts_anew=True, events=events, receipt=seal(receipt, self._keys))
+        return replace(
+            change,
+            artifacts=left,
+            artifacts_anew=True,
+            events=events,
+            receipt=seal(receipt, self._keys),
+            kept=kept_of(job.state, log),
+        )
 
     def _inputs(self, record: JobRecord) -> dict[str, str]:
         return self._workspaces.input_hashes(record.job.job_id) if record.job.spec.inputs else {}

@@ -8,19 +8,24 @@ import errno
 import hashlib
 import json
 import os
-import shutil
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, Job, JobLimits
 
 from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.paths import allowed_path
 from jobledger_server.core.ports.executor import Launch, Limits
+from jobledger_server.core.real_paths import open_real
+from jobledger_server.core.secret_references import NO_SECRETS, AllowedSecrets, is_reference
 from jobledger_server.core.specs import grace_seconds
 from jobledger_server.core.structs import plain
 from jobledger_server.core.times import seconds
+from jobledger_server.service.early_input import EarlyInput, read_early_input
+from jobledger_server.service.secret_values import secret_values
 from jobledger_server.service.trees import remove_tree
 
 # What a job inherits of the server's environment: enough to find programs and to write text, no more.
@@ -29,14 +34,16 @@ STDIN_OPEN = "open"
 INPUT_HASHES = "inputs.json"
 CONTROL, CANCELLED, CHECKPOINT = "control", "cancelled", "checkpoint.json"
 DEFAULT_LOG_BYTES = 256 * 1024 * 1024
+COPY_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspaces:
-    """Where jobs live on this machine."""
+    """Where jobs live on this machine, and what of it they may have."""
 
     data_dir: Path
     roots: tuple[Path, ...] = ()
+    secrets: AllowedSecrets = NO_SECRETS
 
     def job_dir(self, job_id: str) -> Path:
         return self.data_dir / "jobs" / job_id
@@ -53,7 +60,9 @@ class Workspaces:
         Raises:
             OSError: an input can't be read, a path has left the roots, or the directories can't be made; the message
                 names the path.
+            SecretError: a secret can't be had.
         """
+        secret_env = secret_values(job.spec.env, environment, self.secrets)
         job_dir = self.job_dir(job.job_id)
         _make_directory(job_dir)
         for name in ("input", "output", "temp"):
@@ -64,53 +73,51 @@ class Workspaces:
         self._copy_inputs(job, job_dir)
         config = job_dir / "config.json"
         _write_anew(config, f"{json.dumps(plain(job.spec.config), sort_keys=True)}\n".encode(), 0o600)
-        return self._launch(job, attempt, environment, config)
+        env = job_environment(job, attempt, job_dir, config, environment)
+        return self._launch(job, attempt, env, secret_env)
 
-    def _launch(self, job: Job, attempt: int, environment: Mapping[str, str], config: Path) -> Launch:
+    def _launch(self, job: Job, attempt: int, env: Mapping[str, str], secret_env: Mapping[str, str]) -> Launch:
         spec, job_dir = job.spec, self.job_dir(job.job_id)
-        stdin_open = spec.stdin == STDIN_OPEN
+        early = self.early_input(job) if spec.stdin == STDIN_OPEN else None
         return Launch(
             job_id=job.job_id,
             attempt=attempt,
             argv=list(spec.command),
-            env=job_environment(job, attempt, job_dir, config, environment),
+            env=env,
+            secret_env=secret_env,
             working_dir=self._working_dir(job),
             job_dir=job_dir,
             log_dir=self.log_dir(job.job_id),
-            stdin=b"" if stdin_open else spec.stdin.encode(),
-            stdin_open=stdin_open,
+            stdin=spec.stdin.encode() if early is None else early.data,
+            stdin_open=early is not None and not early.closed,
             timeout_seconds=seconds(spec.timeout) if spec.HasField("timeout") else None,
             grace_seconds=grace_seconds(spec),
             log_bytes=spec.limits.log_bytes if spec.limits.HasField("log_bytes") else DEFAULT_LOG_BYTES,
             limits=_limits(spec.limits),
         )
 
+    def early_input(self, job: Job) -> EarlyInput:
+        """What was sent to the job while it was queued."""
+        return read_early_input(self.log_dir(job.job_id))
+
     def _working_dir(self, job: Job) -> Path:
         if not job.spec.HasField("working_dir"):
-            return self.job_dir(job.job_id)
+            return self.job_dir(job.job_id).resolve()
         return self._still_allowed(job.spec.working_dir, "working_dir")
 
     def _copy_inputs(self, job: Job, job_dir: Path) -> None:
         """Copies file inputs, and notes their hashes as the job gets them, where the job does not write."""
         files = [item.file_path for item in job.spec.inputs if item.type == INPUT_TYPE_FILE]
-        hashes = {}
-        for source in files:
-            copy = job_dir / "input" / Path(source).name
-            _clear(copy)
-            try:
-                shutil.copyfile(self._still_allowed(source, "inputs"), copy, follow_symlinks=False)
-            except OSError:
-                # Half a copy must not hold the room that a full disk lacks: the start is tried again later.
-                copy.unlink(missing_ok=True)
-                raise
-            with copy.open("rb") as file:
-                hashes[source] = hashlib.file_digest(file, "sha256").hexdigest()
+        hashes = {
+            source: _copy_file(self._still_allowed(source, "inputs"), job_dir / "input" / Path(source).name)
+            for source in files
+        }
         (self.log_dir(job.job_id) / INPUT_HASHES).write_text(json.dumps(hashes))
 
     def _still_allowed(self, path: str, field: str) -> Path:
         """The path without links, if it lies within the roots now as it did when the job was accepted."""
         try:
-            return allowed_path(path, self.roots, field)
+            return allowed_path(path, self.roots, field, hidden=self.data_dir)
         except ServiceError as error:
             raise PermissionError(errno.EACCES, error.message) from None
 
@@ -162,21 +169,54 @@ def _clear(path: Path) -> None:
 
 
 def _write_anew(path: Path, data: bytes, mode: int) -> None:
-    """Writes a file that was not there before: never through a link that a job has made."""
-    _clear(path)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-    with os.fdopen(descriptor, "wb") as file:
+    with _anew(path, mode) as file:
         file.write(data)
+
+
+def _anew(path: Path, mode: int) -> BinaryIO:
+    """Opens a file that was not there before for writing: never through a link that a job has made."""
+    _clear(path)
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb")
+
+
+def _copy_file(source: Path, copy: Path) -> str:
+    """Copies what is at a path without links. Returns its SHA-256. A link that has come there since is not followed."""
+    descriptor = _open_file(source)
+    try:
+        with _anew(copy, 0o600) as file:
+            return _copy(descriptor, file)
+    except OSError:
+        # Half a copy must not hold the room that a full disk lacks: the start is tried again later.
+        copy.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _open_file(path: Path) -> int:
+    descriptor = open_real(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
+    return descriptor
+
+
+def _copy(descriptor: int, file: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := os.read(descriptor, COPY_CHUNK):
+        digest.update(chunk)
+        file.write(chunk)
+    return digest.hexdigest()
 
 
 def job_environment(
     job: Job, attempt: int, job_dir: Path, config: Path, environment: Mapping[str, str]
 ) -> dict[str, str]:
-    """The complete environment of a job's process: a few inherited names, the caller's, and the engine's own."""
+    """The environment of a job's process but for secrets: a few inherited names, the caller's, the engine's own."""
     inherited = {name: environment[name] for name in INHERITED if name in environment}
     return {
         **inherited,
-        **dict(job.spec.env),
+        **{name: value for name, value in job.spec.env.items() if not is_reference(value)},
         "JOBLEDGER_JOB_ID": job.job_id,
         "JOBLEDGER_RUN_ID": job.run_id,
         "JOBLEDGER_ATTEMPT": str(attempt),

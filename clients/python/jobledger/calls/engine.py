@@ -5,6 +5,8 @@ from datetime import timedelta
 
 from jobledger.calls.base import Calls
 from jobledger.v1.engine_service_pb2 import (
+    CollectGarbageRequest,
+    CollectGarbageResponse,
     CreateTokenRequest,
     EngineStatus,
     GetStatusRequest,
@@ -24,6 +26,10 @@ class EngineCalls(Calls):
     async def status(self) -> EngineStatus:
         """How the engine is."""
         return await self._transport.call(self._engine.GetStatus, GetStatusRequest())
+
+    async def collect_garbage(self, *, dry_run: bool = False) -> CollectGarbageResponse:
+        """Removes what retention no longer keeps; with `dry_run`, only says what would go. Needs the scope `admin`."""
+        return await self._transport.call(self._engine.CollectGarbage, CollectGarbageRequest(dry_run=dry_run))
 
     async def whoami(self) -> TokenInfo:
         """Whose token this client uses, and what it may do."""

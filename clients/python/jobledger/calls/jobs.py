@@ -170,7 +170,7 @@ class JobCalls(Calls):
     async def send_input(self, job_id: str, text: str = "", *, close: bool = False) -> int:
         """Sends text to the standard input of a job that was submitted with `stdin="open"`; no newline is added.
 
-        Never repeated by itself: the text could arrive twice.
+        To a queued job too, for its start. Never repeated by itself: the text could arrive twice.
 
         Returns:
             How many follow-ups the job has not taken yet.

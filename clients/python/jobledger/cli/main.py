@@ -22,6 +22,7 @@ VERBS: Final = (
     "receipt",
     "events",
     "status",
+    "gc",
     "token",
     "completion",
     "demo",

@@ -14,6 +14,7 @@ COMPLETION_SECONDS: Final = 1.0
 
 _UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SPAN: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|)")
+_SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)(?:i?B)?", re.IGNORECASE)
 
 
 def seconds(value: str | float) -> float:
@@ -24,6 +25,16 @@ def seconds(value: str | float) -> float:
     if match is None:
         raise click.BadParameter(f"{value!r} is no duration: write 90, 1.5s, 10m, 2h or 1d")
     return float(match[1]) * _UNITS[match[2]]
+
+
+def size(value: str | int) -> int:
+    """Bytes: a bare number, or `64K`, `1.5M`, `2G`, `1T`, each 1024 times the one before."""
+    if not isinstance(value, str):
+        return value
+    match = _SIZE.fullmatch(value)
+    if match is None:
+        raise click.BadParameter(f"{value!r} is no size: write 65536, 64K, 512M or 1.5G")
+    return int(float(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
 
 
 def instant(value: str | datetime) -> datetime:

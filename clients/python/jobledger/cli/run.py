@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobledger.cli import output
+from jobledger.cli.limits import limit_options, take_limits
 from jobledger.cli.params import complete_job_id, label_option, pair, seconds
 from jobledger.cli.session import connected, json_option
 
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     metavar="DURATION",
     help="Wait before the second attempt, then doubled.",
 )
+@limit_options
 @click.option("--queue", help="Queue to wait in.")
 @click.option("--type", "job_type", help="Kind of job, where it is not a command.")
 @click.option("--rerun-of", metavar="JOB", shell_complete=complete_job_id, help="Repeat this job's specification.")
@@ -110,7 +112,8 @@ def _fields(
     **plain: Any,
 ) -> Any:
     """Fields of the specification; what was not given is left out."""
-    fields = {key: value for key, value in plain.items() if value not in (None, ())}
+    limits = take_limits(plain)
+    fields = {key: value for key, value in {**plain, "limits": limits}.items() if value not in (None, ())}
     if named := {**({"name": name} if name else {}), **dict(labels)}:
         fields["labels"] = named
     if env:

@@ -8,6 +8,8 @@ from jobledger.cli import output
 from jobledger.cli.session import connected, json_option
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jobledger.client import Client
 
 
@@ -27,3 +29,10 @@ async def command(client: "Client", /, *, as_json: bool) -> None:
     print(f"running    {status.active_jobs} of at most {status.max_running}; {status.queue_depth} waiting")
     print(f"events     {status.first_sequence_number} to {status.last_sequence_number}")
     print(f"isolation  {status.isolation}")
+    print(f"disk       {output.size(status.free_bytes)} free{_held(status.storage_bytes)}")
+
+
+def _held(storage: "Mapping[str, int]") -> str:
+    """What the server's data takes, once that was measured."""
+    parts = ", ".join(f"{name} {output.size(count)}" for name, count in sorted(storage.items()))
+    return f"; {parts}" if parts else ""

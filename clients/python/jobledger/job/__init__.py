@@ -18,10 +18,11 @@ cancelled; whatever only a job has raises NotAJobError. All of it may be called 
 
 from typing import TYPE_CHECKING, Any, Final
 
+from .cancellation import CancelledError, cancelled, raise_if_cancelled
 from .channel import NotAJobError, variable
 from .entries import LogHandler, log
 from .reports import artifact, checkpoint, progress, track
-from .surroundings import CancelledError, cancelled, config, output, raise_if_cancelled, restore
+from .surroundings import config, output, restore
 
 if TYPE_CHECKING:
     id: str  # noqa: A001 - read as `job.id`

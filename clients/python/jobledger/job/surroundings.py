@@ -1,4 +1,4 @@
-"""What a job finds: whether it is to end, its configuration, a place for its output, the last checkpoint."""
+"""What a job finds: its configuration, a place for its output, the last checkpoint."""
 
 import json
 import os
@@ -6,29 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from .channel import variable
-
-
-class CancelledError(BaseException):
-    """The job was cancelled. Not an Exception, so that a loop that survives faults of its items does not survive it."""
-
-
-def cancelled() -> bool:
-    """Whether the job was asked to end. Always False outside a job.
-
-    It is so before SIGTERM comes, and the grace period runs: what is not over at its end is killed.
-    """
-    directory = os.environ.get("JOBLEDGER_JOB_DIR")
-    return bool(directory) and os.path.lexists(f"{directory}/cancelled")
-
-
-def raise_if_cancelled() -> None:
-    """Leaves the work where `cancelled()`.
-
-    Raises:
-        CancelledError: the job was asked to end.
-    """
-    if cancelled():
-        raise CancelledError("the job was cancelled")
 
 
 def config() -> dict[str, Any]:

@@ -63,6 +63,46 @@ class EngineStatus(_message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @_typing.final
+    class StorageBytesEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    @_typing.final
+    class CollectedEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAME_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
@@ -75,6 +115,10 @@ class EngineStatus(_message.Message):
     FIRST_SEQUENCE_NUMBER_FIELD_NUMBER: _builtins.int
     OPEN_STREAMS_FIELD_NUMBER: _builtins.int
     ISOLATION_FIELD_NUMBER: _builtins.int
+    STORAGE_BYTES_FIELD_NUMBER: _builtins.int
+    SWEPT_AT_FIELD_NUMBER: _builtins.int
+    FREE_BYTES_FIELD_NUMBER: _builtins.int
+    COLLECTED_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`jobledger`"""
     version: _builtins.str
@@ -84,9 +128,9 @@ class EngineStatus(_message.Message):
     uptime_ms: _builtins.int
     """Since the start, milliseconds."""
     active_jobs: _builtins.int
-    """Jobs that are running or cancelling."""
+    """Jobs that are running or cancelling, of those that the caller sees."""
     queue_depth: _builtins.int
-    """Jobs that wait."""
+    """Jobs that wait, of those that the caller sees."""
     max_running: _builtins.int
     """Most jobs that run at a time."""
     last_sequence_number: _builtins.int
@@ -97,9 +141,25 @@ class EngineStatus(_message.Message):
     """Streams that are open."""
     isolation: _builtins.str
     """Isolation under which jobs run."""
+    free_bytes: _builtins.int
+    """What the disk of the data directory has left, bytes. Below a minimum no new jobs are accepted."""
     @_builtins.property
     def jobs_by_state(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """How many jobs are in each state."""
+        """How many of the jobs that the caller sees are in each state."""
+
+    @_builtins.property
+    def storage_bytes(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """What the data directory holds, bytes by class (`database`, `logs`, `blobs`, `job_dirs`), as the last sweep found it.
+        Empty before the first one, and for callers that are bound to workspaces.
+        """
+
+    @_builtins.property
+    def swept_at(self) -> _timestamp_pb2.Timestamp:
+        """When that was."""
+
+    @_builtins.property
+    def collected(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """How much retention has removed since the start, by class. Empty for callers that are bound to workspaces."""
 
     def __init__(
         self,
@@ -116,14 +176,103 @@ class EngineStatus(_message.Message):
         first_sequence_number: _builtins.int = ...,
         open_streams: _builtins.int = ...,
         isolation: _builtins.str = ...,
+        storage_bytes: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        swept_at: _timestamp_pb2.Timestamp | None = ...,
+        free_bytes: _builtins.int = ...,
+        collected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["swept_at", b"swept_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "first_sequence_number", b"first_sequence_number", "health", b"health", "isolation", b"isolation", "jobs_by_state", b"jobs_by_state", "last_sequence_number", b"last_sequence_number", "max_running", b"max_running", "name", b"name", "open_streams", b"open_streams", "queue_depth", b"queue_depth", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "collected", b"collected", "first_sequence_number", b"first_sequence_number", "free_bytes", b"free_bytes", "health", b"health", "isolation", b"isolation", "jobs_by_state", b"jobs_by_state", "last_sequence_number", b"last_sequence_number", "max_running", b"max_running", "name", b"name", "open_streams", b"open_streams", "queue_depth", b"queue_depth", "storage_bytes", b"storage_bytes", "swept_at", b"swept_at", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EngineStatus: _TypeAlias = EngineStatus  # noqa: Y015
+
+@_typing.final
+class CollectGarbageRequest(_message.Message):
+    """Request of CollectGarbage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Say what would go, and remove nothing."""
+    def __init__(
+        self,
+        *,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectGarbageRequest: _TypeAlias = CollectGarbageRequest  # noqa: Y015
+
+@_typing.final
+class CollectGarbageResponse(_message.Message):
+    """Response of CollectGarbage."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GARBAGE_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    dry_run: _builtins.bool
+    """Whether nothing was removed."""
+    @_builtins.property
+    def garbage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Garbage]:
+        """What went, or would go, of each class. A dry run tells what is due now, not what becomes due by its removal: a job
+        whose log goes first, or the artifacts of that job.
+        """
+
+    def __init__(
+        self,
+        *,
+        garbage: _abc.Iterable[Global___Garbage] | None = ...,
+        dry_run: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["dry_run", b"dry_run", "garbage", b"garbage"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CollectGarbageResponse: _TypeAlias = CollectGarbageResponse  # noqa: Y015
+
+@_typing.final
+class Garbage(_message.Message):
+    """What went, or would go, of one class."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    BYTES_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """`events`; `logs.info`, `logs.warn`, `logs.error`; `job_dirs.completed`, `job_dirs.failed`, `job_dirs.cancelled`;
+    `jobs`; `idempotency_keys`; `leftovers`, directories whose job is gone; `blobs`, the bytes of artifacts whose job is
+    gone.
+    """
+    count: _builtins.int
+    """How many."""
+    bytes: _builtins.int
+    """Their size, bytes; 0 for jobs and keys, which are rows of the database."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        count: _builtins.int = ...,
+        bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bytes", b"bytes", "count", b"count", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Garbage: _TypeAlias = Garbage  # noqa: Y015
 
 @_typing.final
 class WhoAmIRequest(_message.Message):

@@ -45,6 +45,11 @@ class EngineServiceStub:
                 request_serializer=jobledger_dot_v1_dot_engine__service__pb2.WhoAmIRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_engine__service__pb2.TokenInfo.FromString,
                 _registered_method=True)
+        self.CollectGarbage = channel.unary_unary(
+                '/jobledger.v1.EngineService/CollectGarbage',
+                request_serializer=jobledger_dot_v1_dot_engine__service__pb2.CollectGarbageRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_engine__service__pb2.CollectGarbageResponse.FromString,
+                _registered_method=True)
         self.CreateToken = channel.unary_unary(
                 '/jobledger.v1.EngineService/CreateToken',
                 request_serializer=jobledger_dot_v1_dot_engine__service__pb2.CreateTokenRequest.SerializeToString,
@@ -80,6 +85,14 @@ class EngineServiceServicer:
 
     def WhoAmI(self, request, context):
         """Whose token this is.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CollectGarbage(self, request, context):
+        """Removes what retention no longer keeps, as the engine does by itself every few minutes; or says what would go. What is
+        not reached before the deadline goes with the next sweep.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -125,6 +138,11 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.WhoAmI,
                     request_deserializer=jobledger_dot_v1_dot_engine__service__pb2.WhoAmIRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_engine__service__pb2.TokenInfo.SerializeToString,
+            ),
+            'CollectGarbage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CollectGarbage,
+                    request_deserializer=jobledger_dot_v1_dot_engine__service__pb2.CollectGarbageRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_engine__service__pb2.CollectGarbageResponse.SerializeToString,
             ),
             'CreateToken': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateToken,
@@ -202,6 +220,33 @@ class EngineService:
             '/jobledger.v1.EngineService/WhoAmI',
             jobledger_dot_v1_dot_engine__service__pb2.WhoAmIRequest.SerializeToString,
             jobledger_dot_v1_dot_engine__service__pb2.TokenInfo.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CollectGarbage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.EngineService/CollectGarbage',
+            jobledger_dot_v1_dot_engine__service__pb2.CollectGarbageRequest.SerializeToString,
+            jobledger_dot_v1_dot_engine__service__pb2.CollectGarbageResponse.FromString,
             options,
             channel_credentials,
             insecure,

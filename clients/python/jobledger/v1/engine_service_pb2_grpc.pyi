@@ -37,6 +37,10 @@ class EngineServiceStub:
     """How the engine is."""
     WhoAmI: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.WhoAmIRequest, _engine_service_pb2.TokenInfo]
     """Whose token this is."""
+    CollectGarbage: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.CollectGarbageRequest, _engine_service_pb2.CollectGarbageResponse]
+    """Removes what retention no longer keeps, as the engine does by itself every few minutes; or says what would go. What is
+    not reached before the deadline goes with the next sweep.
+    """
     CreateToken: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.CreateTokenRequest, _engine_service_pb2.IssuedToken]
     """Makes a token. The answer is the only time that it is shown."""
     ListTokens: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.ListTokensRequest, _engine_service_pb2.ListTokensResponse]
@@ -55,6 +59,10 @@ class EngineServiceAsyncStub(EngineServiceStub):
     """How the engine is."""
     WhoAmI: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.WhoAmIRequest, _engine_service_pb2.TokenInfo]  # type: ignore[assignment]
     """Whose token this is."""
+    CollectGarbage: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.CollectGarbageRequest, _engine_service_pb2.CollectGarbageResponse]  # type: ignore[assignment]
+    """Removes what retention no longer keeps, as the engine does by itself every few minutes; or says what would go. What is
+    not reached before the deadline goes with the next sweep.
+    """
     CreateToken: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.CreateTokenRequest, _engine_service_pb2.IssuedToken]  # type: ignore[assignment]
     """Makes a token. The answer is the only time that it is shown."""
     ListTokens: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.ListTokensRequest, _engine_service_pb2.ListTokensResponse]  # type: ignore[assignment]
@@ -82,6 +90,16 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_engine_service_pb2.TokenInfo, _abc.Awaitable[_engine_service_pb2.TokenInfo]]:
         """Whose token this is."""
+
+    @_abc_1.abstractmethod
+    def CollectGarbage(
+        self,
+        request: _engine_service_pb2.CollectGarbageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_service_pb2.CollectGarbageResponse, _abc.Awaitable[_engine_service_pb2.CollectGarbageResponse]]:
+        """Removes what retention no longer keeps, as the engine does by itself every few minutes; or says what would go. What is
+        not reached before the deadline goes with the next sweep.
+        """
 
     @_abc_1.abstractmethod
     def CreateToken(

@@ -69,7 +69,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_JOB_NOT_FINISHED: _ErrorReason.ValueType  # 20
     """The job has not finished yet."""
     ERROR_REASON_JOB_INPUT_CLOSED: _ErrorReason.ValueType  # 21
-    """The job takes no input: it was not created with `stdin: "open"`, or it has ended."""
+    """The job takes no input: it was not created with `stdin: "open"`, its input was closed, or it has ended."""
     ERROR_REASON_ARTIFACT_NOT_READY: _ErrorReason.ValueType  # 22
     """The artifact has not been collected yet."""
     ERROR_REASON_ARTIFACT_QUARANTINED: _ErrorReason.ValueType  # 23
@@ -155,7 +155,7 @@ ERROR_REASON_JOB_ALREADY_FINISHED: ErrorReason.ValueType  # 19
 ERROR_REASON_JOB_NOT_FINISHED: ErrorReason.ValueType  # 20
 """The job has not finished yet."""
 ERROR_REASON_JOB_INPUT_CLOSED: ErrorReason.ValueType  # 21
-"""The job takes no input: it was not created with `stdin: "open"`, or it has ended."""
+"""The job takes no input: it was not created with `stdin: "open"`, its input was closed, or it has ended."""
 ERROR_REASON_ARTIFACT_NOT_READY: ErrorReason.ValueType  # 22
 """The artifact has not been collected yet."""
 ERROR_REASON_ARTIFACT_QUARANTINED: ErrorReason.ValueType  # 23

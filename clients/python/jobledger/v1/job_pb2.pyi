@@ -245,7 +245,9 @@ Global___JobInput: _TypeAlias = JobInput  # noqa: Y015
 
 @_typing.final
 class JobLimits(_message.Message):
-    """What a job may use. An unset limit is the server's default; the limit that was hit is the job's `error_code`."""
+    """What a job may use, each attempt anew. An unset limit is the server's default. `error_code` tells of the limit that was
+    passed, but for open_files and log_bytes, and as it says at file_size_bytes.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -256,18 +258,23 @@ class JobLimits(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     LOG_BYTES_FIELD_NUMBER: _builtins.int
     memory_bytes: _builtins.int
-    """Resident memory of the whole process tree, bytes."""
+    """Resident memory of the whole process tree, bytes. Past it: E_JOB_OUT_OF_MEMORY."""
     open_files: _builtins.int
-    """Open files of each process."""
+    """Open files of each process. Past it, opening another fails in the process (EMFILE); what it makes of that is how the
+    job ends: there is no code of its own.
+    """
     file_size_bytes: _builtins.int
-    """Size of a single file that it writes, bytes."""
+    """Size of a single file that it writes, bytes. Past it the process gets SIGXFSZ, and the job ends with
+    E_JOB_DISK_LIMIT. A program that ignores the signal, as Python does, gets an error instead (EFBIG), and ends by its
+    own exit code.
+    """
     disk_bytes: _builtins.int
-    """What the job's directory takes on disk, bytes."""
+    """What the job's directory takes on disk, bytes. Past it: E_JOB_DISK_LIMIT."""
     log_bytes: _builtins.int
     """Size of its log, bytes: past it the middle is dropped, head and tail are kept."""
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
-        """CPU time of the whole process tree."""
+        """CPU time of the whole process tree. Past it: E_JOB_CPU_LIMIT."""
 
     def __init__(
         self,
@@ -397,7 +404,13 @@ class JobSpec(_message.Message):
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Environment variables, beside those that the engine sets."""
+        """Environment variables, beside those that the engine sets. A value `secret:env:NAME` stands for that variable of the
+        server's environment, one `secret:file:/absolute/path` for what is in that file, without a newline at its end. The
+        operator says which of them jobs may refer to (setting `secrets`); others are refused, with FORBIDDEN or
+        PATH_NOT_ALLOWED. What a reference stands for is looked up at the start of each attempt and stored nowhere; where it
+        appears in the job's output and messages, `***` takes its place. A secret that is missing then, or has fewer than 4
+        bytes, fails the job with E_JOB_SPAWN_FAILED.
+        """
 
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobInput]:

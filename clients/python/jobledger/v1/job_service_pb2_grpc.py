@@ -176,7 +176,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SendInput(self, request, context):
-        """Sends a follow-up to the standard input of a job that was created with `stdin` `open`.
+        """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
+        queued is kept, up to 1 MiB: each attempt that starts from then on begins with it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -225,7 +226,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DeleteJob(self, request, context):
-        """Deletes a job that has ended, with its log, artifacts and directory. Its receipt stays.
+        """Deletes a job that has ended, with its log, artifacts and directory. Its receipt stays. The bytes of artifacts that no
+        other job has go with the next sweep.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

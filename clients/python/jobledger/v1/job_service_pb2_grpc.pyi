@@ -54,7 +54,9 @@ class JobServiceStub:
     WaitJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.WaitJobRequest, _job_pb2.Job]
     """Waits until the job is terminal or the time is over, and answers with the job as it is then."""
     SendInput: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SendInputRequest, _job_service_pb2.SendInputResponse]
-    """Sends a follow-up to the standard input of a job that was created with `stdin` `open`."""
+    """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
+    queued is kept, up to 1 MiB: each attempt that starts from then on begins with it.
+    """
     GetLogs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetLogsRequest, _job_service_pb2.GetLogsResponse]
     """A page of a job's log."""
     GetLogContent: _grpc.UnaryStreamMultiCallable[_job_service_pb2.GetLogContentRequest, _httpbody_pb2.HttpBody]
@@ -68,7 +70,9 @@ class JobServiceStub:
     GetReceipt: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetReceiptRequest, _httpbody_pb2.HttpBody]
     """The receipt of a job that has ended: the stored bytes, never made anew."""
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]
-    """Deletes a job that has ended, with its log, artifacts and directory. Its receipt stays."""
+    """Deletes a job that has ended, with its log, artifacts and directory. Its receipt stays. The bytes of artifacts that no
+    other job has go with the next sweep.
+    """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchEventsRequest, _events_pb2.Event]
     """Events from a point on, and then live. With no point given: live, from now."""
 
@@ -95,7 +99,9 @@ class JobServiceAsyncStub(JobServiceStub):
     WaitJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.WaitJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """Waits until the job is terminal or the time is over, and answers with the job as it is then."""
     SendInput: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SendInputRequest, _job_service_pb2.SendInputResponse]  # type: ignore[assignment]
-    """Sends a follow-up to the standard input of a job that was created with `stdin` `open`."""
+    """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
+    queued is kept, up to 1 MiB: each attempt that starts from then on begins with it.
+    """
     GetLogs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetLogsRequest, _job_service_pb2.GetLogsResponse]  # type: ignore[assignment]
     """A page of a job's log."""
     GetLogContent: _aio.UnaryStreamMultiCallable[_job_service_pb2.GetLogContentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
@@ -109,7 +115,9 @@ class JobServiceAsyncStub(JobServiceStub):
     GetReceipt: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetReceiptRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
     """The receipt of a job that has ended: the stored bytes, never made anew."""
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.DeleteJobRequest, _job_service_pb2.DeleteJobResponse]  # type: ignore[assignment]
-    """Deletes a job that has ended, with its log, artifacts and directory. Its receipt stays."""
+    """Deletes a job that has ended, with its log, artifacts and directory. Its receipt stays. The bytes of artifacts that no
+    other job has go with the next sweep.
+    """
     WatchEvents: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchEventsRequest, _events_pb2.Event]  # type: ignore[assignment]
     """Events from a point on, and then live. With no point given: live, from now."""
 
@@ -181,7 +189,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.SendInputRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.SendInputResponse, _abc.Awaitable[_job_service_pb2.SendInputResponse]]:
-        """Sends a follow-up to the standard input of a job that was created with `stdin` `open`."""
+        """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
+        queued is kept, up to 1 MiB: each attempt that starts from then on begins with it.
+        """
 
     @_abc_1.abstractmethod
     def GetLogs(
@@ -237,7 +247,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.DeleteJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.DeleteJobResponse, _abc.Awaitable[_job_service_pb2.DeleteJobResponse]]:
-        """Deletes a job that has ended, with its log, artifacts and directory. Its receipt stays."""
+        """Deletes a job that has ended, with its log, artifacts and directory. Its receipt stays. The bytes of artifacts that no
+        other job has go with the next sweep.
+        """
 
     @_abc_1.abstractmethod
     def WatchEvents(

@@ -7,6 +7,7 @@ epoch (UTC); messages handed out are the caller's to read, never to change: copy
 from jobledger_server.core.ports.blobs import (
     BlobDamagedError,
     Blobs,
+    StoredBlob,
 )
 from jobledger_server.core.ports.clock import (
     Clock,
@@ -37,6 +38,13 @@ from jobledger_server.core.ports.jobs import (
     KeyedJobDeletedError,
     StoredReceipt,
 )
+from jobledger_server.core.ports.retention import (
+    JOB_DIRS,
+    LOGS,
+    EndedJob,
+    Kept,
+    RetentionStore,
+)
 from jobledger_server.core.ports.store import (
     EventBounds,
     EventStore,
@@ -48,11 +56,14 @@ from jobledger_server.core.ports.store import (
 )
 
 __all__ = [
+    "JOB_DIRS",
+    "LOGS",
     "BlobDamagedError",
     "Blobs",
     "CancelIntent",
     "Clock",
     "EndReason",
+    "EndedJob",
     "EventBounds",
     "EventStore",
     "Executor",
@@ -66,6 +77,7 @@ __all__ = [
     "JobPage",
     "JobRecord",
     "JobStore",
+    "Kept",
     "KeyedJobDeletedError",
     "Launch",
     "Limits",
@@ -74,9 +86,11 @@ __all__ = [
     "Outcome",
     "ProgressReport",
     "ReceiptStore",
+    "RetentionStore",
     "Running",
     "Store",
     "StoreUnavailableError",
+    "StoredBlob",
     "StoredReceipt",
     "TokenRecord",
     "TokenStore",

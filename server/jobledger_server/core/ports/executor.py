@@ -78,7 +78,9 @@ class Launch:
     """An attempt to start.
 
     Attributes:
-        argv, env, working_dir: as the process gets them; env is complete.
+        argv, env, working_dir: as the process gets them; env is complete but for `secret_env`. `working_dir` is without
+            links: one that comes there before the start is refused.
+        secret_env: variables beside and before those of `env` that are written nowhere: not to disk, nor into the log.
         stdin: bytes to write at the start; `stdin_open`: keep it open for follow-ups.
         timeout_seconds: None for as long as it likes.
         log_bytes: cap of the job's log.
@@ -92,6 +94,7 @@ class Launch:
     working_dir: Path
     job_dir: Path
     log_dir: Path
+    secret_env: Mapping[str, str] = field(default_factory=dict, repr=False)
     stdin: bytes = b""
     stdin_open: bool = False
     timeout_seconds: float | None = None
@@ -162,6 +165,12 @@ class Executor(Protocol):
 
         Raises:
             NewerAttemptError: it is a newer version's; the message says what to do.
+        """
+
+    async def end_unknown(self, job_id: str, attempt: int) -> Outcome:
+        """Ends an attempt that ran once, and of which `find` knows nothing: whatever of it can be recognized.
+
+        Returns LOST when nothing of it is left, UNKILLABLE where something is.
         """
 
     async def cancel(self, job_id: str, attempt: int, *, grace_seconds: float) -> None:

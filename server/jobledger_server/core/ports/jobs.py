@@ -8,6 +8,8 @@ from typing import Protocol
 from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import Artifact, Job, JobState
 
+from jobledger_server.core.ports.retention import Kept
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelIntent:
@@ -65,6 +67,7 @@ class JobChange:
 
     Attributes:
         artifacts: added to those that the job has, or in place of them where `artifacts_anew`.
+        kept: with the end of the job, what it leaves that retention is to remove.
     """
 
     record: JobRecord
@@ -72,6 +75,7 @@ class JobChange:
     artifacts: Sequence[Artifact] = ()
     artifacts_anew: bool = False
     receipt: StoredReceipt | None = None
+    kept: Sequence[Kept] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ from typing import Protocol
 from jobledger.v1.events_pb2 import Event
 
 from jobledger_server.core.ports.jobs import JobStore, StoredReceipt
+from jobledger_server.core.ports.retention import RetentionStore
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ class TokenStore(Protocol):
         """All tokens, oldest first."""
 
 
-class Store(JobStore, EventStore, ReceiptStore, TokenStore, Protocol):
+class Store(JobStore, EventStore, ReceiptStore, TokenStore, RetentionStore, Protocol):
     """All of the above in one database, so that a change can be one transaction."""
 
     @property

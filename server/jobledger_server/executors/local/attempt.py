@@ -4,26 +4,45 @@ import asyncio
 import base64
 import os
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobledger_server.core.ports import (
-    EndReason,
     InputClosedError,
     Launch,
-    LogSummary,
     NewerAttemptError,
     Outcome,
     ProgressReport,
     Running,
 )
-from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir, poke, read_json, write_json
-from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation, isolation_of
+from jobledger_server.executors.local.child import PASSING
+from jobledger_server.executors.local.control_dir import (
+    PROTOCOL,
+    ControlDir,
+    UnreadableError,
+    poke,
+    read_bytes,
+    write_json,
+)
+from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation
+from jobledger_server.executors.local.remains import Traces, wake_stopped
+from jobledger_server.executors.local.reports import NEVER
+from jobledger_server.executors.local.statements import (
+    Launched,
+    read_declared,
+    read_launched,
+    read_outcome,
+    read_progress,
+    read_protocol,
+)
+from jobledger_server.executors.local.supervisor import KILL_SECONDS
 from jobledger_server.joblog.segments import log_extent
 
-PROGRESS_FIELDS = ("phase", "percent", "items_completed", "items_total", "eta_seconds")
+# How often a shim must be seen to be late, a second apart: they may all have been held up, and this server with them.
+LATE_LOOKS = 10
 
 
 class View(NamedTuple):
@@ -74,7 +93,11 @@ class Attempt:
         # Two threads may come to the follow-ups: one that looks for news, one that queues another.
         self._input_lock = threading.Lock()
         self._sent: int | None = None
-        self._log_dir: Path | None = None
+        self._spec: Launched | None = None
+        self._traces: Traces | None = None
+        # By the monotonic clock: when its shim should have brought about the end, however unwilling the job.
+        self._must_end = NEVER
+        self._late_looks = 0
         self._seen_log: tuple[int, int] | None = None
         self._seen_progress: tuple[int, int] | None = None
         self._seen_declared: tuple[int, int] | None = None
@@ -84,8 +107,8 @@ class Attempt:
 
     def refuse_newer(self) -> None:
         """Raises NewerAttemptError where the attempt was written down by a later protocol than ours."""
-        protocol = (read_json(self.control.spec) or {}).get("protocol", PROTOCOL)
-        if protocol > PROTOCOL:
+        protocol = read_protocol(self.control)
+        if protocol is not None and protocol > PROTOCOL:
             raise NewerAttemptError(
                 f"{self.job_id}, attempt {self.number}, was started by a newer Jobledger: it speaks control protocol "
                 f"{protocol}, this version up to {PROTOCOL}. Run the newer version, at least until the job has ended"
@@ -95,11 +118,12 @@ class Attempt:
         """The attempt as its control directory tells it."""
         # The lock first: if it is free by now, whatever its holder wrote is there.
         alive = self.control.lock_is_held()
-        word = read_json(self.control.exit)
         started = self.control.read_started()
-        outcome = _outcome(word, self._declared(), self._level()) if word else None
+        outcome = None if alive else read_outcome(self.control)
         running = Running(pid=started["pid"], started_at=started["started_at"]) if started else None
         shim = started["shim"] if started else None
+        if started and self._traces is None:
+            self._traces = Traces.read(self.control)
         return View(outcome, running, shim, alive, started is not None)
 
     def news(self) -> News:
@@ -107,7 +131,8 @@ class Attempt:
         view = self.view()
         if not view.begun:
             return News(view, None, (), log_grew=False)
-        log = log_extent(self._log())
+        self._expect_end(view)
+        log = self._log_extent()
         grew, self._seen_log = log != self._seen_log, log
         with self._input_lock:
             self._count_inputs()
@@ -118,13 +143,39 @@ class Attempt:
         self._stamp = ()
         self._seen_log = self._seen_progress = self._seen_declared = None
 
+    def traces(self) -> Traces:
+        """What its processes are known by: as it was seen to run, since what it has left may have been removed."""
+        return self._traces or Traces.read(self.control)
+
+    def overdue(self) -> bool:
+        """Whether its shim should have brought about its end by now."""
+        return self._late_looks >= LATE_LOOKS
+
+    def give_up(self) -> None:
+        """Notes that its shim is not waited for any more.
+
+        Raises:
+            OSError: there is no room. Perhaps that is all that the shim waits for.
+        """
+        try:
+            write_json(self.control.overdue, {})
+        except OSError as error:
+            if error.errno in PASSING:
+                raise
+
+    def look_after(self) -> bool:
+        """Has its shim go on where somebody has stopped it. Returns whether there is something new to see, as below."""
+        wake_stopped(self.traces())
+        self._late_looks += time.monotonic() > self._must_end
+        return self.has_changed() or self.overdue()
+
     def has_changed(self) -> bool:
         """Whether something that the shim does shows since the last call."""
         stamp = (
             self.control.lock_is_held(),
             _changed_at(self.control.path),
             _changed_at(self.control.input_ack),
-            log_extent(self._log()),
+            self._log_extent(),
         )
         changed, self._stamp = stamp != self._stamp, stamp
         return changed
@@ -132,8 +183,8 @@ class Attempt:
     def complaint(self) -> str:
         """The last thing that the shim complained of, or that it said nothing."""
         try:
-            lines = self.control.shim_errors.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        except FileNotFoundError:
+            lines = read_bytes(self.control.shim_errors).decode("utf-8", "replace").strip().splitlines()
+        except (FileNotFoundError, UnreadableError):
             lines = []
         return lines[-1] if lines else "The job's supervisor ended before it could start anything"
 
@@ -142,29 +193,37 @@ class Attempt:
         if changed_at == self._seen_progress:
             return None
         self._seen_progress = changed_at
-        report = read_json(self.control.progress)
-        return ProgressReport(**{field: report.get(field) for field in PROGRESS_FIELDS}) if report else None
+        return read_progress(self.control)
 
     def _newly_declared(self) -> Sequence[str]:
         changed_at = _changed_at(self.control.artifacts)
         if changed_at == self._seen_declared:
             return ()
         self._seen_declared = changed_at
-        return self._declared()
+        return read_declared(self.control)
 
-    def _declared(self) -> Sequence[str]:
-        return tuple((read_json(self.control.artifacts) or {"paths": ()})["paths"])
+    def _launched(self) -> Launched:
+        """What was started, as it was at the first look."""
+        spec = self._spec or read_launched(self.control)
+        if spec.log_dir:
+            self._spec = spec
+        return spec
 
-    def _level(self) -> str:
-        return isolation_of(read_json(self.control.spec) or {}).level
+    def _log_extent(self) -> tuple[int, int]:
+        log_dir = self._launched().log_dir
+        return log_extent(log_dir) if log_dir else (0, 0)
 
-    def _log(self) -> Path:
-        if self._log_dir is None:
-            spec = read_json(self.control.spec)
-            if spec is None:
-                raise FileNotFoundError(f"{self.control.spec} is gone")
-            self._log_dir = Path(spec["log_dir"])
-        return self._log_dir
+    def _expect_end(self, view: View) -> None:
+        """Settles when it must have ended. Counted from when this server saw it first: early it must never be."""
+        spec = self._launched()
+        if self._must_end == NEVER and spec.timeout_seconds is not None:
+            self._end_within(spec.timeout_seconds + spec.grace_seconds)
+        if view.alive and self.traces().forsaken():
+            # The nursery ends the rest, at once.
+            self._end_within(0.0)
+
+    def _end_within(self, seconds: float) -> None:
+        self._must_end = min(self._must_end, time.monotonic() + seconds + KILL_SECONDS)
 
     def _count_inputs(self) -> int:
         """How many there are. A follow-up that a crash cut short is cut off, so only with the lock held."""
@@ -183,18 +242,23 @@ class Attempt:
 
     def request_cancel(self, grace_seconds: float) -> None:
         """Asks for the end, durably. Nothing happens where there is nothing to end."""
-        if self.control.exit.exists() or not self.control.spec.exists():
+        # That there is a word of its end says nothing: the job itself may have written it.
+        if not self.control.path.exists():
             return
-        asked = self.control.cancel_request()
+        try:
+            asked = self.control.cancel_request()
+        except UnreadableError:
+            asked = None
         grace = grace_seconds if asked is None else min(asked, grace_seconds)
         write_json(self.control.cancel, {"grace_seconds": grace})
+        self._end_within(grace)
         poke(self.control.wake, b"\n")
 
     def _takes_input(self) -> bool:
         control = self.control
         if control.exit.exists() or control.input_closed.exists():
             return False
-        return bool((read_json(control.spec) or {}).get("stdin_open"))
+        return self._launched().stdin_open
 
     def queue_input(self, data: bytes, *, close: bool) -> int:
         """Queues a follow-up, durably. Returns how many wait.
@@ -206,7 +270,10 @@ class Attempt:
             if not self._takes_input():
                 raise InputClosedError
             sent = self._count_inputs()
-            self.control.append_input(data, close=close)
+            try:
+                self.control.append_input(data, close=close)
+            except UnreadableError as error:
+                raise InputClosedError from error
             if close:
                 self.control.close_input()
             self._sent = sent + 1
@@ -233,21 +300,6 @@ def _spec(launch: Launch, isolation: Isolation) -> dict[str, Any]:
         "limits": {name: value for name, value in asdict(launch.limits).items() if value is not None},
         "isolation": isolation._asdict(),
     }
-
-
-def _outcome(word: dict[str, Any], declared: Sequence[str], isolation: str) -> Outcome:
-    return Outcome(
-        reason=EndReason(word["reason"]),
-        exit_code=word.get("exit_code"),
-        signal=word.get("signal"),
-        message=word["message"],
-        started_at=word["started_at"],
-        ended_at=word["ended_at"],
-        log=LogSummary(**word.get("log", {})),
-        declared=declared,
-        ignored_messages=word.get("ignored_messages", 0),
-        isolation=isolation,
-    )
 
 
 def _changed_at(path: Path) -> tuple[int, int] | None:

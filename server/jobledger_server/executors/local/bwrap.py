@@ -15,8 +15,9 @@ import socket
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jobledger_server.core.real_paths import open_real_directory
 from jobledger_server.executors.local import interpreter
-from jobledger_server.executors.local.child import Command, Failure, leave_parent
+from jobledger_server.executors.local.child import Command, Failure, leave_parent, mount_of
 from jobledger_server.executors.local.isolation import TMP, IsolationError, writable
 from jobledger_server.executors.local.process_tree import prctl
 
@@ -25,12 +26,19 @@ NAMESPACE_INIT = "jobledger_server.executors.local.namespace_init"
 CHANNEL = 3
 PR_SET_DUMPABLE = 4
 COMPLAINT_BYTES = 4096
+# By these root changes the kernel for all, capabilities or not: the files are its own.
+KERNEL_SETTINGS = tuple(
+    f"/proc/{name}" for name in ("sys", "sysrq-trigger", "irq", "bus", "fs", "driver", "acpi", "scsi", "mtrr")
+)
 
 
 def become_keeper(command: Command, report_to: int) -> Failure:
     """Starts the command in its namespaces, and ends as it ends. Returns only to say why it can't be started."""
-    stage = "prepare"
+    stage = "working_dir"
     try:
+        # bwrap mounts by name. What came of that is compared with this, before the command is run.
+        command = command._replace(work_mount=mount_of(open_real_directory(Path(command.working_dir))))
+        stage = "prepare"
         leave_parent(command._replace(limits=()))
         # To end is up to the command, which hears of it by process 1. Both are as ever for the command itself.
         for number in (signal.SIGTERM, signal.SIGPIPE):
@@ -70,6 +78,7 @@ def arguments(command: Command) -> list[str]:
         TMP: ["--bind", str(job / "temp"), TMP],
         # Where we are installed below it, process 1 must find itself.
         **{place: ["--ro-bind", place, place] for place in interpreter.PLACES if place.startswith(f"{TMP}/")},
+        **{place: ["--ro-bind", place, place] for place in KERNEL_SETTINGS if Path(place).exists()},
         **{str(path): ["--bind", str(path), str(path)] for path in work},
         data: ["--tmpfs", data],
         str(job): ["--bind", str(job), str(job)],
@@ -97,10 +106,16 @@ def _start(command: Command, channel: int, complain_to: int) -> int:
 
 def _hand_over(command: Command, channel: socket.socket) -> None:
     """Command and standard streams. Where nobody is there to take them any more, the missing answer will tell."""
-    told = {"argv": list(command.argv), "env": dict(command.env), "working_dir": command.working_dir}
+    told = {
+        "argv": list(command.argv),
+        "env": dict(command.env),
+        "working_dir": command.working_dir,
+        "work_mount": command.work_mount,
+        "limits": list(command.limits),
+    }
     try:
         socket.send_fds(channel, [b"\n"], [0, 1, 2])
-        channel.sendall(json.dumps({**told, "limits": list(command.limits)}).encode() + b"\n")
+        channel.sendall(json.dumps(told).encode() + b"\n")
     except (BrokenPipeError, ConnectionResetError):
         return
 

@@ -119,6 +119,28 @@ def populated(group: Path) -> bool:
         return False
 
 
+def cpu_seconds(group: Path) -> float:
+    """CPU time of all that was ever in it; 0 where it does not count."""
+    return _figures(group / "cpu.stat").get("usage_usec", 0) / 1e6
+
+
+def memory_bytes(group: Path) -> int:
+    """Memory of all that is in it, that of files in memory included; 0 where it does not count (controller `memory`).
+
+    Not `memory.current`: it holds what was read from the disk too, which the kernel takes back when it likes.
+    """
+    figures = _figures(group / "memory.stat")
+    return figures.get("anon", 0) + figures.get("shmem", 0)
+
+
+def _figures(path: Path) -> dict[str, int]:
+    try:
+        lines = path.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return {}
+    return {name: int(figure) for name, figure in (line.split() for line in lines)}
+
+
 def remove(group: Path) -> None:
     """Removes it, with those that the job has made in it, unless something in it lives."""
     for directory, _, _ in os.walk(group, topdown=False):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
+from jobledger_server.core.real_paths import open_real_directory
 from jobledger_server.executors.local import cgroup, landlock
 from jobledger_server.executors.local.isolation import BWRAP, LANDLOCK, Isolation, IsolationError, hides, writable
 from jobledger_server.executors.local.limits import ResourceLimit
@@ -34,7 +35,12 @@ class CommandError(Exception):
 
 
 class Command(NamedTuple):
-    """What to start, where its standard streams go, what the kernel is to hold it to, and the control group to use."""
+    """What to start, where its standard streams go, what the kernel is to hold it to, and the control group to use.
+
+    Attributes:
+        working_dir: absolute, without links: one that has come there since is not followed.
+        work_mount: what the working directory must turn out to be, as `mount_of` tells it; None for whatever is there.
+    """
 
     argv: Sequence[str]
     env: Mapping[str, str]
@@ -46,6 +52,7 @@ class Command(NamedTuple):
     cgroup: Path | None
     isolation: Isolation
     job_dir: str
+    work_mount: Sequence[int] | None = None
 
 
 class Failure(NamedTuple):
@@ -120,21 +127,44 @@ def _die_with(parent: int) -> None:
 
 def become_command(command: Command, _report_to: int) -> Failure:
     """Replaces this process by the command. Returns only to say why it can't."""
-    stage = "prepare"
+    stage = "working_dir"
     try:
+        # Before the limits: the job's own open files are all that they are to count.
+        work = _working_dir(command)
+        stage = "prepare"
         leave_parent(command)
         stage = "isolation"
         if command.isolation.level == LANDLOCK:
-            places = writable(command.isolation, command.job_dir, command.working_dir)
-            landlock.restrict(hidden=Path(command.isolation.data_dir), writable=places)
+            _restrict(command, work)
         stage = "working_dir"
-        os.chdir(command.working_dir)
+        os.fchdir(work)
         stage = "exec"
         os.execvpe(command.argv[0], list(command.argv), dict(command.env))  # noqa: S606 - no shell is the point
     except OSError as error:
         return Failure(stage, error.errno or 0, error.strerror or str(error))
     except (ValueError, IsolationError) as error:
         return Failure(stage, 0, str(error))
+
+
+def mount_of(directory: int) -> list[int]:
+    """Tells an open directory from others, and from itself where it is mounted to be read only."""
+    status = os.fstat(directory)
+    return [status.st_dev, status.st_ino, os.fstatvfs(directory).f_flag & os.ST_RDONLY]
+
+
+def _working_dir(command: Command) -> int:
+    """The working directory, open: whatever comes in its place from now on is not what the command gets."""
+    work = open_real_directory(Path(command.working_dir))
+    if command.work_mount is not None and mount_of(work) != list(command.work_mount):
+        raise IsolationError("something else was put in its place while the job was started")
+    return work
+
+
+def _restrict(command: Command, work: int) -> None:
+    job, *others = writable(command.isolation, command.job_dir, command.working_dir)
+    own = open_real_directory(job)
+    landlock.restrict(hidden=Path(command.isolation.data_dir), writable=[own, work] if others else [own])
+    os.close(own)
 
 
 def leave_parent(command: Command) -> None:

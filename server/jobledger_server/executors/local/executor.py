@@ -10,21 +10,34 @@ import errno
 import logging
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ParamSpec, Self, TypeVar
 
 from jobledger_server.core.ports import Clock, EndReason, ExecutorListener, Launch, Outcome, Running
 from jobledger_server.executors.local.attempt import Attempt, News
+from jobledger_server.executors.local.child import PASSING
 from jobledger_server.executors.local.control_dir import open_fifo
 from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation
-from jobledger_server.executors.local.lost import bury
+from jobledger_server.executors.local.lost import GONE, OVERDUE, UNKILLABLE, bury
 from jobledger_server.executors.local.pidfd import ExitWatch
+from jobledger_server.executors.local.remains import end_remains, wake_stopped
 from jobledger_server.executors.local.spawner import Spawner
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
+THREADS = 8
 TICK_SECONDS = 1.0
+LONGEST_WAKE = 256
+# How long a supervisor may take to start its job, and what is killed to die.
+HUNG_SECONDS, CLEAR_SECONDS, CLEAR_INTERVAL = 10.0, 5.0, 0.02
 REMOVED = "Its control directory was removed while it ran"
+NO_TRACE = "Its supervisor left no trace"
+HUNG = "Its supervisor hung before it had started it"
 
 logger = logging.getLogger(__name__)
 
@@ -47,10 +60,13 @@ class LocalExecutor:
         self._isolation = isolation
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._spawner = Spawner()
+        # Their own: what takes long elsewhere, such as copies of artifacts, must not hold up a cancel.
+        self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jobledger-control")
         self._tasks = contextlib.AsyncExitStack()
         self._rest = b""
 
     async def __aenter__(self) -> Self:
+        self._tasks.push_async_callback(asyncio.to_thread, self._threads.shutdown)
         await self._tasks.enter_async_context(self._spawner)
         fifo = await asyncio.to_thread(self._make_directories)
         loop = asyncio.get_running_loop()
@@ -72,6 +88,10 @@ class LocalExecutor:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         return open_fifo(self._run_dir / "wake")
 
+    async def _in_thread(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """For what looks into control directories, and is done at once. What may take seconds goes elsewhere."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, partial(call, *args, **kwargs))
+
     # --- the port ---
 
     async def start(self, launch: Launch) -> Running | Outcome:
@@ -81,32 +101,38 @@ class LocalExecutor:
             known = await self._settle(attempt)
             if known is not None:
                 return known
-            await asyncio.to_thread(attempt.prepare, launch, self._isolation)
-            shim = await self._spawner.spawn(attempt.control.path)
+            await self._in_thread(attempt.prepare, launch, self._isolation)
+            shim = await self._spawner.spawn(attempt.control.path, launch.secret_env)
             with ExitWatch(shim, attempt.changed.set) as spawned:
                 known = await self._settle(attempt, spawned)
             if known is None:
-                raise OSError(errno.EAGAIN, await asyncio.to_thread(attempt.complaint))
+                raise OSError(errno.EAGAIN, await self._in_thread(attempt.complaint))
             return known
 
     async def find(self, job_id: str, attempt: int) -> Running | Outcome | None:
         """See `ports.Executor.find`."""
         sought = self._attempt(job_id, attempt)
         async with sought.starting:
-            await asyncio.to_thread(sought.refuse_newer)
+            await self._in_thread(sought.refuse_newer)
             return await self._settle(sought)
+
+    async def end_unknown(self, job_id: str, attempt: int) -> Outcome:
+        """See `ports.Executor.end_unknown`."""
+        sought = self._attempt(job_id, attempt)
+        async with sought.starting:
+            return self._lost(NO_TRACE, survived=not await self._cleared(sought))
 
     async def cancel(self, job_id: str, attempt: int, *, grace_seconds: float) -> None:
         """See `ports.Executor.cancel`."""
         unwanted = self._attempt(job_id, attempt)
         async with unwanted.writing:
-            await asyncio.to_thread(unwanted.request_cancel, grace_seconds)
+            await self._in_thread(unwanted.request_cancel, grace_seconds)
 
     async def send_input(self, job_id: str, attempt: int, data: bytes, *, close: bool) -> int:
         """See `ports.Executor.send_input`."""
         reader = self._attempt(job_id, attempt)
         async with reader.writing:
-            return await asyncio.to_thread(reader.queue_input, data, close=close)
+            return await self._in_thread(reader.queue_input, data, close=close)
 
     def queued_inputs(self, job_id: str, attempt: int) -> int:
         """See `ports.Executor.queued_inputs`."""
@@ -127,7 +153,7 @@ class LocalExecutor:
         """See `ports.Executor.release_others`."""
         for directory in await asyncio.to_thread(os.listdir, self._control_root):
             job_id, _, number = directory.rpartition(".")
-            if number.isdigit() and (job_id, int(number)) not in kept:
+            if number.isdecimal() and (job_id, int(number)) not in kept:
                 await self.release(job_id, int(number))
 
     def _attempt(self, job_id: str, number: int) -> Attempt:
@@ -140,11 +166,12 @@ class LocalExecutor:
 
     async def _settle(self, attempt: Attempt, spawned: ExitWatch | None = None) -> Running | Outcome | None:
         """What is certain of an attempt; waits while its shim, `spawned` just now perhaps, is about to start it."""
+        hung_from = self._clock.monotonic() + HUNG_SECONDS
         while True:
             if not attempt.follower:
                 attempt.changed.clear()
             lives = spawned is not None and not spawned.ended()
-            view = await asyncio.to_thread(attempt.view)
+            view = await self._in_thread(attempt.view)
             if view.outcome:
                 return view.outcome
             if view.alive and view.running:
@@ -153,11 +180,18 @@ class LocalExecutor:
             if not view.alive and not lives:
                 if not view.begun:
                     return None
-                await asyncio.to_thread(bury, attempt.control, self._clock.now())
+                await self._bury(attempt)
                 continue
-            with contextlib.suppress(TimeoutError):
+            if self._clock.monotonic() > hung_from:
+                logger.warning("%s, attempt %d: its supervisor hangs, and is killed", attempt.job_id, attempt.number)
+                if not await self._cleared(attempt):
+                    return self._lost(HUNG, survived=True)
+                continue
+            try:
                 async with asyncio.timeout(TICK_SECONDS):
                     await attempt.changed.wait()
+            except TimeoutError:
+                await asyncio.to_thread(_wake_stopped, attempt)
 
     def _follow(self, attempt: Attempt, shim: int | None) -> None:
         if attempt.follower is None:
@@ -172,34 +206,73 @@ class LocalExecutor:
                 attempt.changed.clear()
                 try:
                     outcome = await self._tell_news(attempt)
-                except OSError:
-                    # No files or no disk left just now. The next tick finds everything changed.
+                except Exception:
+                    # No files or no disk left just now, or worse. Nobody else would ever tell of its end: go on. The
+                    # next tick finds everything changed.
                     attempt.look_anew()
                     logger.exception("Can't look after %s, attempt %d; trying again", attempt.job_id, attempt.number)
         attempt.follower = None
         self._listener.attempt_ended(attempt.job_id, attempt.number, outcome)
 
     async def _tell_news(self, attempt: Attempt) -> Outcome | None:
-        news: News = await asyncio.to_thread(attempt.news)
+        news: News = await self._in_thread(attempt.news)
         if news.progress:
             self._listener.job_progressed(attempt.job_id, attempt.number, news.progress)
         if news.declared:
             self._listener.artifacts_declared(attempt.job_id, attempt.number, news.declared)
         if news.log_grew:
             self._listener.log_grew(attempt.job_id)
+        if news.view.outcome:
+            return news.view.outcome
         if not news.view.begun:
-            return Outcome(reason=EndReason.LOST, message=REMOVED, ended_at=self._clock.now())
-        if news.view.outcome is None and not news.view.alive:
-            await asyncio.to_thread(bury, attempt.control, self._clock.now())
-            attempt.changed.set()
-        return news.view.outcome
+            return self._lost(REMOVED, survived=not await self._cleared(attempt))
+        if attempt.overdue():
+            await self._in_thread(attempt.give_up)
+        if attempt.overdue() or not news.view.alive:
+            return await self._bury(attempt)
+        return None
+
+    # --- bringing about the end ---
+
+    async def _bury(self, attempt: Attempt) -> Outcome | None:
+        """Ends what is left of an attempt. Returns how that is to be told; None: it is to be looked at again."""
+        survived = not await self._cleared(attempt)
+        try:
+            await asyncio.to_thread(bury, attempt.control, self._clock.now(), survived=survived)
+        except OSError as error:
+            if error.errno in PASSING:
+                raise
+            # The job has put something in the way. That must not keep it from being over.
+            return self._lost(GONE, survived=survived)
+        view = await self._in_thread(attempt.view)
+        if view.outcome is None and survived:
+            return self._lost(OVERDUE, survived=True)
+        attempt.changed.set()
+        return view.outcome
+
+    async def _cleared(self, attempt: Attempt) -> bool:
+        """Ends whatever lives of an attempt, its shim as well. Returns whether nothing is left."""
+        deadline = self._clock.monotonic() + CLEAR_SECONDS
+        while await asyncio.to_thread(end_remains, attempt.traces()):
+            if self._clock.monotonic() > deadline:
+                return False
+            await asyncio.sleep(CLEAR_INTERVAL)
+        return True
+
+    def _lost(self, message: str, *, survived: bool) -> Outcome:
+        """An end of which nothing more is known, and which stands nowhere."""
+        reason = EndReason.UNKILLABLE if survived else EndReason.LOST
+        text = f"{UNKILLABLE}. {message}" if survived else message
+        return Outcome(reason=reason, message=text, ended_at=self._clock.now())
 
     # --- being woken ---
 
     def _read_wakes(self, fifo: int) -> None:
-        *lines, self._rest = (self._rest + os.read(fifo, 65536)).split(b"\n")
+        *lines, rest = (self._rest + os.read(fifo, 65536)).split(b"\n")
+        # What is longer than any wake is none, however it goes on.
+        self._rest = rest[:LONGEST_WAKE]
         for line in set(lines):
-            job_id, _, number = line.decode("ascii", "replace").partition(" ")
+            job_id, _, number = line[:LONGEST_WAKE].decode("ascii", "replace").partition(" ")
             attempt = self._attempts.get((job_id, int(number))) if number.isdigit() else None
             if attempt:
                 attempt.changed.set()
@@ -208,7 +281,7 @@ class LocalExecutor:
         while True:
             await asyncio.sleep(TICK_SECONDS)
             followed = [attempt for attempt in self._attempts.values() if attempt.follower]
-            for attempt in await asyncio.to_thread(_changed, followed):
+            for attempt in await self._in_thread(_look_after, followed):
                 attempt.changed.set()
 
     async def _stop_followers(self) -> None:
@@ -217,14 +290,18 @@ class LocalExecutor:
                 await _cancelled(attempt.follower)
 
 
-def _changed(attempts: list[Attempt]) -> list[Attempt]:
-    """Those that should be looked at; among them those that can't be judged."""
+def _wake_stopped(attempt: Attempt) -> None:
+    wake_stopped(attempt.traces())
+
+
+def _look_after(attempts: list[Attempt]) -> list[Attempt]:
+    """Has stopped shims go on. Returns those that should be looked at; among them those that can't be judged."""
     changed = []
     for attempt in attempts:
         try:
-            if attempt.has_changed():
+            if attempt.look_after():
                 changed.append(attempt)
-        except OSError:
+        except Exception:  # noqa: BLE001 - the follower meets it again, and says so
             changed.append(attempt)
     return changed
 

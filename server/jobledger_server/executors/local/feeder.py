@@ -1,6 +1,9 @@
 """Feeds a job's standard input: what it starts with, then follow-ups in order. Standard library only."""
 
+import fcntl
 import os
+import sys
+import termios
 from collections import deque
 from typing import NamedTuple
 
@@ -27,7 +30,9 @@ class Feeder:
         self._control = control
         self._keep_open = keep_open
         self._offset = 0
-        self._taken = 0
+        self._taken = self._written = 0
+        # Follow-ups that are in the pipe: where each one ends, in bytes written so far.
+        self._given: deque[int] = deque()
         self._waiting = deque([Portion(memoryview(initial), follow_up=False, close=not keep_open)])
         self.descriptor: int | None = descriptor
         if keep_open:
@@ -47,9 +52,13 @@ class Feeder:
             self._offset = end
             self._waiting.append(Portion(memoryview(data), follow_up=True, close=close))
 
-    def write(self) -> bool:
-        """Writes what the pipe takes. Returns whether a follow-up was taken as a whole."""
-        taken = self._taken
+    @property
+    def unread(self) -> bool:
+        """Whether there are follow-ups in the pipe."""
+        return bool(self._given)
+
+    def write(self) -> None:
+        """Writes what the pipe takes."""
         try:
             while self.descriptor is not None and self._waiting:
                 self._write_portion(self.descriptor)
@@ -58,18 +67,37 @@ class Feeder:
         except BrokenPipeError:
             self.close()
             self._control.close_input()
+
+    def count_read(self) -> bool:
+        """Returns whether the process has taken follow-ups since the last call: read them, or had them as its last."""
+        read = self._written - self._in_pipe()
+        taken = self._taken
+        while self._given and self._given[0] <= read:
+            self._given.popleft()
+            self._taken += 1
         if self._taken > taken:
             self._control.acknowledge(self._taken)
         return self._taken > taken
+
+    def _in_pipe(self) -> int:
+        """Bytes that nobody has read yet. Of a pipe that was closed that can't be told any more: none."""
+        if self.descriptor is None or not self._given:
+            return 0
+        count = bytearray(4)
+        fcntl.ioctl(self.descriptor, termios.FIONREAD, count)
+        return int.from_bytes(count, sys.byteorder)
 
     def _write_portion(self, descriptor: int) -> None:
         portion = self._waiting[0]
         rest = portion.data
         while rest:
-            rest = rest[os.write(descriptor, rest) :]
+            written = os.write(descriptor, rest)
+            self._written += written
+            rest = rest[written:]
             self._waiting[0] = portion._replace(data=rest)
         self._waiting.popleft()
-        self._taken += portion.follow_up
+        if portion.follow_up:
+            self._given.append(self._written)
         if portion.close:
             self.close()
 

@@ -45,13 +45,16 @@ def private_temp(isolation: Isolation, job_dir: Path) -> dict[str, str]:
 
 
 def writable(isolation: Isolation, job_dir: str, working_dir: str) -> list[Path]:
-    """The directories that a job may write to, with links resolved: its own, and its working directory.
+    """The directories that a job may write to, without links: its own, and its working directory.
+
+    Args:
+        working_dir: without links; one that is there now is not to be followed, so it is not looked at here.
 
     Raises:
         IsolationError: to write there is to write to the server's own files.
     """
-    job, work, data = (Path(path).resolve() for path in (job_dir, working_dir, isolation.data_dir))
-    if work.is_relative_to(job) or not work.is_dir():
+    job, data, work = Path(job_dir).resolve(), Path(isolation.data_dir).resolve(), Path(working_dir)
+    if work.is_relative_to(job):
         return [job]
     if work.is_relative_to(data):
         raise IsolationError(
@@ -64,6 +67,17 @@ def writable(isolation: Isolation, job_dir: str, working_dir: str) -> list[Path]
             "name a directory within it"
         )
     return [job, work]
+
+
+def objection(isolation: Isolation, job_dir: Path, working_dir: str) -> str | None:
+    """Why a job may not have that working directory; None where it may."""
+    if isolation.level == NONE:
+        return None
+    try:
+        writable(isolation, str(job_dir), working_dir)
+    except IsolationError as error:
+        return str(error)
+    return None
 
 
 def hides(isolation: Isolation, job_dir: str, working_dir: str, path: Path) -> bool:

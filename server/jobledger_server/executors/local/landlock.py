@@ -14,6 +14,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from jobledger_server.executors.local import seccomp
+
 # The same on every architecture that Python runs on.
 CREATE_RULESET, ADD_RULE, RESTRICT_SELF = 444, 445, 446
 CREATE_RULESET_VERSION, RULE_PATH_BENEATH = 1, 1
@@ -48,10 +50,14 @@ def abi() -> int:
         return 0
 
 
-def restrict(*, hidden: Path, writable: Sequence[Path]) -> None:
+def restrict(*, hidden: Path, writable: Sequence[int]) -> None:
     """Keeps this process, and all that it will start, to reading all but `hidden` and to writing to `writable`.
 
-    Capabilities go as well, so that root is no more than an owner of files.
+    Capabilities go as well, so that root is no more than an owner of files, and the limits of other processes are kept
+    from it where `seccomp` can.
+
+    Args:
+        writable: descriptors of directories: a name could lead elsewhere by now.
 
     Raises:
         OSError: it can't be done. This process is not of use any more.
@@ -65,11 +71,13 @@ def restrict(*, hidden: Path, writable: Sequence[Path]) -> None:
     for name in DEVICES:
         _grant(ruleset, str(DEV / name), handled & (WRITE | IOCTL_DEV))
     for directory in writable:
-        _grant(ruleset, str(directory), WRITE)
+        _grant_open(ruleset, directory, WRITE)
     _check(_libc().prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     _syscall(RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
     _drop_capabilities()
+    if seccomp.available():
+        seccomp.guard_limits_of_others()
 
 
 def _readable(hidden: Path) -> Iterator[str]:
@@ -92,12 +100,16 @@ def _grant(ruleset: int, path: str, rights: int) -> None:
     except (FileNotFoundError, PermissionError):
         return
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISLNK(mode):
-            allowed = rights if stat.S_ISDIR(mode) else rights & OF_FILES
-            _syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, RULE.pack(allowed, descriptor), 0)
+        _grant_open(ruleset, descriptor, rights)
     finally:
         os.close(descriptor)
+
+
+def _grant_open(ruleset: int, descriptor: int, rights: int) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISLNK(mode):
+        allowed = rights if stat.S_ISDIR(mode) else rights & OF_FILES
+        _syscall(ADD_RULE, ruleset, RULE_PATH_BENEATH, RULE.pack(allowed, descriptor), 0)
 
 
 def _drop_capabilities() -> None:

@@ -17,6 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from jobledger_server.executors.local import cgroup
 from jobledger_server.executors.local.process_tree import LINUX, PROC, ProcessStat, descendants
 
 CPU_INTERVAL, MEMORY_INTERVAL, DISK_INTERVAL = 1.0, 0.25, 2.0
@@ -83,10 +84,12 @@ class LimitWatch:
 
     Args:
         limits: as in `spec.json`: fields of `Limits` by name, without those that are not limited.
+        group: the attempt's control group, if there is one. It counts what ended unseen, and memory that is nobody's.
     """
 
-    def __init__(self, limits: Mapping[str, float], job_dir: Path) -> None:
+    def __init__(self, limits: Mapping[str, float], job_dir: Path, group: Path | None = None) -> None:
         self._limits = limits
+        self._group = group
         self._job_dir = str(job_dir)
         self._processes_due = 0.0 if limits.keys() & {"cpu_seconds", "memory_bytes"} else NEVER
         self._disk_due = 0.0 if "disk_bytes" in limits else NEVER
@@ -132,14 +135,17 @@ class LimitWatch:
         tree = descendants()
         memory = self._limits.get("memory_bytes", NEVER)
         # What processes share counts for each of them here; the exact figure is asked for only if it matters.
-        if sum(it.resident_pages for it in tree) * PAGE > memory and sum(map(_memory, tree)) > memory:
+        is_over = sum(it.resident_pages for it in tree) * PAGE > memory and sum(map(_memory, tree)) > memory
+        if is_over or (self._group and cgroup.memory_bytes(self._group) > memory):
             return Breach("out_of_memory", f"Used more than {memory} bytes of memory (limits.memory_bytes)")
         return self._cpu_breach() if self._is_over_cpu(tree) else None
 
     def _is_over_cpu(self, tree: list[ProcessStat]) -> bool:
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         alive = sum(it.cpu_ticks for it in tree) / TICKS_PER_SECOND
-        return ended.ru_utime + ended.ru_stime + alive > self._limits.get("cpu_seconds", NEVER)
+        # A child that its parent does not wait for (SIGCHLD ignored) is counted there alone.
+        in_group = cgroup.cpu_seconds(self._group) if self._group else 0.0
+        return max(ended.ru_utime + ended.ru_stime + alive, in_group) > self._limits.get("cpu_seconds", NEVER)
 
     def _cpu_breach(self) -> Breach:
         return Breach("cpu_limit", f"Used more than {self._limits['cpu_seconds']:.12g} s of CPU time (limits.cpu_time)")

@@ -1,34 +1,29 @@
-"""Attempts whose shim is gone without a word: what is left of them is ended, and the end recorded."""
+"""Attempts whose supervisor is gone without a word: the end of what nothing is left of is recorded."""
 
+import contextlib
 import os
-import signal
-import time
-from pathlib import Path
 from typing import Any
 
 from jobledger_server.executors.local import cgroup
-from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir, read_json, write_json
-from jobledger_server.executors.local.process_tree import (
-    PROC,
-    ProcessStat,
-    boot_id,
-    processes,
-    send_signal,
-)
+from jobledger_server.executors.local.child import PASSING
+from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir, write_json
+from jobledger_server.executors.local.remains import Traces
+from jobledger_server.executors.local.statements import Launched, read_launched, read_outcome
 from jobledger_server.joblog.writer import LogWriter
 
-KILL_SECONDS, KILL_INTERVAL = 5.0, 0.02
-IDENTITY = ("JOBLEDGER_JOB_ID", "JOBLEDGER_ATTEMPT", "JOBLEDGER_JOB_DIR")
-MESSAGE = "Its supervisor is gone and left no word: it was killed, or the machine went down"
+GONE = "Its supervisor is gone and left no word: it was killed, or the machine went down"
+OVERDUE = "Its supervisor did not end it in time, and was killed: something may have stopped it"
+UNKILLABLE = "Something of it still runs though it was killed"
 
 
-def bury(control: ControlDir, now: int) -> None:
-    """Ends what is left of the attempt, repairs its log and writes `exit.json`. May block for seconds.
+def bury(control: ControlDir, now: int, *, survived: bool = False) -> None:
+    """Repairs the attempt's log and writes `exit.json`.
 
-    Nothing happens where its shim lives after all, or the end is recorded already.
+    Nothing happens where its supervisor lives after all, or the end is recorded already.
 
     Args:
         now: microseconds since the epoch.
+        survived: whether something of it could not be ended.
 
     Raises:
         OSError: it could not be written.
@@ -37,76 +32,34 @@ def bury(control: ControlDir, now: int) -> None:
     if lock is None:
         return
     try:
-        if control.exit.exists():
+        if read_outcome(control):
             return
-        spec = read_json(control.spec) or {"env": {}}
-        started = control.read_started() or {}
-        group = cgroup.recorded(control.cgroup)
-        survived = _kill_rest(spec, started, group)
-        if group:
-            cgroup.remove(group)
+        traces = Traces.read(control)
+        if traces.group:
+            cgroup.remove(traces.group)
+        message = OVERDUE if control.overdue.exists() else GONE
         word = {
             "protocol": PROTOCOL,
-            "reason": "lost",
-            "message": f"{MESSAGE}{'; something of it still runs' if survived else ''}",
-            "started_at": started.get("started_at", 0),
+            "reason": "unkillable" if survived else "lost",
+            "message": f"{UNKILLABLE}. {message}" if survived else message,
+            "started_at": traces.started.get("started_at", 0),
             "ended_at": now,
-            "log": _seal_log(spec),
+            "log": _seal_log(read_launched(control)),
         }
         write_json(control.exit, word)
     finally:
         os.close(lock)
 
 
-def _seal_log(spec: dict[str, Any]) -> dict[str, Any]:
-    if "log_dir" not in spec:
+def _seal_log(launched: Launched) -> dict[str, Any]:
+    if launched.log_dir is None:
         return {}
-    log = LogWriter(Path(spec["log_dir"]), spec["log_bytes"])
     try:
-        log.seal()
-        return log.totals()._asdict()
-    finally:
-        log.close()
-
-
-def _kill_rest(spec: dict[str, Any], started: dict[str, Any], group: Path | None) -> bool:
-    """Kills what can be recognized as the attempt's. Returns whether something survived.
-
-    If the nursery lived when the shim was killed then nothing is left by now, see there. If it did not: the control
-    group has all of it; without one, what has left the session and forgotten its environment can't be found any more.
-    """
-    if started and started["boot_id"] != boot_id():
-        return False
-    deadline = time.monotonic() + KILL_SECONDS
-    while (rest := _rest(spec, started)) or (group and cgroup.populated(group)):
-        if time.monotonic() > deadline:
-            return True
-        for stat in rest:
-            send_signal(stat.pid, signal.SIGKILL)
-        if group:
-            cgroup.kill(group)
-        time.sleep(KILL_INTERVAL)
-    return False
-
-
-def _rest(spec: dict[str, Any], started: dict[str, Any]) -> list[ProcessStat]:
-    """Processes of the attempt's session, and those that carry its names in their environment.
-
-    None that is older than the attempt: a number that was given anew names another process.
-    """
-    names = {f"{key}={spec['env'].get(key)}".encode() for key in IDENTITY}
-    leader, since = started.get("pid"), started.get("pid_started", 0)
-    return [
-        stat
-        for stat in processes()
-        if stat.started >= since
-        and stat.state not in "ZX"
-        and (leader in {stat.session, stat.group} or names <= _environment(stat.pid))
-    ]
-
-
-def _environment(pid: int) -> set[bytes]:
-    try:
-        return set((PROC / str(pid) / "environ").read_bytes().split(b"\0"))
-    except OSError:
-        return set()
+        with contextlib.closing(LogWriter(launched.log_dir, launched.log_bytes)) as log:
+            log.seal()
+            return log.totals()._asdict()
+    except OSError as error:
+        if error.errno in PASSING:
+            raise
+        # Something else is in the place of the log. That must not keep the job from its end.
+        return {}

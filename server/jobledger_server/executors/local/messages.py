@@ -1,8 +1,13 @@
-"""What a job says through its control pipe: one JSON object a line, of at most 64 KiB. Standard library only."""
+"""What a job says through its control pipe: one JSON object a line, of at most 64 KiB.
+
+Standard library and `joblog` only.
+"""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
+
+from jobledger_server.joblog.redaction import NO_SECRETS, Secrets
 
 # Beyond PIPE_BUF (4096 bytes) a write may be torn by those of other processes; a single writer need not care.
 MAX_MESSAGE = 65536
@@ -44,7 +49,9 @@ class MessageReader:
         ignored: lines that could not be understood.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, secrets: Secrets = NO_SECRETS) -> None:
+        """Reader of messages in which secrets are hidden."""
+        self._secrets = secrets
         self._held = b""
         self._overlong = False
         self.ignored = 0
@@ -53,7 +60,7 @@ class MessageReader:
         """The messages that `chunk` completes. To be used up before the next call."""
         *lines, self._held = (self._held + chunk).split(b"\n")
         for line in lines:
-            if not self._overlong and len(line) < MAX_MESSAGE and (message := _parse(line)):
+            if not self._overlong and len(line) < MAX_MESSAGE and (message := _parse(line, self._secrets)):
                 yield message
             elif line:
                 self.ignored += 1
@@ -62,9 +69,9 @@ class MessageReader:
             self._held, self._overlong = b"x", True
 
 
-def _parse(line: bytes) -> Message | None:
+def _parse(line: bytes, secrets: Secrets) -> Message | None:
     try:
-        fields = json.loads(line)
+        fields = json.loads(secrets.hide_in_json(line) if secrets else line)
         kind = fields.pop("type", None) if isinstance(fields, dict) else None
         parse = KINDS.get(kind) if isinstance(kind, str) else None
         return parse(fields) if parse else None

@@ -9,17 +9,19 @@ import os
 import signal
 import socket
 
-from jobledger_server.executors.local.bwrap import CHANNEL
+from jobledger_server.executors.local.bwrap import CHANNEL, PR_SET_DUMPABLE
 from jobledger_server.executors.local.child import Command, become_command, fork_child
 from jobledger_server.executors.local.isolation import Isolation
 from jobledger_server.executors.local.limits import ResourceLimit
-from jobledger_server.executors.local.process_tree import send_signal
+from jobledger_server.executors.local.process_tree import prctl, send_signal
 
 
 def main() -> None:
     """Runs the command that comes through the channel, and answers how that went."""
     channel = socket.socket(fileno=CHANNEL)
     channel.set_inheritable(False)
+    # A job is of the same user: it could take over by ptrace who watches it, and say for itself how it ended.
+    prctl(PR_SET_DUMPABLE, 0)
     command, streams = _received(channel)
     pid, failure = fork_child(command, become_command)
     init = Init(pid)
@@ -80,6 +82,7 @@ def _received(channel: socket.socket) -> tuple[Command, list[int]]:
         cgroup=None,
         isolation=Isolation(),
         job_dir="",
+        work_mount=told["work_mount"],
     )
     return command, streams
 

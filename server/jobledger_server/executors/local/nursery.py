@@ -1,7 +1,8 @@
 """The process that shims are forked from: it has everything loaded, so that a start costs a fork and no more.
 
-Its standard input is a socket. Each line read there is the path of a control directory; the answer is the pid of its
-shim, or the negative errno where none could be forked. Standard library only.
+Its standard input is a socket. Each line read there is a JSON object: the path of a control directory (`control`), and
+variables that are secret (`secret_env`), which nobody writes down. The answer is the pid of its shim, or the negative
+errno where none could be forked. The first line that it writes is its own pid. Standard library and `joblog` only.
 
 It is also the next of kin of its shims. What a shim that was killed leaves behind becomes a child of this process, and
 is killed: a child that is no shim can be nothing else. For that it outlives the server, until its last shim has ended.
@@ -11,15 +12,17 @@ something of the attempt may live, and nobody records its end.
 
 import contextlib
 import gc
+import json
 import os
 import select
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from jobledger_server.executors.local import cgroup, shim
+from jobledger_server.executors.local import cgroup, open_files, shim
 from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.process_tree import (
     PR_SET_CHILD_SUBREAPER,
@@ -40,8 +43,13 @@ class Ward(NamedTuple):
     lock: int
 
 
-def main() -> None:
-    """Serves until the input ends and no shim is left, in a process that the caller's parent need not wait for."""
+def main(soft_open_files: str) -> None:
+    """Serves until the input ends and no shim is left, in a process that the caller's parent need not wait for.
+
+    Args:
+        soft_open_files: how many files jobs may have open, where they have no limit of their own.
+    """
+    open_files.lower_limit(int(soft_open_files))
     if os.fork():
         os._exit(0)
     for number in shim.NOT_FOR_US:
@@ -51,6 +59,9 @@ def main() -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     cgroup.remove_leftovers()
     gc.freeze()
+    # Whoever asks must know whom to wake.
+    with contextlib.suppress(ConnectionError):
+        os.write(REQUESTS, f"{os.getpid()}\n".encode())
     nursery.run()
 
 
@@ -112,7 +123,8 @@ class Nursery:
             self._stop_listening()
         *lines, self._rest = (self._rest + said).split(b"\n")
         for line in lines:
-            answer = self._fork(ControlDir(Path(os.fsdecode(line))))
+            request = json.loads(line)
+            answer = self._fork(ControlDir(Path(request["control"])), request["secret_env"])
             # A server that is gone by now will find the shim by its lock.
             with contextlib.suppress(ConnectionError):
                 os.write(REQUESTS, f"{answer}\n".encode())
@@ -125,7 +137,7 @@ class Nursery:
             os.dup2(nothing, target)
         os.close(nothing)
 
-    def _fork(self, control: ControlDir) -> int:
+    def _fork(self, control: ControlDir, secret_env: Mapping[str, str]) -> int:
         try:
             lock = control.open_lock()
         except OSError as error:
@@ -136,17 +148,17 @@ class Nursery:
             os.close(lock)
             return -(error.errno or 1)
         if pid == 0:
-            self._become_shim(control, lock)
+            self._become_shim(control, lock, secret_env)
         self._living[pid] = Ward(control, lock)
         return pid
 
-    def _become_shim(self, control: ControlDir, lock: int) -> NoReturn:
+    def _become_shim(self, control: ControlDir, lock: int, secret_env: Mapping[str, str]) -> NoReturn:
         status = 1
         try:
             os.setsid()
             self._let_go()
             _redirect(control)
-            shim.main(str(control.path), lock)
+            shim.main(str(control.path), lock, secret_env)
             status = 0
         except SystemExit as refusal:
             sys.stderr.write(f"{refusal}\n")

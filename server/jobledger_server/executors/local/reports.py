@@ -1,4 +1,7 @@
-"""What a job says of itself while it runs, kept for the server and for its next attempt. Standard library alone."""
+"""What a job says of itself while it runs, kept for the server and for its next attempt.
+
+Standard library and `joblog` alone.
+"""
 
 import json
 import os
@@ -8,6 +11,7 @@ from typing import Any
 
 from jobledger_server.executors.local.control_dir import ControlDir, write_text
 from jobledger_server.executors.local.messages import Checkpoint, Declaration, LogLine, Message, MessageReader, Progress
+from jobledger_server.joblog.redaction import NO_SECRETS, Secrets
 
 READ_SIZE = 65536
 INTERVAL, RETRY_SECONDS = 0.1, 0.5
@@ -48,12 +52,18 @@ class Reports:
     """Takes what comes through the control pipe."""
 
     def __init__(
-        self, pipe: int, *, control: ControlDir, job_dir: Path, take_log_line: Callable[[bytes], None]
+        self,
+        pipe: int,
+        *,
+        control: ControlDir,
+        job_dir: Path,
+        take_log_line: Callable[[bytes], None],
+        secrets: Secrets = NO_SECRETS,
     ) -> None:
-        """Reads from `pipe`, which never blocks; hands what is for the log to `take_log_line`."""
+        """Reads from `pipe`, which never blocks; hides secrets; hands what is for the log to `take_log_line`."""
         self._pipe = pipe
         self._take_log_line = take_log_line
-        self._reader = MessageReader()
+        self._reader = MessageReader(secrets)
         self._progress: dict[str, Any] = {}
         # In the order in which they were declared.
         self._artifacts: dict[str, None] = {}

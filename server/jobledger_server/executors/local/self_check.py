@@ -12,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from jobledger_server.executors.local import bwrap, interpreter, landlock
+from jobledger_server.executors.local import bwrap, interpreter, landlock, seccomp
 from jobledger_server.executors.local.child import Command, CommandError, become_command, start_child
 from jobledger_server.executors.local.isolation import (
     BWRAP,
@@ -26,9 +26,10 @@ from jobledger_server.executors.local.isolation import (
 from jobledger_server.executors.local.process_tree import LINUX
 
 TRIAL_SECONDS = 30.0
-# What a job would try, and what it must be able to do: the first three of it must be in vain.
+# What a job would try, and what it must be able to do: the first two lines must be in vain. The second only opens.
 TRIAL = """
 cat "$SECRET"; echo x > "$SECRET"; echo x > "$OUTSIDE"
+( true >> /proc/sys/kernel/core_pattern && echo x > kernel )
 set -e; echo x > own; echo x > "$TMPDIR/own"; echo x > /dev/null
 """
 INSTEAD = {
@@ -57,6 +58,8 @@ def isolation_at(level: str, data_dir: Path) -> Isolation:
         raise IsolationError(f"jobs can't be isolated by {level} here: {error}. {INSTEAD[level]}") from None
     version = f" (version {landlock.abi()} of it)" if level == LANDLOCK else f" ({isolation.program})"
     logger.info("jobs are isolated by %s%s", level, version)
+    if level == LANDLOCK and not seccomp.available():
+        logger.warning("jobs can change the limits of other processes: there is no filter for %s", os.uname().machine)
     return isolation
 
 
@@ -138,6 +141,8 @@ def _trial(isolation: Isolation, place: Path, outside: Path) -> str:
         return "a job could read the server's data directory"
     if secret.read_text() != "secret":
         return "a job could write to the server's data directory"
+    if (job_dir / "kernel").exists():
+        return "a job could change the settings of the kernel"
     if not ended_well or not (job_dir / "temp" / "own").exists():
         said = (place / "stderr").read_text(errors="replace").strip().splitlines()
         return f"a job could not write to its own directory ({said[-1] if said else 'without a word'})"

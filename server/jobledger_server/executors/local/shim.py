@@ -8,11 +8,13 @@ import contextlib
 import fcntl
 import json
 import os
+import selectors
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobledger_server.executors.local import bwrap, cgroup
 from jobledger_server.executors.local.child import PASSING, Command, CommandError, become_command, start_child
@@ -30,21 +32,41 @@ from jobledger_server.executors.local.isolation import BWRAP, isolation_of, priv
 from jobledger_server.executors.local.limits import resource_limits
 from jobledger_server.executors.local.process_tree import PR_SET_CHILD_SUBREAPER, boot_id, prctl, process_stat
 from jobledger_server.executors.local.supervisor import Pipes, Supervisor, children_pipe
+from jobledger_server.joblog.redaction import RedactingLogWriter, Secrets
 from jobledger_server.joblog.writer import LogWriter, wall_clock
 
 PIPE_BYTES = 256 * 1024
 RETRY_SECONDS = 0.5
 STARTED_BYTES = 512
+
+
+class Claim(NamedTuple):
+    """The right to start an attempt, and what is needed to say that it was: `started.json`, open; the boot's id."""
+
+    started: int
+    boot_id: str
+
+
+class Prepared(NamedTuple):
+    """What supervision takes: our ends, and `theirs`, which are the command's stdin, stdout and stderr."""
+
+    pipes: Pipes
+    selector: selectors.BaseSelector
+    feeder: Feeder | None
+    theirs: tuple[int, int, int]
+
+
 # The server's process group may be signalled as a whole; that is not meant for its jobs.
 NOT_FOR_US = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def main(path: str, lock: int | None = None) -> None:
+def main(path: str, lock: int | None = None, secret_env: Mapping[str, str] | None = None) -> None:
     """Runs the attempt whose control directory is `path`, if it was never started before.
 
     Args:
         path: absolute.
         lock: descriptor by which its lock is to be taken, where somebody else is to keep that beside us.
+        secret_env: variables that go to the command alone: not to disk, nor into its log.
     """
     os.chdir("/")
     for number in NOT_FOR_US:
@@ -55,12 +77,13 @@ def main(path: str, lock: int | None = None) -> None:
     spec = read_json(control.spec)
     if spec is None or spec["protocol"] != PROTOCOL:
         sys.exit(f"{control.spec} is not of version {PROTOCOL}: server and supervisor differ; restart the server")
-    _run(control, spec)
+    secret_env = secret_env or {}
+    _run(control, {**spec, "env": {**spec["env"], **secret_env}}, Secrets(secret_env.values()))
 
 
-def _run(control: ControlDir, spec: dict[str, Any]) -> None:
+def _run(control: ControlDir, spec: dict[str, Any], secrets: Secrets) -> None:
     try:
-        _claim(control)
+        claim = _claim(control)
     except OSError as error:
         sys.exit(f"The job can't be started just now: {error.strerror}")
     # Before there is a child: its end must be heard, and its orphans must become ours.
@@ -68,34 +91,55 @@ def _run(control: ControlDir, spec: dict[str, Any]) -> None:
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     group = cgroup.create(control.path.name, control.cgroup)
     try:
-        ending = _supervise(control, spec, children)
+        ending = _supervise(control, spec, claim, children, secrets)
     finally:
         # Before the last word, after which nobody would look for it any more.
         if group:
             cgroup.remove(group)
-    _leave_word(control, spec, ending)
+    _leave_word(control, ending)
 
 
-def _supervise(control: ControlDir, spec: dict[str, Any], children: int) -> dict[str, Any]:
+def _supervise(
+    control: ControlDir, spec: dict[str, Any], claim: Claim, children: int, secrets: Secrets
+) -> dict[str, Any]:
     """Starts the attempt and sees it to its end. Returns what there is to say of that."""
     log = None
     try:
-        log = LogWriter(Path(spec["log_dir"]), spec["log_bytes"])
-        supervisor = _start(control, spec, log, children)
+        log = _open_log(Path(spec["log_dir"]), spec["log_bytes"], secrets)
+        prepared = _prepare(control, spec, children)
+        started_at = wall_clock()
+        pid = _start(control, spec, prepared)
     except CommandError as error:
-        return _not_started(str(error), log)
+        return _not_started(secrets.hide_in_text(str(error)), log)
     except OSError as error:
         if error.errno in PASSING:
             control.started.unlink()
             sys.exit(f"The job can't be started just now: {error.strerror}")
         return _not_started(f"The job can't be prepared: {error}", log)
-    return supervisor.run()
+    # From here on it runs: nothing takes the claim back, or it could be started a second time.
+    _announce(control, spec, claim, pid, started_at)
+    return Supervisor(
+        control=control,
+        spec=spec,
+        pid=pid,
+        pipes=prepared.pipes,
+        selector=prepared.selector,
+        feeder=prepared.feeder,
+        log=log,
+        secrets=secrets,
+    ).run()
 
 
-def _claim(control: ControlDir) -> None:
+def _open_log(log_dir: Path, cap_bytes: int, secrets: Secrets) -> LogWriter:
+    """A job without secrets pays nothing for those of others."""
+    return RedactingLogWriter(log_dir, cap_bytes, secrets) if secrets else LogWriter(log_dir, cap_bytes)
+
+
+def _claim(control: ControlDir) -> Claim:
     """From here on the attempt counts as started, whatever happens.
 
-    Room is taken now for what is to be said of it: once the process runs, a full disk must not keep us from saying it.
+    Room is taken now for what is to be said of it, and what that takes is fetched: once the process runs, a full disk
+    or a lack of files must not keep us from saying it.
 
     Raises:
         OSError: there is no room, and nothing was started.
@@ -104,12 +148,12 @@ def _claim(control: ControlDir) -> None:
     try:
         os.write(descriptor, b" " * STARTED_BYTES)
         os.fsync(descriptor)
+        sync_directory(control.path)
     except OSError:
         control.started.unlink()
-        raise
-    finally:
         os.close(descriptor)
-    sync_directory(control.path)
+        raise
+    return Claim(descriptor, boot_id())
 
 
 def _not_started(message: str, log: LogWriter | None) -> dict[str, Any]:
@@ -117,15 +161,13 @@ def _not_started(message: str, log: LogWriter | None) -> dict[str, Any]:
     return ending | ({"log": log.totals()._asdict()} if log else {})
 
 
-def _start(control: ControlDir, spec: dict[str, Any], log: LogWriter, children: int) -> Supervisor:
-    """Starts the command, and makes it known.
+def _prepare(control: ControlDir, spec: dict[str, Any], children: int) -> Prepared:
+    """Opens all that supervision takes.
 
     Raises:
-        CommandError: it can't be started.
-        OSError: it can't be prepared, or there are no resources; nothing runs.
+        OSError: it can't be prepared, or there are no resources.
     """
-    if not spec["argv"]:
-        raise CommandError("The command is empty: name a program to run")
+    selector = selectors.DefaultSelector()
     wake = open_fifo(control.wake)
     job_dir = Path(spec["job_dir"])
     (job_dir / "cancelled").unlink(missing_ok=True)
@@ -133,39 +175,47 @@ def _start(control: ControlDir, spec: dict[str, Any], log: LogWriter, children: 
     stdin, feeder = _stdin(control, spec)
     stdout, stdout_end = _output_pipe()
     stderr, stderr_end = _output_pipe()
-    started_at = wall_clock()
+    pipes = Pipes(stdout, stderr, messages, wake, children)
+    return Prepared(pipes, selector, feeder, (stdin, stdout_end, stderr_end))
+
+
+def _start(control: ControlDir, spec: dict[str, Any], prepared: Prepared) -> int:
+    """Starts the command. Returns its pid.
+
+    Raises:
+        CommandError: it can't be started.
+        OSError: there are no resources; nothing runs.
+    """
+    if not spec["argv"]:
+        raise CommandError("The command is empty: name a program to run")
     isolation = isolation_of(spec)
+    stdin, stdout, stderr = prepared.theirs
     command = Command(
         argv=spec["argv"],
-        env={**spec["env"], **private_temp(isolation, job_dir)},
+        env={**spec["env"], **private_temp(isolation, Path(spec["job_dir"]))},
         working_dir=spec["working_dir"],
         stdin=stdin,
-        stdout=stdout_end,
-        stderr=stderr_end,
+        stdout=stdout,
+        stderr=stderr,
         limits=resource_limits(spec.get("limits", {})),
         cgroup=cgroup.recorded(control.cgroup),
         isolation=isolation,
         job_dir=spec["job_dir"],
     )
     try:
-        pid = start_child(command, bwrap.become_keeper if isolation.level == BWRAP else become_command)
+        return start_child(command, bwrap.become_keeper if isolation.level == BWRAP else become_command)
     finally:
-        for descriptor in (stdin, stdout_end, stderr_end):
+        for descriptor in prepared.theirs:
             os.close(descriptor)
-    _announce(control, spec, pid, started_at)
-    pipes = Pipes(stdout, stderr, messages, wake, children)
-    return Supervisor(control=control, spec=spec, pid=pid, pipes=pipes, feeder=feeder, log=log)
 
 
-def _announce(control: ControlDir, spec: dict[str, Any], pid: int, started_at: int) -> None:
+def _announce(control: ControlDir, spec: dict[str, Any], claim: Claim, pid: int, started_at: int) -> None:
+    """Makes it known. Takes no file but one to see when the process started, which is 0 where that can't be told."""
     stat = process_stat(pid)
-    identity = {"pid": pid, "pid_started": stat.started if stat else 0, "boot_id": boot_id()}
+    identity = {"pid": pid, "pid_started": stat.started if stat else 0, "boot_id": claim.boot_id}
     said = json.dumps({"shim": os.getpid(), "started_at": started_at, **identity}).encode()
-    descriptor = os.open(control.started, os.O_WRONLY | os.O_CLOEXEC)
-    try:
-        os.pwrite(descriptor, said, 0)
-    finally:
-        os.close(descriptor)
+    os.pwrite(claim.started, said, 0)
+    os.close(claim.started)
     _wake_server(control, spec)
 
 
@@ -191,8 +241,11 @@ def _output_pipe() -> tuple[int, int]:
     return read_end, write_end
 
 
-def _leave_word(control: ControlDir, spec: dict[str, Any], ending: dict[str, Any]) -> None:
-    """Writes how it ended. Without it the job would count as lost, so a full disk is waited for."""
+def _leave_word(control: ControlDir, ending: dict[str, Any]) -> None:
+    """Writes how it ended. Without it the job would count as lost, so a full disk is waited for.
+
+    The server is told by our own end, and by the nursery once the lock is free: before that it would not believe it.
+    """
     started_at = (control.read_started() or {}).get("started_at", 0)
     while control.path.exists():
         try:
@@ -204,7 +257,6 @@ def _leave_word(control: ControlDir, spec: dict[str, Any], ending: dict[str, Any
                 sys.stderr.write(f"{control.exit} can't be written, trying again: {error}\n")
                 sys.stderr.flush()
         time.sleep(RETRY_SECONDS)
-    _wake_server(control, spec)
 
 
 def _wake_server(control: ControlDir, spec: dict[str, Any]) -> None:

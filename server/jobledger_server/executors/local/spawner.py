@@ -2,32 +2,59 @@
 
 import asyncio
 import contextlib
+import errno
+import json
+import logging
 import os
+import signal
 import socket
 from asyncio.subprocess import DEVNULL
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from jobledger_server.executors.local import interpreter
+from jobledger_server.executors.local import interpreter, open_files
+from jobledger_server.executors.local.process_tree import send_signal
 
 NURSERY = "jobledger_server.executors.local.nursery"
+# What a nursery is sent that does not answer, and when: a fork takes it a millisecond.
+ALARMS = ((1.0, signal.SIGCONT), (5.0, signal.SIGKILL))
+ANSWER_SECONDS, START_SECONDS = 6.0, 30.0
+ENDS_AT_ONCE = "The process that starts jobs ends at once: see the server's standard error"
+
+logger = logging.getLogger(__name__)
 
 
 class Line(NamedTuple):
-    """To a nursery. Its end is the only thing that the nursery wants to know of us."""
+    """To a nursery, a process `pid`. Its end is the only thing that the nursery wants to know of us."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
+    pid: int
 
     async def ask(self, question: bytes) -> bytes:
-        """The answer, a whole line; empty where the nursery has ended."""
+        """The answer, a whole line; empty where the nursery has ended, or has had to be: a job may have stopped it.
+
+        That is known by its silence. As long as the line is open its pid is that of no other process.
+        """
+        loop = asyncio.get_running_loop()
+        alarms = [loop.call_later(seconds, self._rouse, number) for seconds, number in ALARMS]
         answer = b""
-        with contextlib.suppress(ConnectionError):
-            self.writer.write(question)
-            await self.writer.drain()
-            answer = await self.reader.readline()
+        try:
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    self.writer.write(question)
+                    await self.writer.drain()
+                    answer = await self.reader.readline()
+        finally:
+            for alarm in alarms:
+                alarm.cancel()
         return answer if answer.endswith(b"\n") else b""
+
+    def _rouse(self, number: signal.Signals) -> None:
+        logger.warning("The process that starts jobs does not answer: it is sent %s", number.name)
+        send_signal(self.pid, number)
 
     async def close(self) -> None:
         self.writer.close()
@@ -50,28 +77,32 @@ class Spawner:
     ) -> None:
         await self._leave()
 
-    async def spawn(self, control_dir: Path) -> int:
+    async def spawn(self, control_dir: Path, secret_env: Mapping[str, str]) -> int:
         """Starts the shim of a control directory. Returns its pid.
+
+        Args:
+            secret_env: variables for the command that must not be written down.
 
         Raises:
             OSError: there are no processes or no memory left.
         """
+        request = json.dumps({"control": str(control_dir), "secret_env": dict(secret_env)}).encode() + b"\n"
         async with self._lock:
             # Asking a second time is safe: of two shims of an attempt one gives way.
-            answer = await self._ask(control_dir) or await self._ask(control_dir)
+            answer = await self._ask(request) or await self._ask(request)
         if answer is None:
-            raise ChildProcessError("The process that starts jobs ends at once: see the server's standard error")
+            raise OSError(errno.EAGAIN, "The process that starts jobs does not answer")
         if answer < 0:
             raise OSError(-answer, os.strerror(-answer))
         return answer
 
-    async def _ask(self, control_dir: Path) -> int | None:
+    async def _ask(self, request: bytes) -> int | None:
         """The nursery's answer; None where it has ended. Then the next call starts another one."""
         answer = b""
         if self._nursery is None:
             self._nursery = await _start_nursery()
         try:
-            answer = await self._nursery.ask(os.fsencode(control_dir) + b"\n")
+            answer = await self._nursery.ask(request)
         finally:
             # Also where nobody waits for the answer any more: it must not be taken for that of the next question.
             if not answer:
@@ -91,14 +122,26 @@ async def _start_nursery() -> Line:
     try:
         with theirs:
             starter = await asyncio.create_subprocess_exec(
-                *interpreter.command_line(NURSERY),
+                *interpreter.command_line(NURSERY, str(open_files.original())),
                 env=interpreter.environment(),
                 stdin=theirs.fileno(),
                 stdout=DEVNULL,
                 start_new_session=True,
             )
         await starter.wait()
-        return Line(*await asyncio.open_unix_connection(sock=ours))
+        return await _introduced(*await asyncio.open_unix_connection(sock=ours))
     except BaseException:
         ours.close()
         raise
+
+
+async def _introduced(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Line:
+    """The line to a nursery that has said who it is."""
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            pid = await reader.readline()
+    except TimeoutError as error:
+        raise OSError(errno.EAGAIN, "The process that starts jobs does not come up") from error
+    if not pid:
+        raise ChildProcessError(ENDS_AT_ONCE)
+    return Line(reader, writer, int(pid))

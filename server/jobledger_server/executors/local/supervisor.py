@@ -14,20 +14,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobledger_server.executors.local import cgroup
-from jobledger_server.executors.local.control_dir import ControlDir, poke
+from jobledger_server.executors.local.control_dir import ControlDir, UnreadableError, poke
 from jobledger_server.executors.local.feeder import Feeder
 from jobledger_server.executors.local.limits import Breach, LimitWatch
 from jobledger_server.executors.local.process_tree import ProcessTree
 from jobledger_server.executors.local.reports import NEVER, Reports, chunks
+from jobledger_server.joblog.redaction import Secrets
 from jobledger_server.joblog.segments import Stream
 from jobledger_server.joblog.writer import LogWriter, wall_clock
 
 READ_SIZE = 256 * 1024
 # How long what is dead may take to let go of its pipes, and what is killed to die.
 DRAIN_SECONDS, KILL_SECONDS = 1.0, 30.0
-KILL_INTERVAL, GROUP_INTERVAL, LOOK_INTERVAL = 0.02, 0.1, 30.0
+KILL_INTERVAL, GROUP_INTERVAL, LOOK_INTERVAL = 0.02, 0.1, 5.0
+# How often it is looked whether the job has read what it was sent.
+UNREAD_INTERVAL = 0.25
 LOG_RETRY_SECONDS, LOG_PATIENCE = 0.5, 3.0
 LOG_WAKE_INTERVAL = 0.05
+TROUBLE_SECONDS = 0.1
 
 
 class Pipes(NamedTuple):
@@ -50,9 +54,12 @@ class Supervisor:
         spec: dict[str, Any],
         pid: int,
         pipes: Pipes,
+        selector: selectors.BaseSelector,
         feeder: Feeder | None,
         log: LogWriter,
+        secrets: Secrets,
     ) -> None:
+        """Watch over what a shim has started. `secrets` are hidden in the job's messages; in its output, `log` does."""
         self._control = control
         self._job_dir = Path(spec["job_dir"])
         self._name = f"{spec['job_id']} {spec['attempt']}\n".encode()
@@ -61,13 +68,17 @@ class Supervisor:
         self._feeder = feeder
         self._log = log
         self._reports = Reports(
-            pipes.messages, control=control, job_dir=self._job_dir, take_log_line=self._take_log_line
+            pipes.messages,
+            control=control,
+            job_dir=self._job_dir,
+            take_log_line=self._take_log_line,
+            secrets=secrets,
         )
-        self._selector = selectors.DefaultSelector()
+        self._selector = selector
         self._outputs = {pipes.stdout: Stream.STDOUT, pipes.stderr: Stream.STDERR}
         self._reason = "exited"
         self._message = self._limit_message = ""
-        self._limits = LimitWatch(spec.get("limits", {}), self._job_dir)
+        self._limits = LimitWatch(spec.get("limits", {}), self._job_dir, cgroup.recorded(control.cgroup))
         self._ended_at = 0
         timeout = spec["timeout_seconds"]
         self._grace = float(spec["grace_seconds"])
@@ -82,17 +93,28 @@ class Supervisor:
     def run(self) -> dict[str, Any]:
         """Until nothing of the process is left. Returns what `exit.json` says of it."""
         self._register()
-        self._look()
+        self._look_due = 0.0
         while not self._over():
-            for key, _ in self._selector.select(max(0.0, self._next_deadline() - time.monotonic())):
-                key.data()
-            self._advance(time.monotonic())
+            try:
+                self._turn()
+            except OSError:
+                # No files just now, or something in the place of one of ours. It is no reason for us to end, and the
+                # job with us: what is due stays due.
+                time.sleep(TROUBLE_SECONDS)
         self._close_log()
         self._reports.finish()
         # Whatever the job has put in its place: it must not keep us from the last word.
         with contextlib.suppress(OSError):
             (self._job_dir / "control").unlink()
         return self._last_word()
+
+    def _turn(self) -> None:
+        """Takes what is there, and does what is due."""
+        try:
+            for key, _ in self._selector.select(max(0.0, self._next_deadline() - time.monotonic())):
+                key.data()
+        finally:
+            self._advance(time.monotonic())
 
     def _register(self) -> None:
         pipes = self._pipes
@@ -115,6 +137,8 @@ class Supervisor:
         deadlines = [self._give_up, self._drain_until, self._retry_log, self._wake_due, self._reports.due]
         if self._tree.status is None and not self._ending:
             deadlines.append(self._times_out)
+        if self._feeder and self._feeder.unread:
+            deadlines.append(now + UNREAD_INTERVAL)
         if not self._tree.gone:
             deadlines.append(self._limits.due)
             deadlines.append(max(self._kill_from, now + KILL_INTERVAL))
@@ -137,8 +161,6 @@ class Supervisor:
                 self._ask_to_end("timed_out", self._grace)
         elif not self._ended_at:
             self._leader_ended(now)
-        if not self._tree.gone and now >= self._limits.due:
-            self._hold_to(self._limits.look(now))
         if not self._tree.gone and now >= self._kill_from:
             self._give_up = min(self._give_up, now + KILL_SECONDS)
             self._tree.kill()
@@ -147,17 +169,22 @@ class Supervisor:
         elif self._tree.gone:
             patience = DRAIN_SECONDS if self._retry_log == NEVER else LOG_PATIENCE
             self._give_up, self._drain_until = NEVER, min(self._drain_until, now + patience)
+        # After what ends it: that must not fail for want of what these need.
+        if not self._tree.gone and now >= self._limits.due:
+            self._hold_to(self._limits.look(now))
         if now >= self._look_due:
             self._look()
+        if self._feeder and self._feeder.count_read():
+            self._wake_due = now
         self._tell(now)
 
     def _leader_ended(self, now: float) -> None:
-        self._ended_at = wall_clock()
         if not self._ending:
             self._kill_from = now
             cause = self._limits.cause_of(self._tree.status)
             if cause:
                 self._reason, self._limit_message = cause
+        self._ended_at = wall_clock()
         if self._feeder:
             self._stop_feeding(self._feeder)
 
@@ -265,21 +292,25 @@ class Supervisor:
 
     def _look(self) -> None:
         """Sees what the server wants. Where its directory is gone nobody could ever end the job: then it ends now."""
-        self._look_due = time.monotonic() + LOOK_INTERVAL
-        request = self._control.cancel_request() if self._control.path.exists() else self._grace
+        self._look_due = 0.0
+        try:
+            request = self._control.cancel_request() if self._control.path.exists() else self._grace
+        except UnreadableError:
+            # Nobody but the job or its user could have put it there. So that it can be ended at all, it is now.
+            request = self._grace
         if request is not None:
             self._ask_to_end("cancelled", request)
         if self._feeder and self._tree.status is None:
             self._feeder.look()
             self._feed()
+        self._look_due = time.monotonic() + LOOK_INTERVAL
 
     def _feed(self) -> None:
         feeder = self._feeder
         if feeder is None or feeder.descriptor is None:
             return
         descriptor = feeder.descriptor
-        if feeder.write():
-            self._wake_due = time.monotonic()
+        feeder.write()
         registered = descriptor in self._selector.get_map()
         if registered and not feeder.wants_write:
             self._selector.unregister(descriptor)

@@ -15,9 +15,15 @@ def reserve_ids(transaction: Transaction, count: int) -> int:
 
 def add(connection: sqlite3.Connection, job_number: int, artifacts: Sequence[Artifact]) -> None:
     connection.executemany(
-        "INSERT INTO artifacts (id, job_number, path, artifact) VALUES (?, ?, ?, ?)",
+        "INSERT INTO artifacts (id, job_number, path, sha256, artifact) VALUES (?, ?, ?, ?, ?)",
         [
-            (artifact.id, job_number, artifact.path, artifact.SerializeToString(deterministic=True))
+            (
+                artifact.id,
+                job_number,
+                artifact.path,
+                sha256_of(artifact),
+                artifact.SerializeToString(deterministic=True),
+            )
             for artifact in artifacts
         ],
     )
@@ -38,6 +44,11 @@ def of_job(connection: sqlite3.Connection, job_id: str) -> Sequence[Artifact]:
 def replace(transaction: Transaction, artifact: Artifact) -> None:
     """Stores the artifact anew. Nothing happens where it was deleted with its job."""
     transaction.connection.execute(
-        "UPDATE artifacts SET path = ?, artifact = ? WHERE id = ?",
-        (artifact.path, artifact.SerializeToString(deterministic=True), artifact.id),
+        "UPDATE artifacts SET path = ?, sha256 = ?, artifact = ? WHERE id = ?",
+        (artifact.path, sha256_of(artifact), artifact.SerializeToString(deterministic=True), artifact.id),
     )
+
+
+def sha256_of(artifact: Artifact) -> str | None:
+    """The hash of its bytes, or None where there are none."""
+    return artifact.sha256 or None

@@ -30,6 +30,10 @@ def after(connection: sqlite3.Connection, sequence: int, *, limit: int) -> Seque
     return [Event.FromString(data) for (data,) in rows]
 
 
+def drop(transaction: Transaction, through: int) -> int:
+    return transaction.connection.execute("DELETE FROM events WHERE sequence_number <= ?", (through,)).rowcount
+
+
 def bounds(connection: sqlite3.Connection) -> EventBounds:
     last = counters.last(connection, "event")
     (first,) = connection.execute("SELECT min(sequence_number) FROM events").fetchone()

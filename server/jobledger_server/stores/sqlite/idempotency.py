@@ -3,6 +3,7 @@
 import sqlite3
 
 from jobledger_server.core.ports import IdempotencyConflictError, IdempotencyKey
+from jobledger_server.stores.sqlite.writer import Transaction
 
 
 def job_number(connection: sqlite3.Connection, key: IdempotencyKey, *, now: int) -> int | None:
@@ -29,3 +30,17 @@ def remember(connection: sqlite3.Connection, key: IdempotencyKey, *, job_number:
         "INSERT INTO idempotency_keys (principal, key, request_hash, expires_at, job_number) VALUES (?, ?, ?, ?, ?)",
         (key.principal, key.key, key.request_hash, key.expires_at, job_number),
     )
+
+
+def count_expired(connection: sqlite3.Connection, now: int) -> int:
+    (count,) = connection.execute("SELECT count(*) FROM idempotency_keys WHERE expires_at <= ?", (now,)).fetchone()
+    return int(count)
+
+
+def drop_expired(transaction: Transaction, now: int, *, limit: int) -> int:
+    """Deletes up to `limit` keys that are past their time. Returns how many."""
+    return transaction.connection.execute(
+        "DELETE FROM idempotency_keys WHERE (principal, key) IN"
+        " (SELECT principal, key FROM idempotency_keys WHERE expires_at <= ? LIMIT ?)",
+        (now, limit),
+    ).rowcount

@@ -9,7 +9,7 @@ from jobledger.v1.events_pb2 import Event
 from jobledger_server.core.ports import IdempotencyKey, JobChange, JobRecord, KeyedJobDeletedError
 from jobledger_server.core.times import micros
 from jobledger_server.stores.errors import InvariantError
-from jobledger_server.stores.sqlite import artifacts, events, idempotency, receipts
+from jobledger_server.stores.sqlite import artifacts, events, idempotency, receipts, retention
 from jobledger_server.stores.sqlite.rows import SELECT_RECORDS, TERMINAL, columns_of, groups_column, record_of
 from jobledger_server.stores.sqlite.writer import Transaction
 
@@ -84,6 +84,7 @@ def update(transaction: Transaction, job_id: str, decide: Callable[[JobRecord], 
     artifacts.add(connection, record.number, change.artifacts)
     if change.receipt is not None:
         receipts.add(connection, record.job, change.receipt)
+    retention.note(connection, record, change.kept)
     events.append(transaction, change.events)
     return record
 

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
+from jobledger.v1.job_pb2 import Artifact
+
 from jobledger_server.stores.errors import SchemaError
 
 LEDGER = """
@@ -49,6 +51,8 @@ def migrate(connection: sqlite3.Connection, migrations: Sequence[Migration]) -> 
     """
     connection.execute(LEDGER)
     _refuse_newer(connection, migrations)
+    # What a step needs of the messages that are stored.
+    connection.create_function("artifact_sha256", 1, lambda data: Artifact.FromString(data).sha256 or None)
     for migration in migrations:
         connection.execute("BEGIN IMMEDIATE")
         try:

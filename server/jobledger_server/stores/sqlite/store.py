@@ -12,6 +12,7 @@ from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import Artifact, JobState
 
 from jobledger_server.core.ports import (
+    EndedJob,
     EventBounds,
     IdempotencyKey,
     JobChange,
@@ -19,11 +20,22 @@ from jobledger_server.core.ports import (
     JobOrder,
     JobPage,
     JobRecord,
+    Kept,
     StoredReceipt,
     StoreUnavailableError,
     TokenRecord,
 )
-from jobledger_server.stores.sqlite import artifacts, counts, jobs, pages, queries, receipts, tokens
+from jobledger_server.stores.sqlite import (
+    artifacts,
+    counts,
+    idempotency,
+    jobs,
+    pages,
+    queries,
+    receipts,
+    retention,
+    tokens,
+)
 from jobledger_server.stores.sqlite import events as event_rows
 from jobledger_server.stores.sqlite.connection import connect, require_sqlite, unavailable
 from jobledger_server.stores.sqlite.migrate import migrate, shipped_migrations
@@ -169,3 +181,31 @@ class SqliteStore:
 
     async def tokens(self) -> Sequence[TokenRecord]:
         return await self._readers.run(tokens.every)
+
+    # --- retention ---
+
+    async def ended_jobs(
+        self, kept: Kept, *, before: int, limit: int, after: EndedJob | None = None
+    ) -> Sequence[EndedJob]:
+        return await self._readers.run(retention.ended, kept, before=before, limit=limit, after=after)
+
+    async def forget(self, kept: Kept, job_ids: Collection[str]) -> None:
+        await self._writer.run(retention.forget, kept, job_ids)
+
+    async def drop_events(self, through: int) -> int:
+        return await self._writer.run(event_rows.drop, through)
+
+    async def count_expired_keys(self, now: int) -> int:
+        return await self._readers.run(idempotency.count_expired, now)
+
+    async def drop_expired_keys(self, now: int, *, limit: int) -> int:
+        return await self._writer.run(idempotency.drop_expired, now, limit=limit)
+
+    async def size(self) -> int:
+        return await asyncio.to_thread(retention.size, self._path)
+
+    async def unknown_jobs(self, job_ids: Collection[str]) -> set[str]:
+        return await self._readers.run(retention.unknown_jobs, job_ids)
+
+    async def unneeded_blobs(self, hashes: Collection[str]) -> set[str]:
+        return await self._readers.run(retention.unneeded_blobs, hashes)

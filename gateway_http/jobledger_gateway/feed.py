@@ -1,0 +1,142 @@
+"""What the writer of a stream waits for: messages of its call, silence that lasts, and the end of the gateway."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from jobledger_gateway.errors import GatewayError, problem
+
+# Messages that wait for a slow reader: enough to fill a chunk, few enough to bound memory. A burst may pass it once.
+BACKLOG = 64
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The stream is over: by a failure, or (None) as it should."""
+
+    failure: Exception | None
+
+
+class Feed:
+    """Reads a call ahead, within bounds, so that what is ready can be written in one go.
+
+    All that a writer waits for comes through one queue, and one timer serves the whole stream: a thousand streams that
+    tell the same event can't afford a timer and tasks for each message.
+
+    Attributes:
+        shortcut: takes a burst while the writer waits, in its place and without waking it; or says that it can't.
+    """
+
+    shortcut: Callable[[list[Any]], bool] | None = None
+
+    def __init__(self, call: Any, *, silence: float, stopping: asyncio.Event) -> None:
+        """Begins to read.
+
+        Args:
+            call: a call of a server stream that nobody has read from. One within this process hands over its messages
+                without another task between.
+            silence: seconds after which a writer is told of it.
+            stopping: ends the stream with an error once it is set.
+        """
+        self._call = call
+        self._entries: asyncio.Queue[list[Any] | End] = asyncio.Queue()
+        self._backlog = 0
+        self._room = asyncio.Event()
+        self._writer_waits = False
+        self._began = asyncio.Event()
+        self._refusal: Exception | None = None
+        self._silence = silence
+        self._loop = asyncio.get_running_loop()
+        self._taken_at = self._loop.time()
+        self._timer = self._loop.call_later(silence, self._tell_silence)
+        forward = getattr(call, "forward", None)
+        if forward is not None:
+            forward(self._put, self._push)
+        self._tasks = {asyncio.create_task(self._read()), asyncio.create_task(self._await_stop(stopping))}
+
+    async def _read(self) -> None:
+        end = End(None)
+        try:
+            async for message in self._call:
+                await self._put(message)
+        except Exception as failure:  # noqa: BLE001 - handed on: whoever reads the feed tells the client
+            end = End(failure)
+        if not self._began.is_set():
+            self._refusal = end.failure
+            self._began.set()
+        self._entries.put_nowait(end)
+
+    async def _put(self, ready: Any) -> None:
+        """Takes a message, or a list of those that are ready together; waits for room for it."""
+        self._began.set()
+        if isinstance(ready, list) and self._push(ready):
+            return
+        burst = ready if isinstance(ready, list) else [ready]
+        while self._backlog >= BACKLOG:
+            self._room.clear()
+            await self._room.wait()
+        self._backlog += len(burst)
+        self._entries.put_nowait(burst)
+
+    def _push(self, burst: list[Any]) -> bool:
+        """Takes the shortcut, where the writer waits with nothing before it."""
+        if self.shortcut is None or not self._writer_waits or not self._entries.empty():
+            return False
+        self._taken_at = self._loop.time()
+        return self.shortcut(burst)
+
+    async def _await_stop(self, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        self._entries.put_nowait(End(GatewayError(problem("ENGINE_SHUTTING_DOWN"))))
+
+    def _tell_silence(self) -> None:
+        now = self._loop.time()
+        if now >= self._taken_at + self._silence:
+            self._taken_at = now
+            if self._entries.empty():
+                self._entries.put_nowait([])
+        self._timer = self._loop.call_at(self._taken_at + self._silence, self._tell_silence)
+
+    async def accepted(self, patience: float) -> None:
+        """Returns when the server has accepted the call.
+
+        A refusal arrives with, or just after, the initial metadata, and nothing tells it from an acceptance but the
+        status that follows: hence the patience, in seconds. A refusal later than that is told within the stream.
+
+        Raises:
+            grpc.aio.AioRpcError: it has refused.
+        """
+        with suppress(grpc.aio.AioRpcError):
+            await self._call.initial_metadata()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await self._began.wait()
+        if self._refusal is not None:
+            raise self._refusal
+
+    def is_ready(self) -> bool:
+        """Whether `next` would not wait."""
+        return not self._entries.empty()
+
+    async def next(self) -> list[Any] | End:
+        """The messages that came next, none of them for a silence that has lasted; or the end."""
+        self._writer_waits = True
+        entry = await self._entries.get()
+        self._writer_waits = False
+        self._taken_at = self._loop.time()
+        if isinstance(entry, list):
+            self._backlog -= len(entry)
+            self._room.set()
+        return entry
+
+    async def close(self) -> None:
+        """Ends the call."""
+        self._timer.cancel()
+        self._call.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.wait(self._tasks)

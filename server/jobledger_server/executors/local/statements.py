@@ -1,0 +1,146 @@
+"""What an attempt states in its control directory, as far as it makes sense.
+
+Where nothing isolates a job it can write there, too. What makes none counts as not stated: whatever is in these files,
+it never keeps the server from looking after this job or another.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jobledger_server.core.ports import EndReason, LogSummary, Outcome, ProgressReport
+from jobledger_server.executors.local.control_dir import ControlDir, UnreadableError, is_finite, read_json
+from jobledger_server.executors.local.isolation import NONE
+from jobledger_server.executors.local.messages import KINDS, Declaration, Progress
+from jobledger_server.executors.local.reports import MOST_ARTIFACTS
+
+# The end of the year 9999, in microseconds: the last moment that a timestamp can say.
+LAST_MOMENT = 253_402_300_800_000_000 - 1
+LARGEST = 2**63 - 1
+# What a log is held to where its cap can't be read any more.
+LOG_BYTES = 256 * 1024 * 1024
+
+
+class Launched(NamedTuple):
+    """Of what was started, what the server must know to look after it. `timeout_seconds`: None for no limit."""
+
+    log_dir: Path | None
+    log_bytes: int
+    stdin_open: bool
+    timeout_seconds: float | None
+    grace_seconds: float
+
+
+def read_outcome(control: ControlDir) -> Outcome | None:
+    """How the attempt ended. To be believed once the lock is free: only then the shim has had the last word.
+
+    Raises:
+        OSError: it can't be read just now.
+    """
+    word = _stated(control.exit)
+    try:
+        return _outcome(word, read_declared(control), _level(control)) if word else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def read_progress(control: ControlDir) -> ProgressReport | None:
+    """How far the job says it is.
+
+    Raises:
+        OSError: it can't be read just now.
+    """
+    progress = KINDS["progress"](_stated(control.progress))
+    return ProgressReport(**progress.fields) if isinstance(progress, Progress) else None
+
+
+def read_declared(control: ControlDir) -> Sequence[str]:
+    """The artifacts that the job declared, in that order.
+
+    Raises:
+        OSError: they can't be read just now.
+    """
+    paths = _stated(control.artifacts).get("paths")
+    found = [KINDS["artifact"]({"path": path}) for path in paths[:MOST_ARTIFACTS]] if isinstance(paths, list) else []
+    return tuple(declaration.path for declaration in found if isinstance(declaration, Declaration))
+
+
+def read_protocol(control: ControlDir) -> int | None:
+    """The version of the control protocol under which it was written down.
+
+    Raises:
+        OSError: it can't be read just now.
+    """
+    protocol = _stated(control.spec).get("protocol")
+    return protocol if type(protocol) is int else None
+
+
+def read_launched(control: ControlDir) -> Launched:
+    """What was started.
+
+    Raises:
+        OSError: it can't be read just now.
+    """
+    spec = _stated(control.spec)
+    log_dir, log_bytes = spec.get("log_dir"), spec.get("log_bytes")
+    return Launched(
+        log_dir=Path(log_dir) if isinstance(log_dir, str) and "\0" not in log_dir else None,
+        log_bytes=log_bytes if type(log_bytes) is int and log_bytes > 0 else LOG_BYTES,
+        stdin_open=spec.get("stdin_open") is True,
+        timeout_seconds=_seconds(spec.get("timeout_seconds")),
+        grace_seconds=_seconds(spec.get("grace_seconds")) or 0.0,
+    )
+
+
+def _stated(path: Path) -> dict[str, Any]:
+    try:
+        return read_json(path) or {}
+    except UnreadableError:
+        return {}
+
+
+def _level(control: ControlDir) -> str:
+    isolation = _stated(control.spec).get("isolation")
+    level = isolation.get("level") if isinstance(isolation, dict) else None
+    return level if isinstance(level, str) else NONE
+
+
+def _outcome(word: dict[str, Any], declared: Sequence[str], isolation: str) -> Outcome:
+    """Raises ValueError, KeyError or TypeError where it makes no sense."""
+    log = LogSummary(**word.get("log", {}))
+    for count in (log.entries, log.warnings, log.errors):
+        _number(count)
+    return Outcome(
+        reason=EndReason(word["reason"]),
+        exit_code=_number_or_none(word.get("exit_code")),
+        signal=_number_or_none(word.get("signal")),
+        message=_text(word["message"]),
+        started_at=_number(word["started_at"], LAST_MOMENT),
+        ended_at=_number(word["ended_at"], LAST_MOMENT),
+        log=replace(log, sha256=_text(log.sha256)),
+        declared=declared,
+        ignored_messages=_number(word.get("ignored_messages", 0)),
+        isolation=isolation,
+    )
+
+
+def _number(value: object, largest: int = LARGEST) -> int:
+    if type(value) is not int or not 0 <= value <= largest:
+        raise ValueError(f"{value!r} is not a number from 0 to {largest}")
+    return value
+
+
+def _number_or_none(value: object) -> int | None:
+    # Of 32 bits in the API.
+    return None if value is None else _number(value, 2**31 - 1)
+
+
+def _seconds(value: object) -> float | None:
+    return float(value) if is_finite(value) else None
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a text")
+    return value.encode("utf-8", "replace").decode()

@@ -1,0 +1,47 @@
+"""Framing the same message for many readers."""
+
+from google.protobuf.message import Message
+from jobledger.v1 import events_pb2, job_service_pb2
+from jobledger_gateway.framing import BURSTS, MESSAGES, Framings, Remembered, StreamShape
+from jobledger_gateway.transcoder import response_rule
+
+METHOD = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods_by_name["WatchEvents"]
+
+
+def framings() -> Framings:
+    return Framings(StreamShape(METHOD.output_type, response_rule(METHOD).stream))
+
+
+def event(number: int) -> events_pb2.Event:
+    return events_pb2.Event(event_type="engine.heartbeat", sequence_number=number)
+
+
+def test_the_very_same_message_is_encoded_once() -> None:
+    framing, message = framings().asked_for(""), event(1)
+    assert framing.message(message) is framing.message(message)
+    assert framing.message(message) == framing.message(event(1))
+
+
+def test_a_burst_is_its_messages_and_put_together_once() -> None:
+    for accept in ("", "application/x-ndjson"):
+        framing, burst = framings().asked_for(accept), [event(1), event(2)]
+        assert framing.burst(burst) == framing.message(burst[0]) + framing.message(burst[1])
+        assert framing.burst(burst) is framing.burst(burst)
+
+
+def test_one_message_is_never_taken_for_another() -> None:
+    """Also where it is gone, and another one has its place in memory."""
+    framing = framings().asked_for("")
+    for number in range(3 * MESSAGES):
+        assert b"id: %d\n" % number in framing.burst([event(number)])
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    remembered, messages = Remembered(BURSTS, 10), list[Message]()
+    for number in range(3 * BURSTS):
+        messages.append(event(number))
+        remembered.keep(messages[-1], b"0123456789")
+    assert sum(remembered.get(message) is not None for message in messages) <= BURSTS
+    large = event(0)
+    assert remembered.keep(large, b"01234567890") == b"01234567890"
+    assert remembered.get(large) is None
