@@ -22,6 +22,7 @@ from jobledger_server.core.ports import (
     Outcome,
     Running,
     Store,
+    StoredReceipt,
     StoreUnavailableError,
 )
 from jobledger_server.core.states import ACTIVE, is_terminal
@@ -160,6 +161,8 @@ class Finisher:
         limits = job.spec.limits
         most_bytes = limits.disk_bytes if limits.HasField("disk_bytes") else None
         collected = await self._collector.collect(output_dir, list(job.spec.artifacts), declared, most_bytes=most_bytes)
+        if not collected.outputs:
+            return collected, pending, 0
         return collected, pending, await self._store.reserve_artifact_ids(len(collected.outputs))
 
     async def _started(self, job_id: str, attempt: int, outcome: Outcome) -> JobRecord | None:
@@ -176,16 +179,24 @@ class Finisher:
         )
 
     async def _store_end(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
-        record = await self._store.update_job(job_id, decide)
+        made: list[StoredReceipt] = []
+
+        def deciding(current: JobRecord) -> JobChange | None:
+            change = decide(current)
+            if change is not None and change.receipt is not None:
+                made.append(change.receipt)
+            return change
+
+        record = await self._store.update_job(job_id, deciding)
         if record is not None and is_terminal(record.job.state):
-            await self._copy_receipt(job_id)
+            # Where it had ended before, its receipt was made before.
+            await self._copy_receipt(job_id, made[-1] if made else await self._store.receipt(job_id))
         elif record is not None and record.job.state == JOB_STATE_QUEUED:
             self.queued(record)
         self._signals.notify(job_id)
         return record
 
-    async def _copy_receipt(self, job_id: str) -> None:
-        stored = await self._store.receipt(job_id)
+    async def _copy_receipt(self, job_id: str, stored: StoredReceipt | None) -> None:
         if stored is None or not self._workspaces.job_dir(job_id).exists():
             return
         try:

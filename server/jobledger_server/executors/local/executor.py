@@ -98,7 +98,7 @@ class LocalExecutor:
         """See `ports.Executor.start`."""
         attempt = self._attempt(launch.job_id, launch.attempt)
         async with attempt.starting:
-            known = await self._settle(attempt)
+            known = await self._settle(attempt) if attempt.control.path.exists() else None
             if known is not None:
                 return known
             await self._in_thread(attempt.prepare, launch, self._isolation)
