@@ -35,7 +35,7 @@ unit: .venv/dev  ## The tests alone; ARGS goes to pytest
 	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 soak: .venv/dev  ## The fault tests at length: the server is killed SOAK_KILLS times and more, under SOAK_JOBS and more
-	JOBLEDGER_KILLS=$(SOAK_KILLS) JOBLEDGER_KILL_JOBS=$(SOAK_JOBS) $(BIN)/python -m pytest -s tests/faults
+	JOBLEDGER_KILLS=$(SOAK_KILLS) JOBLEDGER_KILL_JOBS=$(SOAK_JOBS) JOBLEDGER_CUT_SECONDS=60 $(BIN)/python -m pytest -s tests/faults
 
 SOAK_KILLS := 300
 SOAK_JOBS := 1000

@@ -60,8 +60,9 @@ async def log_pages(run: Run) -> list[Row]:
     async with serving(run.directory / "data") as target:
         log = await _written(target, run.scaled(ENTRIES // BLOCK) * BLOCK)
         rows = [Row(name="totals off", value=await _totals_off(log), unit="entries", goal=Goal(0))]
-        for door, ask in (("grpc", _by_grpc), ("rest", _by_rest)):
-            rows += _rows(door, await _samples(log, ask, run.scaled(ROUNDS)))
+        rounds = run.scaled(ROUNDS)
+        for number, (door, ask) in enumerate((("grpc", _by_grpc), ("rest", _by_rest))):
+            rows += _rows(door, await _samples(log, ask, range(number * rounds + 1, (number + 1) * rounds + 1)))
     return rows
 
 
@@ -103,18 +104,18 @@ def _by_rest(log: Log, place: Place) -> Call:
     return partial(log.target.get, f"/v1/jobs/{log.job_id}/logs", query)
 
 
-async def _samples(log: Log, ask: Ask, rounds: int) -> Mapping[str, list[float]]:
-    """Seconds by kind of page. No place is asked for twice but that of `again`."""
+async def _samples(log: Log, ask: Ask, turns: range) -> Mapping[str, list[float]]:
+    """Seconds by kind of page. No place is asked for twice but that of `again`: not in turns of another door either."""
     samples: dict[str, list[float]] = {}
-    step = (log.entries - 4 * LIMIT) // rounds
+    step = (log.entries - 4 * LIMIT) // len(turns)
     await ask(log, (log.entries // 3, False))()
-    for turn in range(1, rounds + 1):
+    for turn in turns:
         places: dict[str, Place] = {
             "first": (turn, False),
             "last": (log.entries - LIMIT - turn, False),
             "rare first": (turn, True),
             "rare last": (max(0, log.rare - LIMIT - turn), True),
-            "another": (2 * LIMIT + turn * 7919 % rounds * step, False),
+            "another": (2 * LIMIT + turn * 7919 % len(turns) * step + turn, False),
             "again": (log.entries // 3, False),
         }
         timings = await interleaved(1, {name: ask(log, place) for name, place in places.items()})

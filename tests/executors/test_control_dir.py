@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from executors.harness import Lab
 from jobledger_server.core.ports import EndReason, InputClosedError, ProgressReport, Running
-from jobledger_server.executors.local.attempt import Attempt, News
+from jobledger_server.executors.local.attempt import Attempt
 from jobledger_server.executors.local.control_dir import (
     MOST_BYTES,
     ControlDir,
@@ -227,25 +227,6 @@ async def test_a_job_that_garbles_its_request_to_cancel_is_ended(lab: Lab, execu
     control.cancel.mkdir()
     poke(control.wake, b"\n")
     assert (await lab.outcome(launch)).reason is EndReason.CANCELLED
-
-
-async def test_a_follower_outlives_any_error(
-    lab: Lab, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    launch = lab.launch("cat", stdin_open=True)
-    await executor.start(launch)
-    troubles: list[Exception] = [TypeError("unforeseen"), KeyError("unforeseen")]
-    news = Attempt.news
-
-    def troubled(attempt: Attempt) -> News:
-        if troubles:
-            raise troubles.pop()
-        return news(attempt)
-
-    monkeypatch.setattr(Attempt, "news", troubled)
-    await executor.send_input(launch.job_id, 1, b"", close=True)
-    assert (await lab.outcome(launch)).exit_code == 0
-    assert not troubles
 
 
 async def test_a_directory_in_the_place_of_the_servers_wake_ends_no_job(lab: Lab, executor: LocalExecutor) -> None:

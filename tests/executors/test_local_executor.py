@@ -176,13 +176,14 @@ async def test_a_job_whose_control_directory_is_removed_is_lost(lab: Lab, execut
     assert not runs(started.pid)
 
 
+@pytest.mark.parametrize("trouble", [OSError(errno.EMFILE, "Too many open files"), TypeError("unforeseen")])
 async def test_trouble_while_looking_after_a_job_passes(
-    lab: Lab, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+    lab: Lab, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch, trouble: Exception
 ) -> None:
-    """Out of files or disk for a moment: the end of a job must not be missed for it."""
+    """Out of files or disk for a moment, or a bug: the end of a job must not be missed for it."""
     launch = lab.launch("cat", stdin_open=True)
     await executor.start(launch)
-    troubles = [OSError(errno.EMFILE, "Too many open files")] * 2
+    troubles = [trouble] * 2
     news = Attempt.news
 
     def troubled(attempt: Attempt) -> News:

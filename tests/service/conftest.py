@@ -1,4 +1,4 @@
-"""A real store, and a clock that tests set."""
+"""A real store, a clock that tests set, and a server over an executor that does what they say."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
+from support.executors import ScriptedExecutor
+from support.services import Services, serving
 
 
 @pytest.fixture
@@ -17,3 +19,16 @@ def clock() -> ManualClock:
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     async with SqliteStore(tmp_path / "jobledger.db") as store:
         yield store
+
+
+@pytest.fixture
+def executor(clock: ManualClock) -> ScriptedExecutor:
+    return ScriptedExecutor(clock=clock)
+
+
+@pytest.fixture
+async def served(
+    tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor
+) -> AsyncIterator[Services]:
+    async with serving(tmp_path, store=store, clock=clock, executor=executor) as served:
+        yield served

@@ -1,8 +1,7 @@
 """Cancelling: the intent is stored before anything is signalled, once, and whoever was first wins."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,27 +10,13 @@ from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import JobChange, JobRecord, StoreUnavailableError
 from jobledger_server.stores.sqlite import SqliteStore
-from support.clock import ManualClock
 from support.executors import CANCELLED as STOPPED
 from support.executors import FAILURE, ScriptedExecutor
 from support.records import CANCELLED, CANCELLING, COMPLETED, FAILED, QUEUED, RUNNING, a_job_id
-from support.services import ANYBODY, Services, serving
+from support.services import ANYBODY, Services
 
 REQUESTED = "Cancellation requested"
 ALREADY = "Job already cancelling or cancelled"
-
-
-@pytest.fixture
-def executor(clock: ManualClock) -> ScriptedExecutor:
-    return ScriptedExecutor(clock=clock)
-
-
-@pytest.fixture
-async def served(
-    tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor
-) -> AsyncIterator[Services]:
-    async with serving(tmp_path, store=store, clock=clock, executor=executor) as served:
-        yield served
 
 
 async def running(served: Services, **fields: Any) -> str:

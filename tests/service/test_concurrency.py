@@ -32,11 +32,6 @@ def _no_looks_between(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def executor(clock: ManualClock) -> ScriptedExecutor:
-    return ScriptedExecutor(clock=clock)
-
-
-@pytest.fixture
 def life(tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor) -> Callable[..., Any]:
     """A server with ten slots over the store and the executor of this test; a second one comes after a crash."""
 

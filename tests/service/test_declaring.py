@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,27 +10,13 @@ import pytest
 from jobledger.v1.job_pb2 import ArtifactStatus, ArtifactType, Job
 from jobledger.v1.job_service_pb2 import CancelJobRequest
 from jobledger_server.core.ports import JobChange, JobRecord, StoreUnavailableError
-from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.eventually import eventually
 from support.executors import FAILURE, SUCCESS, ScriptedExecutor
 from support.records import CANCELLING, COMPLETED, FAILED, QUEUED, RUNNING
-from support.services import ANYBODY, Services, serving
+from support.services import ANYBODY, Services
 
 PENDING, COMPLETE, BROKEN = "PENDING", "COMPLETE", "FAILED"
-
-
-@pytest.fixture
-def executor(clock: ManualClock) -> ScriptedExecutor:
-    return ScriptedExecutor(clock=clock)
-
-
-@pytest.fixture
-async def served(
-    tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor
-) -> AsyncIterator[Services]:
-    async with serving(tmp_path, store=store, clock=clock, executor=executor) as served:
-        yield served
 
 
 @pytest.fixture

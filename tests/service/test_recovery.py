@@ -20,11 +20,6 @@ STARTED = Running(pid=7, started_at=2_000_000_000_000_000)
 
 
 @pytest.fixture
-def executor(clock: ManualClock) -> ScriptedExecutor:
-    return ScriptedExecutor(clock=clock)
-
-
-@pytest.fixture
 def life(tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor) -> Callable[..., Any]:
     """A server over the store and the executor of this test; a second one comes after a crash of the first."""
 

@@ -27,11 +27,6 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def executor(clock: ManualClock) -> ScriptedExecutor:
-    return ScriptedExecutor(clock=clock)
-
-
-@pytest.fixture
 def life(tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor) -> Callable[..., Any]:
     """A server over the store and the executor of this test."""
 

@@ -32,11 +32,6 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def executor(clock: ManualClock) -> ScriptedExecutor:
-    return ScriptedExecutor(clock=clock)
-
-
-@pytest.fixture
 async def served(
     tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor
 ) -> AsyncIterator[Services]:
