@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from executors.harness import Lab
+from executors.harness import Lab, eventually
 from jobledger_server.core.ports import EndReason, InputClosedError, ProgressReport, Running
 from jobledger_server.executors.local.attempt import Attempt
 from jobledger_server.executors.local.control_dir import (
@@ -214,6 +214,8 @@ async def test_garbage_in_a_file_keeps_nobody_from_following_the_job_to_its_end(
     control.wake_server()
     async with lab.executor() as second:
         assert isinstance(await second.find(launch.job_id, 1), Running)
+        # Its first look cuts off what a crash left of a follow-up: what is written meanwhile, past it, could be such.
+        await eventually(lambda: second._attempts[launch.job_id, 1]._sent is not None)
         control.append_input(b"\n", close=True)
         poke(control.wake, b"\n")
         outcome = await lab.outcome(launch)
