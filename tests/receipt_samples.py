@@ -7,7 +7,8 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf import json_format
-from jobledger.receipt_format import statement
+from jobledger import dsse
+from jobledger.receipt_format import PAYLOAD_TYPE, statement
 from jobledger.receipts import VerificationReport, key_id
 from jobledger.v1.job_pb2 import Job, JobState
 from jobledger_server.core.ports import CancelIntent, JobRecord, LogSummary
@@ -85,6 +86,12 @@ def receipt_of(record: JobRecord, **changes: Any) -> dict[str, Any]:
         "source_pins": {"git": "0123abc"},
     }
     return build_receipt(record=record, **arguments | changes)
+
+
+def envelope(payload: bytes, signer: SampleSigner) -> bytes:
+    """The DSSE envelope around a payload, whatever that is."""
+    key_id, signature = signer.sign(dsse.pae(PAYLOAD_TYPE, payload))
+    return dsse.encode(dsse.Envelope(PAYLOAD_TYPE, payload, (dsse.Signature(key_id, signature),)))
 
 
 SIGNER, STRANGER = SampleSigner(1), SampleSigner(2)

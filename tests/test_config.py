@@ -59,6 +59,8 @@ ENVIRONMENT = {
     "JOBLEDGER_QUEUE_LIMITS": "gpu=2,a.b-c=1",
     "JOBLEDGER_LABEL_LIMITS": "tenant=3,gpu=a=100=1",
     "JOBLEDGER_ISOLATION": "landlock",
+    "JOBLEDGER_SIGNER": "sign --key 'a b'",
+    "JOBLEDGER_SIGNER_KEY": "/signer.pem",
     "JOBLEDGER_ROOTS": "/a,/b",
     "JOBLEDGER_SECRETS": "API_TOKEN,/run/secrets",
     "JOBLEDGER_RETENTION": "events=36h,logs.info=1d,job_dirs.failed=never",
@@ -78,6 +80,8 @@ TOML = """
         unix_socket = false
         max_running = 3
         isolation = "landlock"
+signer = "sign --key 'a b'"
+signer_key = "/signer.pem"
         roots = ["/a", "/b"]
         secrets = ["API_TOKEN", "/run/secrets"]
         warn_free_bytes = 20
@@ -113,6 +117,8 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         queue_limits=(Limit("gpu", 2), Limit("a.b-c", 1)),
         label_limits=(Limit("tenant", 3), Limit("gpu=a=100", 1)),
         isolation="landlock",
+        signer="sign --key 'a b'",
+        signer_key=Path("/signer.pem"),
         roots=(Path("/a"), Path("/b")),
         secrets=("API_TOKEN", "/run/secrets"),
         retention=retention_of([("events", "36h"), ("logs.info", "1d"), ("job_dirs.failed", "never")]),

@@ -5,8 +5,7 @@ is. What is spared is encoding it again.
 """
 
 from collections import OrderedDict
-
-from google.protobuf.message import Message
+from typing import Any
 
 from jobledger_gateway.encoding import encode_json
 
@@ -22,13 +21,16 @@ class Answers:
         self._bytes = 0
         self._kept: OrderedDict[tuple[str, str], bytes] = OrderedDict()
 
-    def json(self, method: str, etag: str | None, message: Message) -> bytes:
-        """The message as JSON.
+    def json(self, method: str, etag: str | None, message: Any) -> bytes:
+        """The message as JSON; a server within this process may give that in its place.
 
         Args:
             method: full name of the method whose answer it is; no other has it by the same tag.
             etag: the answer's entity tag, as its header has it; None where there is none.
         """
+        ready: bytes | None = getattr(message, "plain_json", None)
+        if ready is not None:
+            return ready
         if etag is None or etag.startswith(WEAK):
             return encode_json(message)
         key = (method, etag)

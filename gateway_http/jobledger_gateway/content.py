@@ -166,7 +166,8 @@ async def _send(
     if ranges:
         response.headers["Accept-Ranges"] = "bytes"
     expected = content.size
-    if wanted is not None:
+    # Nothing has no parts: a range that was admitted for it gets the whole.
+    if wanted is not None and content.size != 0:
         if content.size is None:
             raise LookupError(f"the call's initial metadata lacks {SIZE}")
         start, end = wanted.within(content.size)

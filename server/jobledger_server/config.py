@@ -50,6 +50,8 @@ class Settings:
         roots: where working directories and input files of jobs may lie.
         secrets: what `env` of jobs may refer to: names of variables of the server's environment, paths of files and
             directories.
+        signer: command that signs receipts, in place of a key of the server's own.
+        signer_key: PEM file of the command's public key.
         retention: how long events, logs, directories of jobs and jobs are kept.
         warn_free_bytes: with less room on the disk the engine's health says so.
         min_free_bytes: with less room on the disk no new jobs are accepted.
@@ -69,6 +71,8 @@ class Settings:
     isolation: str = NONE
     roots: tuple[Path, ...] = ()
     secrets: tuple[str, ...] = ()
+    signer: str = ""
+    signer_key: Path | None = None
     retention: Retention = DEFAULT_RETENTION
     warn_free_bytes: int = 1024 * 1024 * 1024
     min_free_bytes: int = 100 * 1024 * 1024
@@ -239,6 +243,7 @@ def _path(value: Any) -> Path:
 # By the annotation of the field in `Settings`.
 PARSERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     Path: (_path, "a path"),
+    Path | None: (_path, "a path"),
     str: (_text, "a text"),
     int: (_integer, "a whole number"),
     bool: (_boolean, "true or false"),

@@ -14,11 +14,13 @@ import click
 
 from jobledger_server.access.private_files import PrivateFileError
 from jobledger_server.config import Settings, SettingsError, resolve, settings_of
-from jobledger_server.core.ports import NewerAttemptError
+from jobledger_server.core.ports import NewerAttemptError, StoreUnavailableError
+from jobledger_server.core.ports.archive import ArchiveError
 from jobledger_server.core.retention import Retention
 from jobledger_server.executors.local import open_files
 from jobledger_server.executors.local.isolation import LEVELS, IsolationError
 from jobledger_server.lifecycle import StartError, announced, locked, settle_memory, stop_signals
+from jobledger_server.service.archiving import RolledBackError
 from jobledger_server.service.signing import KeyRingError
 from jobledger_server.stores.errors import SchemaError
 from jobledger_server.wiring import Embedded, embedded
@@ -29,7 +31,10 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 ENDPOINTS = "endpoints.json"
 DRAIN_SECONDS = 5.0
-START_ERRORS = (StartError, IsolationError, PrivateFileError, KeyRingError, NewerAttemptError, SchemaError)
+START_ERRORS = (
+    *(StartError, IsolationError, PrivateFileError, KeyRingError, NewerAttemptError, SchemaError),
+    *(StoreUnavailableError, ArchiveError, RolledBackError),
+)
 REFERENCES = "A variable of the server's, or a file or directory, that jobs may refer to; may be repeated."
 QUEUE_LIMIT = "Jobs of a queue that run at a time; may be repeated."
 LABEL_LIMIT = "Jobs with a label that run at a time, for each of its values or for one; may be repeated."

@@ -36,6 +36,7 @@ from jobledger_server.api.interceptors.limits import Limits
 from jobledger_server.api.interceptors.validation import Validation
 from jobledger_server.api.job_servicer import JobServicer, JobUseCases
 from jobledger_server.api.receipt_servicer import ReceiptServicer
+from jobledger_server.archive.files import ReceiptArchive
 from jobledger_server.blobs.files import FileBlobs
 from jobledger_server.config import Settings
 from jobledger_server.core.clock import SystemClock
@@ -46,6 +47,7 @@ from jobledger_server.core.secret_references import AllowedSecrets
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.executors.local.isolation import Isolation, objection
 from jobledger_server.executors.local.self_check import isolation_at
+from jobledger_server.service.archiving import Archiver
 from jobledger_server.service.artifacts import Artifacts
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.collecting import Collector
@@ -53,6 +55,7 @@ from jobledger_server.service.creating import Creating
 from jobledger_server.service.declaring import Declaring
 from jobledger_server.service.engine import VERSION, Engine
 from jobledger_server.service.events import EventHub
+from jobledger_server.service.external_signer import ExternalSigner
 from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.garbage import GarbageCollector
 from jobledger_server.service.jobs import Jobs
@@ -63,10 +66,11 @@ from jobledger_server.service.logs import Logs
 from jobledger_server.service.queue_heartbeat import QueueHeart
 from jobledger_server.service.receipts import Receipts
 from jobledger_server.service.recovery import Recovery
+from jobledger_server.service.restored import begin_new_log, is_restored, settle
 from jobledger_server.service.scheduler import Scheduler
 from jobledger_server.service.sealing import Sealer
 from jobledger_server.service.signals import JobSignals
-from jobledger_server.service.signing import KeyRing
+from jobledger_server.service.signing import KeyRing, open_ring
 from jobledger_server.service.slots import Slots
 from jobledger_server.service.storage import Storage
 from jobledger_server.service.sweeping import Sweeper
@@ -99,6 +103,7 @@ class Parts:
     clock: SystemClock
     blobs: FileBlobs
     keys: KeyRing
+    archiver: Archiver
     executor: LocalExecutor
     finisher: Finisher
     workspaces: Workspaces
@@ -176,9 +181,11 @@ async def _core(stack: AsyncExitStack, settings: Settings) -> Core:
         signals=parts.signals,
         slots=slots,
     )
-    await Recovery(
-        store=store, executor=parts.executor, scheduler=scheduler, finisher=parts.finisher, slots=slots
-    ).run()
+    await Recovery(store=store, executor=parts.executor, scheduler=scheduler, finisher=parts.finisher, slots=slots).run(
+        restored=is_restored(settings.data_dir)
+    )
+    if is_restored(settings.data_dir):
+        settle(settings.data_dir)
     await stack.enter_async_context(scheduler)
     engine = Engine(
         store=store, clock=clock, events=events, slots=slots, storage=parts.storage, isolation=isolation.level
@@ -225,7 +232,12 @@ async def _parts(stack: AsyncExitStack, settings: Settings, isolation: Isolation
     blobs = FileBlobs(data_dir / "blobs")
     await asyncio.to_thread(blobs.discard_unfinished)
     workspaces = Workspaces(data_dir=data_dir, roots=settings.roots, secrets=AllowedSecrets.of(settings.secrets))
-    keys = KeyRing.open(data_dir / "keys", clock)
+    external = ExternalSigner.of(settings.signer, settings.signer_key)
+    if is_restored(data_dir):
+        begin_new_log(data_dir / "keys")
+    keys = await open_ring(data_dir / "keys", clock=clock, store=store, external=external)
+    archive = ReceiptArchive(data_dir / "receipts")
+    archiver = await stack.enter_async_context(Archiver(store=store, archive=archive, keys=keys))
     limits = ConcurrencyLimits(queues=dict(settings.queue_limits), labels=dict(settings.label_limits))
     signals, locks, slots = JobSignals(), JobLocks(), Slots(most=settings.max_running, limits=limits)
     events = await stack.enter_async_context(EventHub(store=store, clock=clock))
@@ -258,6 +270,7 @@ async def _parts(stack: AsyncExitStack, settings: Settings, isolation: Isolation
         clock=clock,
         blobs=blobs,
         keys=keys,
+        archiver=archiver,
         executor=executor,
         finisher=finisher,
         workspaces=workspaces,
@@ -291,7 +304,7 @@ def _use_cases(parts: Parts, settings: Settings, isolation: Isolation) -> JobUse
         ),
         logs=Logs(store=store, workspaces=workspaces, signals=signals),
         artifacts=Artifacts(store=store, blobs=parts.blobs),
-        receipts=Receipts(store=store, keys=parts.keys),
+        receipts=Receipts(store=store, keys=parts.keys, archiver=parts.archiver),
         events=parts.events,
     )
 

@@ -133,7 +133,8 @@ async def test_a_refusal_ends_the_wait_for_acceptance(stub: Any, token: Metadata
 async def test_a_deadline_ends_the_call_on_both_sides(
     stub: Any, servicer: Servicer, token: Metadata, kind: Any
 ) -> None:
-    call = kind(stub, "wait" if kind is get else "silent", token, timeout=0.2)
+    await get(stub, "x", token)  # connected: else the deadline may pass before there is another side
+    call = kind(stub, "wait" if kind is get else "silent", token, timeout=1)
     assert (await failure(call)).code() == Code.DEADLINE_EXCEEDED
     await ended(servicer, "cancelled")
 

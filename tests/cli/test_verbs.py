@@ -220,9 +220,14 @@ async def test_artifacts_are_listed_and_fetched(server: FakeServer, run: Run, tm
     assert (outcome.code, (tmp_path / "d" / "f").read_bytes()) == (0, b"x")
 
 
-async def test_an_artifacts_path_never_leaves_the_directory(server: FakeServer, run: Run, tmp_path: Path) -> None:
-    """A server that is not to be trusted could otherwise write anywhere."""
-    bad = Artifact(id=1, name="f", path="../f", status=ArtifactStatus.ARTIFACT_STATUS_COMPLETE)
+@pytest.mark.parametrize("path", ["../f", "/etc/f", "a/../../f", "a\\..\\f", "a\0f", "", ".", "away/f"])
+async def test_an_artifacts_path_never_leaves_the_directory(
+    server: FakeServer, run: Run, tmp_path: Path, path: str
+) -> None:
+    """A server that is not to be trusted could otherwise write anywhere; nor is a link of ours followed out."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "away").symlink_to(tmp_path)
+    bad = Artifact(id=1, name="f", path=path, status=ArtifactStatus.ARTIFACT_STATUS_COMPLETE)
     server.on("GetArtifacts", GetArtifactsResponse(artifacts=[bad]))
     outcome = await run("artifacts", "get", "job_1", "-o", str(tmp_path / "in"))
     assert outcome.code == 1

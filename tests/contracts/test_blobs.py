@@ -12,8 +12,8 @@ import pytest
 from jobledger_server.blobs.files import FileBlobs
 from jobledger_server.core.ports import BlobDamagedError, Blobs
 
-CHUNK = 256 * 1024
-CONTENT = bytes(range(256)) * (CHUNK // 256) * 2 + b"the end"
+CHUNK = 1024 * 1024
+CONTENT = bytes(range(256)) * (CHUNK // 256) + bytes(range(255, -1, -1)) * (CHUNK // 256) + b"the end"
 UNKNOWN = hashlib.sha256(b"never put").hexdigest()
 
 
@@ -57,7 +57,7 @@ def modes(root: Path) -> set[tuple[str, int]]:
     return {("directory" if path.is_dir() else "file", path.stat().st_mode & 0o777) for path in paths}
 
 
-@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 4 * CHUNK, 4 * CHUNK + 1])
+@pytest.mark.parametrize("size", [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 3 * CHUNK + 1])
 async def test_what_is_put_is_read_back_under_its_hash(blobs: Blobs, tmp_path: Path, size: int) -> None:
     content = os.urandom(size)
     with a_file(tmp_path, content) as descriptor:
@@ -65,7 +65,7 @@ async def test_what_is_put_is_read_back_under_its_hash(blobs: Blobs, tmp_path: P
     sha256 = hashlib.sha256(content).hexdigest()
     chunks = [chunk async for chunk in blobs.read(sha256, 0, size)]
     assert b"".join(chunks) == content
-    assert all(0 < len(chunk) <= CHUNK for chunk in chunks)
+    assert all(0 < len(chunk) <= CHUNK // 4 for chunk in chunks)
     assert await blobs.verify(sha256)
 
 
@@ -148,6 +148,79 @@ async def test_damage_is_told_before_the_last_chunk_of_a_whole_read(
     with pytest.raises(BlobDamagedError, match=sha256):
         await receive()
     assert len(received) < len(damaged) or not damaged
+    assert not await blobs.verify(sha256)
+
+
+async def test_damage_is_told_in_every_part_and_before_a_byte_of_its_chunk(
+    blobs: Blobs, tmp_path: Path, root: Path
+) -> None:
+    """What was read before does not count where the file was touched since; what is intact no longer counts either."""
+    sha256 = await put(blobs, tmp_path, CONTENT)
+    [path] = stored(root)
+    with path.open("r+b") as file:
+        file.seek(CHUNK + 7)
+        file.write(b"!!")
+    for offset, length in ((CHUNK + 7, 1), (CHUNK + 8, 5), (0, 10), (0, 2**62)):
+        with pytest.raises(BlobDamagedError, match=sha256):
+            await read(blobs, sha256, offset, length)
+
+
+async def test_damage_in_the_middle_of_a_read_ends_it_before_the_damaged_chunk(
+    blobs: Blobs, tmp_path: Path, root: Path
+) -> None:
+    """Not even where it can't be told by the file's times."""
+    content = os.urandom(4 * CHUNK)
+    sha256 = await put(blobs, tmp_path, content)
+    [path] = stored(root)
+    times, received = path.stat(), bytearray()
+
+    async def receive() -> None:
+        async for chunk in blobs.read(sha256, 0, 2**62):
+            received.extend(chunk)
+            if len(received) == CHUNK:
+                with path.open("r+b") as file:
+                    file.seek(3 * CHUNK)
+                    file.write(b"!" if content[3 * CHUNK] != ord("!") else b"?")
+                os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+    with pytest.raises(BlobDamagedError, match=sha256):
+        await receive()
+    assert bytes(received) == content[: 3 * CHUNK]
+    assert not await blobs.verify(sha256)
+
+
+async def test_what_is_intact_is_found_so_by_a_store_that_has_not_seen_it(
+    blobs: Blobs, tmp_path: Path, root: Path
+) -> None:
+    sha256 = await put(blobs, tmp_path, CONTENT)
+    again = FileBlobs(root)
+    assert await read(again, sha256, CHUNK + 1, 5) == CONTENT[CHUNK + 1 : CHUNK + 6]
+    stored(root)[0].write_bytes(b"damaged")
+    assert not await FileBlobs(root).verify(sha256)
+
+
+async def test_an_intact_blob_that_was_touched_is_still_served(blobs: Blobs, tmp_path: Path, root: Path) -> None:
+    sha256 = await put(blobs, tmp_path, CONTENT)
+    os.utime(stored(root)[0])
+    assert await blobs.verify(sha256)
+    assert await read(blobs, sha256) == CONTENT
+
+
+async def test_a_batch_is_stored_when_it_is_kept_and_not_before(blobs: Blobs, tmp_path: Path, root: Path) -> None:
+    with blobs.batch() as batch:
+        with a_file(tmp_path, CONTENT) as descriptor:
+            sha256, size = batch.add(descriptor)
+        assert size == len(CONTENT)
+        assert not await blobs.verify(sha256)
+        batch.keep()
+        assert await read(blobs, sha256) == CONTENT
+    assert len(stored(root)) == 1
+
+
+async def test_a_batch_that_is_not_kept_leaves_nothing(blobs: Blobs, tmp_path: Path, root: Path) -> None:
+    with blobs.batch() as batch, a_file(tmp_path, CONTENT) as descriptor:
+        sha256, _ = batch.add(descriptor)
+    assert stored(root) == []
     assert not await blobs.verify(sha256)
 
 

@@ -51,6 +51,31 @@ async def test_leaves_are_numbered_densely_from_zero(store: Store) -> None:
         assert await store.receipt_leaves(start) == [by_index[index] for index in range(start, 20)]
 
 
+async def test_receipts_come_in_the_order_of_the_log_with_what_there_still_is_of_their_jobs(store: Store) -> None:
+    first, second, third = [await finish(store) for _ in range(3)]
+    record = await store.create_job(a_record(RUNNING), [])
+    change = replace(
+        a_change(record, COMPLETED, receipt=a_receipt(record.job.job_id)),
+        artifacts=[an_artifact(1, "b"), an_artifact(2, "a")],
+    )
+    await store.update_job(record.job.job_id, lambda _: change)
+    await store.delete_job(second.job.job_id)
+    found = await store.sealed_jobs(0, limit=10)
+    assert [it.leaf_index for it in found] == [0, 1, 2, 3]
+    assert [it.job.job_id if it.job else None for it in found] == [
+        *(first.job.job_id, None, third.job.job_id, record.job.job_id)
+    ]
+    assert [it.number for it in found] == [first.number, 0, third.number, record.number]
+    assert (found[1].envelope, found[1].leaf) == (
+        a_receipt(second.job.job_id).envelope,
+        a_receipt(second.job.job_id).leaf,
+    )
+    assert {it.workspace_id for it in found} == {"default"}
+    assert [[artifact.path for artifact in it.artifacts] for it in found] == [[], [], [], ["a", "b"]]
+    assert await store.sealed_jobs(1, limit=2) == found[1:3]
+    assert await store.sealed_jobs(4, limit=2) == []
+
+
 async def test_a_receipt_outlives_its_job_and_its_place_in_the_log_stays(backend: Backend) -> None:
     async with backend.open() as store:
         first = (await finish(store)).job.job_id

@@ -9,7 +9,7 @@ import pytest
 from executors.harness import Lab, eventually
 from jobledger_server.core.ports import EndReason
 from jobledger_server.core.ports.executor import Limits
-from jobledger_server.executors.local import cgroup
+from jobledger_server.executors.local import cgroup, limits
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.executors.local.limits import LimitWatch
 
@@ -32,9 +32,10 @@ print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 @pytest.fixture
 def group(tmp_path: Path) -> Path:
     """A new one."""
-    group = cgroup.create("tests", tmp_path / "record")
+    group = cgroup.make("tests")
     if group is None:
         pytest.skip("This user can't make control groups (cgroup v2) here")
+    assert cgroup.write_down(group, tmp_path / "record")
     assert cgroup.recorded(tmp_path / "record") == group
     return group
 
@@ -61,8 +62,8 @@ def test_a_record_that_was_cut_short_names_no_control_group(text: str, tmp_path:
     assert cgroup.recorded(tmp_path / "record") is None
 
 
-def test_no_control_group_is_made_where_it_could_not_be_written_down(tmp_path: Path) -> None:
-    assert cgroup.create("tests", tmp_path / "no such directory" / "record") is None
+def test_a_control_group_that_could_not_be_written_down_is_told_of(tmp_path: Path) -> None:
+    assert not cgroup.write_down(tmp_path, tmp_path / "no such directory" / "record")
 
 
 def test_a_killed_control_group_has_nothing_alive_in_it_or_below(group: Path) -> None:
@@ -124,10 +125,11 @@ for _ in range(60):
     assert outcome.reason is EndReason.CPU_LIMIT
 
 
-def test_memory_that_is_no_processs_own_counts(tmp_path: Path) -> None:
-    """As of a file in memory that nothing maps; but not what was read from the disk."""
-    limit = 2**50
-    for shared, is_over in ((limit // 2, False), (limit // 2 + 1, True)):
+def test_memory_that_is_no_processs_own_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a file in memory that nothing maps; but not what was read from the disk, nor the supervisor's."""
+    limit, own = 2**50, 12345
+    monkeypatch.setattr(limits, "_own_memory", lambda: own)
+    for shared, is_over in ((limit // 2 + own, False), (limit // 2 + own + 1, True)):
         (tmp_path / "memory.stat").write_text(f"anon {limit // 2}\nfile {limit * 2}\nshmem {shared}\n")
         assert bool(LimitWatch({"memory_bytes": limit}, tmp_path, tmp_path).look(0.0)) == is_over
 

@@ -26,6 +26,7 @@ def shim_of(lab: Lab, job_id: str) -> int:
 
 async def looked(control: ControlDir) -> None:
     """Has the supervisor look at its control directory, and waits until it has survived that."""
+    await eventually(control.wake.exists)
     wake = os.open(control.wake, os.O_RDWR | os.O_NONBLOCK)
     try:
         # When it reads the second wake it is done with the first one.
@@ -48,6 +49,7 @@ async def test_a_supervisor_that_has_no_files_left_tries_later(lab: Lab, executo
     started = await executor.start(launch)
     assert isinstance(started, Running)
     shim = shim_of(lab, launch.job_id)
+    await looked(control_of(lab, launch.job_id))
     enough = resource.prlimit(shim, resource.RLIMIT_NOFILE)
     resource.prlimit(shim, resource.RLIMIT_NOFILE, (3, enough[1]))
     await executor.cancel(launch.job_id, 1, grace_seconds=5.0)

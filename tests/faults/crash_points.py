@@ -32,6 +32,7 @@ from jobledger_server.stores.sqlite.connection import connect
 from jobledger_server.stores.sqlite.migrate import migrate, shipped_migrations
 from support.clock import ManualClock
 from support.executors import SUCCESS, ScriptedExecutor
+from support.installations import archiving
 from support.records import RUNNING, a_key, a_record, state_changed
 from support.services import serving
 
@@ -68,11 +69,12 @@ async def create(directory: Path, ready: Ready, say: Say) -> None:
 
 
 async def finish(directory: Path, ready: Ready, say: Say) -> None:
-    """The end of a second job: its artifact, state, event, receipt and leaf."""
+    """The end of a second job: its artifact, state, event, receipt and leaf; then its place in the archive."""
     executor = ScriptedExecutor(clock=(clock := ManualClock()))
     async with (
         SqliteStore(directory / "jobledger.db") as store,
         serving(directory, store=store, clock=clock, executor=executor) as served,
+        archiving(directory, store=store, clock=clock) as archiver,
     ):
         for last in (False, True):
             job_id = await served.create()
@@ -81,7 +83,10 @@ async def finish(directory: Path, ready: Ready, say: Say) -> None:
             if last:
                 ready()
             await served.finisher.attempt_ended(job_id, 1, SUCCESS)
-        say(job_id)
+            if last:
+                say(job_id)
+            await archiver.caught_up()
+        say("archived")
         os._exit(0)
 
 

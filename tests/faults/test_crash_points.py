@@ -22,18 +22,22 @@ from faults.crash_points import FORBIDDEN, KEY, LINES, OUTPUT, a_second_record, 
 from faults.ledger import broken_promises
 from faults.serving import not_possible
 from jobledger.receipts import load_keys, verify
+from jobledger.v1.job_service_pb2 import CancelJobRequest
 from jobledger_server.blobs.files import FileBlobs
+from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.ports import EndReason, JobFilter, JobRecord, Outcome, Running, StoredReceipt
 from jobledger_server.core.states import is_terminal
 from jobledger_server.executors.local import cgroup
 from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.offline.recover import recover
 from jobledger_server.stores.sqlite import SqliteStore
 from jobledger_server.stores.sqlite.connection import connect
 from jobledger_server.stores.sqlite.migrate import LEDGER, migrate, shipped_migrations
 from support.clock import ManualClock
 from support.executors import SUCCESS, ScriptedExecutor
+from support.installations import archiving
 from support.records import a_record, state_changed
-from support.services import Services, serving
+from support.services import ANYBODY, Services, serving
 
 PROGRAM = Path(__file__).with_name("crash_points.py")
 SCHEMAS = len(shipped_migrations())
@@ -98,11 +102,14 @@ async def test_a_job_whose_creation_is_cut_short_anywhere_is_whole_or_not_there(
 
 
 async def test_a_job_whose_end_is_cut_short_anywhere_has_ended_with_its_receipt_or_not(tmp_path: Path) -> None:
+    """Whatever was archived by then, too: the next server goes on with it, and the database can be made of it anew."""
     ended = Counter[bool]()
     for crash in await crashes("finish", tmp_path, at_least=30):
         assert broken_promises(crash.database) == [], crash
         ended[await end_again(crash)] += 1
         assert broken_promises(crash.database) == [], crash
+        crash.database.write_bytes(b"")
+        assert recover(crash.directory).receipts == 2, crash
     assert ended[False] > 10
     assert ended[True] > 3
 
@@ -115,10 +122,19 @@ async def end_again(crash: Crash) -> bool:
         before = await store.receipt(job_id)
         assert before or not crash.acknowledged, crash
         executor.outcomes[job_id, 1] = SUCCESS
-        async with serving(crash.directory, store=store, clock=clock, executor=executor) as served:
+        async with (
+            serving(crash.directory, store=store, clock=clock, executor=executor) as served,
+            archiving(crash.directory, store=store, clock=clock) as archiver,
+        ):
             await check_end(crash, served, job_id, before)
+            receipt = await store.receipt(job_id)
             await served.finisher.attempt_ended(job_id, 1, SUCCESS)
-            await check_end(crash, served, job_id, await store.receipt(job_id))
+            await check_end(crash, served, job_id, receipt)
+            with pytest.raises(ServiceError) as caught:
+                await served.cancelling.cancel(CancelJobRequest(job_id=job_id), ANYBODY)
+            assert caught.value.reason == Reason.ERROR_REASON_JOB_ALREADY_FINISHED, crash
+            await check_end(crash, served, job_id, receipt)
+            assert (await archiver.caught_up()).size == 2, crash
         assert len(await store.receipt_leaves()) == len({first, job_id})
     return before is not None
 

@@ -135,6 +135,14 @@ async def test_empty_content_is_answered_as_such(client: Client, engine: Engine)
     assert (answer.status, answer.body, answer.headers["Content-Length"]) == (200, b"", "0")
 
 
+@pytest.mark.parametrize("header", ["bytes=0-", "bytes=-5", "bytes=5-2"])
+async def test_nothing_has_no_parts(client: Client, engine: Engine, header: str) -> None:
+    engine.on("DownloadArtifact", [], metadata=[("x-content-length", "0"), ("etag", '"t"')])
+    answer = await client.get(PATH, headers={"Range": header})
+    assert (answer.status, answer.body, answer.headers["Content-Length"]) == (200, b"", "0")
+    assert "Content-Range" not in answer.headers
+
+
 FAILURE = Bare(grpc.StatusCode.DATA_LOSS)
 
 

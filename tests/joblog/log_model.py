@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.struct_pb2 import Struct
 from jobledger.v1.job_pb2 import LogEntry
 from jobledger_server.joblog.segments import STREAM_LEVELS, Stream
 from jobledger_server.joblog.structured import LEVEL_NAMES
@@ -66,3 +67,29 @@ def payload(entry: LogEntry) -> dict[str, Any]:
     """What an entry carries."""
     fields: dict[str, Any] = MessageToDict(entry.payload)
     return {key: int(value) if isinstance(value, float) else value for key, value in fields.items()}
+
+
+def from_line(line: bytes) -> tuple[int, str, str, str | None, Struct | None]:
+    """Level, message, subsystem, correlation_id and payload of an entry of stdout that is a JSON object."""
+    fields = json.loads(line, parse_int=_exact)
+    level, message = LEVEL_NAMES[fields.pop("level").lower()], fields.pop("message")
+    texts = {}
+    for key in ("subsystem", "correlation_id"):
+        if isinstance(fields.get(key), str) and fields[key]:
+            texts[key] = fields.pop(key)
+    carried = fields
+    if isinstance(fields.get("payload"), dict):
+        own = fields.pop("payload")
+        carried = fields | own
+        has_payload = True
+    else:
+        has_payload = bool(fields)
+    payload = None
+    if has_payload:
+        payload = Struct()
+        payload.update(carried)
+    return level, message, texts.get("subsystem", "stdout"), texts.get("correlation_id"), payload
+
+
+def _exact(digits: str) -> int | str:
+    return int(digits) if abs(int(digits)) <= 2**53 else digits

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobledger_server.joblog.reader import LogQuery, LogReader
 from jobledger_server.joblog.redaction import MASK, NO_SECRETS, RedactingLogWriter, Redactor, Secrets
@@ -38,6 +38,7 @@ def cut(data: bytes, places: list[int]) -> Iterator[bytes]:
 NOISE = st.one_of(st.binary(max_size=6), st.text("ab/\n", max_size=6).map(str.encode))
 
 
+@settings(deadline=None)
 @given(
     values=SECRETS,
     said=st.lists(st.one_of(NOISE, st.integers(0, 3)), max_size=12),
@@ -54,6 +55,7 @@ def test_no_chunking_lets_a_secret_through_or_changes_what_is_left(
     assert not [value for value in values if value.strip().encode() in redacted]
 
 
+@settings(deadline=None)
 @given(data=st.binary(max_size=200), places=st.lists(st.integers(0, 200), max_size=20))
 def test_a_stream_without_secrets_passes_unchanged(data: bytes, places: list[int]) -> None:
     assert passed([TOKEN], *cut(data, places)) == data

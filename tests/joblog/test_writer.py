@@ -218,3 +218,19 @@ def test_what_the_disk_refuses_is_written_once_it_can_be(log_dir: Path, monkeypa
     writer.write(Stream.STDOUT, b"four\n")
     writer.close()
     assert messages(log_dir) == ["one", "two", "three", "four"]
+
+
+def test_a_job_that_says_nothing_leaves_no_files_and_has_a_log(tmp_path: Path) -> None:
+    log_dir = tmp_path / "log"
+    for _ in range(2):
+        writer = LogWriter(log_dir)
+        writer.end()
+        writer.seal()
+        assert writer.totals() == (0, hashlib.sha256().hexdigest(), 0, 0)
+        writer.close()
+        assert not log_dir.exists()
+    writer = LogWriter(log_dir)
+    writer.write(Stream.STDOUT, b"one\n")
+    writer.seal()
+    assert writer.totals() == (1, hashlib.sha256(b"one\n").hexdigest(), 0, 0)
+    writer.close()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jobledger.receipt_format import canonical, receipt_hash
 from jobledger.receipts import KeyEntry, verify
-from jobledger_server.core.receipts import envelope, seal
+from jobledger_server.core.receipts import seal
 from receipt_samples import (
     JOB_ID,
     KEYS,
@@ -24,6 +24,7 @@ from receipt_samples import (
     STRANGER,
     SampleSigner,
     detail,
+    envelope,
     failed,
     finished_record,
     receipt_of,
@@ -72,7 +73,7 @@ def test_a_good_receipt_is_valid_and_says_what_it_does_not_prove() -> None:
     assert report.exit_code == 0
     assert {check.status for check in report.checks} == {"ok"}
     assert report.receipt == RECEIPT
-    assert len(report.caveats) == 2
+    assert len(report.caveats) == 5
     assert all("does not prove" in caveat for caveat in report.caveats)
 
 

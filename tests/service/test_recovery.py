@@ -152,6 +152,22 @@ async def test_a_job_that_ended_but_seems_to_wait_is_ended(
     assert not executor.started
 
 
+async def test_an_attempt_that_failed_but_seems_to_wait_is_told_of_before_the_next(
+    life: Callable[..., Any], executor: ScriptedExecutor, store: SqliteStore
+) -> None:
+    """Its start and its end are stored in one transaction: nobody is told of a job that runs and has ended."""
+    bursts = []
+    async with life(schedule=False) as served:
+        job_id = await served.create(max_attempts=2)
+    executor.running[job_id, 1] = STARTED
+    executor.end(job_id, 1, FAILURE)
+    store.on_events(lambda events: bursts.append([event.state_changed.new_state for event in events]))
+    async with life() as served:
+        assert (await served.reaches(job_id, RUNNING)).job.attempt == 2
+    assert bursts == [[RUNNING, QUEUED], [RUNNING]]
+    assert executor.started == [(job_id, 2)]
+
+
 async def test_a_cancellation_that_was_asked_for_is_asked_for_again(
     life: Callable[..., Any], executor: ScriptedExecutor, store: SqliteStore
 ) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -251,3 +252,22 @@ def test_what_lies_in_the_data_directory_by_the_time_of_the_start_is_refused(
     for job in jobs:
         with pytest.raises(PermissionError, match="lies in the server's data directory"):
             workspaces.prepare(job, 1, {})
+
+
+@pytest.mark.parametrize("kind", ["pipe", "directory", "link", "nonsense", "list", "numbers"])
+def test_a_job_that_spoils_what_was_noted_of_its_inputs_does_not_keep_itself_from_its_end(
+    workspaces: Workspaces, tmp_path: Path, kind: str
+) -> None:
+    (tmp_path / "elsewhere").write_text('{"/a": "secret"}')
+    noted = workspaces.log_dir("job_1") / "inputs.json"
+    noted.parent.mkdir(parents=True)
+    spoils: dict[str, Callable[[], object]] = {
+        "pipe": lambda: os.mkfifo(noted),
+        "directory": noted.mkdir,
+        "link": lambda: noted.symlink_to(tmp_path / "elsewhere"),
+        "nonsense": lambda: noted.write_bytes(b"\xff{["),
+        "list": lambda: noted.write_text('["a"]'),
+        "numbers": lambda: noted.write_text('{"/a": 1}'),
+    }
+    spoils[kind]()
+    assert workspaces.input_hashes("job_1") == {}

@@ -78,7 +78,7 @@ async def test_a_damaged_file_is_told_as_such(path: Path) -> None:
     async with SqliteStore(path) as store:
         await asyncio.gather(*(store.create_job(a_record(labels=LARGE), []) for _ in range(30)))
     damage(path)
-    with pytest.raises(StoreUnavailableError, match="restore a backup"):
+    with pytest.raises(StoreUnavailableError, match="jobledger recover"):
         async with SqliteStore(path) as store:
             await store.list_jobs(JobFilter(id_prefix="job_"), limit=1000)
 

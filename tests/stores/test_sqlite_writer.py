@@ -120,8 +120,15 @@ async def test_when_a_transaction_fails_every_caller_hears_and_nothing_is_stored
 ) -> None:
     heard: list[Event] = []
     writer.on_events(heard.extend)
+    started, go_on = threading.Event(), threading.Event()
+    before = asyncio.create_task(writer.run(wait_for, started, go_on))
+    await asyncio.to_thread(started.wait)
     bench.fail_on = {statement}
-    outcomes = await asyncio.gather(*(writer.run(add, x) for x in range(5)), return_exceptions=True)
+    together = asyncio.gather(*(writer.run(add, x) for x in range(5)), return_exceptions=True)
+    await asyncio.sleep(0)
+    go_on.set()
+    outcomes = await together
+    await asyncio.gather(before, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [StoreUnavailableError] * 5
     assert "disk I/O error" in str(outcomes[0])
     assert (bench.rows(), heard) == ([], [])

@@ -86,16 +86,18 @@ async def serving(
     recover: bool = True,
     schedule: bool = True,
     limits: ConcurrencyLimits = NO_LIMITS,
+    keys: KeyRing | None = None,
 ) -> AsyncIterator[Services]:
     """A life of the server. When the block is left all of it is dropped, whatever was under way, as in a crash."""
     signals, locks, slots = JobSignals(), JobLocks(), Slots(most=most, limits=limits)
     workspaces = Workspaces(data_dir=data_dir)
+    keys = keys or KeyRing.open(data_dir / "keys", clock)
     async with AsyncExitStack() as stack:
         declaring = Declaring(store=store, clock=clock, locks=locks)
         listener = await stack.enter_async_context(
             Listener(store=store, clock=clock, signals=signals, declaring=declaring)
         )
-        sealer = Sealer(keys=KeyRing.open(data_dir / "keys", clock), workspaces=workspaces, environment=ENVIRONMENT)
+        sealer = Sealer(keys=keys, workspaces=workspaces, environment=ENVIRONMENT)
         collector = Collector(blobs=FileBlobs(data_dir / "blobs"))
         shared: dict[str, Any] = {
             "store": store, "clock": clock, "executor": executor, "locks": locks, "signals": signals

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 
+HASH_BYTES = 32
 EMPTY_ROOT = hashlib.sha256().digest()
 
 
@@ -21,7 +22,8 @@ def inclusion_holds(*, hashed_leaf: bytes, index: int, size: int, path: Sequence
 
     RFC 9162, section 2.1.3.2, whose names `fn` and `sn` are kept.
     """
-    if not 0 <= index < size:
+    # Nothing else is a hash of a leaf; two of them that are empty would be equal.
+    if not 0 <= index < size or len(hashed_leaf) != HASH_BYTES:
         return False
     fn, sn, computed = index, size - 1, hashed_leaf
     for sibling in path:
@@ -39,14 +41,16 @@ def inclusion_holds(*, hashed_leaf: bytes, index: int, size: int, path: Sequence
 def consistency_holds(*, old_size: int, old_root: bytes, new_size: int, new_root: bytes, path: Sequence[bytes]) -> bool:
     """Whether `path` proves that the new tree begins with all the leaves of the old one, in their order.
 
-    RFC 9162, section 2.1.4.2.
+    RFC 9162, section 2.1.4.2. It leaves open what an empty old tree is: here, any tree begins with it.
     """
     if not 0 <= old_size <= new_size:
+        return False
+    if old_size == 0 and old_root != EMPTY_ROOT:
         return False
     if old_size == new_size:
         return not path and old_root == new_root
     if old_size == 0:
-        return not path and old_root == EMPTY_ROOT
+        return not path
     # A complete old tree is a node of the new one; its hash is known and left out of the proof.
     hashes = [old_root, *path] if old_size & (old_size - 1) == 0 else [*path]
     return bool(hashes) and _both_roots_follow(hashes, old_size - 1, new_size - 1, old_root, new_root)

@@ -18,6 +18,7 @@ class InProcessContext:
     """What a servicer and an interceptor use of a `grpc.aio.ServicerContext`."""
 
     takes_bursts = True
+    takes_json = True
     # Takes a list of responses at once, past the queue, or says that it can't: set by a reader that is able to.
     push: Callable[[list[Any]], bool] | None = None
 

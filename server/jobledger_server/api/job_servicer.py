@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from typing import Any
 
 from google.api.httpbody_pb2 import HttpBody
 from jobledger.v1 import job_service_pb2 as pb
@@ -12,7 +13,9 @@ from jobledger.v1.job_service_pb2_grpc import JobServiceServicer
 from jobledger_server.api.bursts import singly
 from jobledger_server.api.downloads import attachment, bodies
 from jobledger_server.api.interceptors.access import current_principal
-from jobledger_server.api.types import Context
+from jobledger_server.api.types import Context, PlainJson
+from jobledger_server.joblog.plain_json import json_answer
+from jobledger_server.joblog.wire import wire_answer
 from jobledger_server.service.artifacts import Artifacts
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.creating import Creating
@@ -81,11 +84,14 @@ class JobServicer(JobServiceServicer):
     async def SendInput(self, request: pb.SendInputRequest, context: Context) -> pb.SendInputResponse:
         return pb.SendInputResponse(queued_followups=await self._do.jobs.send_input(request, current_principal()))
 
-    async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> pb.GetLogsResponse:
-        page = await self._do.logs.page(request, current_principal())
+    async def GetLogs(self, request: pb.GetLogsRequest, context: Context) -> Any:
+        """Coded already: as the message, or as JSON."""
+        takes_json = getattr(context, "takes_json", False)
+        form = json_answer if takes_json else wire_answer
+        page = await self._do.logs.page(request, current_principal(), form)
         if page.etag is not None:
             await context.send_initial_metadata((("etag", page.etag),))
-        return page.answer
+        return PlainJson(page.body) if takes_json else page.body
 
     async def GetLogContent(self, request: pb.GetLogContentRequest, context: Context) -> AsyncIterator[HttpBody]:
         content = await self._do.logs.content(request, current_principal())
@@ -96,8 +102,8 @@ class JobServicer(JobServiceServicer):
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
         entries = await self._do.logs.tail(request, current_principal())
         await context.send_initial_metadata(())
-        async for response in entries:
-            yield response
+        async for responses in singly(entries, context):
+            yield responses
 
     async def GetArtifacts(self, request: pb.GetArtifactsRequest, context: Context) -> pb.GetArtifactsResponse:
         return pb.GetArtifactsResponse(artifacts=await self._do.artifacts.list(request.job_id, current_principal()))

@@ -26,4 +26,5 @@ class ReceiptServicer(ReceiptServiceServicer):
     async def GetConsistencyProof(
         self, request: pb.GetConsistencyProofRequest, context: Context
     ) -> pb.ConsistencyProof:
-        return await self._receipts.consistency(request.old_size)
+        new_size = request.new_size if request.HasField("new_size") else None
+        return await self._receipts.consistency(request.old_size, new_size)

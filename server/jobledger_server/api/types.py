@@ -1,6 +1,7 @@
 """Short names for what grpc leaves generic: our doors carry messages of every kind."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import grpc
@@ -14,3 +15,10 @@ GenericHandler: TypeAlias = Any
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
 Unary: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 Stream: TypeAlias = Callable[[Any, Context], AsyncIterator[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class PlainJson:
+    """In place of a response, for who takes it: its JSON, as the gateway would make it of the message."""
+
+    plain_json: bytes

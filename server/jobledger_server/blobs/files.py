@@ -1,28 +1,31 @@
 """Blobs as files, each named by its hash: `ab/cdef...` under one directory."""
 
 import asyncio
-import hashlib
 import os
 import re
-import secrets
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from jobledger_server.blobs.incoming import LARGE, Incoming
+from jobledger_server.blobs.seen import CHUNK, Look, Seen, look_at, read_chunk
+from jobledger_server.blobs.syncing import sync_directory
 from jobledger_server.core.ports import BlobDamagedError, StoredBlob
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
+# What is handed out at a time: readers that are slow have many of them waiting.
+PIECE = 256 * 1024
 PREFIX = re.compile(r"[0-9a-f]{2}")
-COPY_CHUNK = 1024 * 1024
-READ_CHUNK = 256 * 1024
-HOLE = bytes(COPY_CHUNK)
 
 
 class FileBlobs:
     """`core.ports.Blobs` in a directory of its own, readable by its owner alone.
 
     A blob is written under `incoming/` and renamed when it is whole and on the disk, so a crash leaves none half done.
+
+    No byte is served that was not held against the hash: all of a blob is, when it is put or first read, and each chunk
+    again by the tag that was taken then (`seen`). A file that looks otherwise than it did is read again from the start.
 
     Args:
         root: the directory; made where there is none. Its parent must exist.
@@ -34,24 +37,34 @@ class FileBlobs:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._incoming = root / "incoming"
+        self._seen = Seen()
+        # Large blobs are read one at a time: their readers must not take all threads.
+        self._reading = asyncio.Lock()
         # Guards the sets, one for each open block of `protecting`, against the threads that put and delete.
         self._lock = threading.Lock()
         self._protected: list[set[str]] = []
+        # Directories whose own names are durable.
+        self._durable: set[Path] = set()
         root.mkdir(mode=0o700, exist_ok=True)
         self._incoming.mkdir(mode=0o700, exist_ok=True)
-        _sync_directory(root.parent)
+        sync_directory(root.parent)
 
     def discard_unfinished(self) -> None:
         """Deletes what a crash left of copies that it cut short. For the start, while nobody else writes here."""
         for leftover in self._incoming.iterdir():
             leftover.unlink()
 
-    async def put(self, descriptor: int) -> tuple[str, int]:
-        """As `Blobs.put`. The file is read from its beginning; its position stays.
+    @contextmanager
+    def batch(self) -> Iterator[Incoming]:
+        """As `Blobs.batch`."""
+        incoming = Incoming(self._incoming, self._seen, publish=self._publish, synced=self._durable.update)
+        try:
+            yield incoming
+        finally:
+            incoming.discard()
 
-        Raises:
-            OSError: it could not be read or stored; nothing is left of it.
-        """
+    async def put(self, descriptor: int) -> tuple[str, int]:
+        """As `Blobs.put`."""
         # A descriptor of its own, in a thread that is let finish: a cancelled caller may close theirs meanwhile.
         own = os.dup(descriptor)
         return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._put, own))
@@ -59,27 +72,26 @@ class FileBlobs:
     async def read(self, sha256: str, offset: int, length: int) -> AsyncIterator[bytes]:
         """As `Blobs.read`. A part that reaches past the end is cut there."""
         path = self._path(sha256)
-        size = (await asyncio.to_thread(path.stat)).st_size
-        end = min(size, offset + length)
-        whole = offset == 0 and end == size
-        digest = hashlib.sha256()
-        finished = False
-        while not finished:
-            chunk = await asyncio.to_thread(_read_chunk, path, offset, min(READ_CHUNK, end - offset))
-            digest.update(chunk)
-            offset += len(chunk)
-            finished = not chunk or offset >= end
-            if finished and whole and digest.hexdigest() != sha256:
-                raise BlobDamagedError(f"The bytes of blob {sha256} no longer match it")
-            if chunk:
-                yield chunk
+        look, tags = await self._whole(sha256)
+        end = min(look.size, offset + length)
+        while offset < end:
+            number, within = divmod(offset, CHUNK)
+            chunk = await asyncio.to_thread(_read_chunk, path, number)
+            if not self._seen.is_chunk(tags, number, chunk):
+                self._seen.forget(sha256)
+                raise _damaged(sha256)
+            checked = memoryview(chunk)[within : within + end - offset]
+            offset += len(checked)
+            for at in range(0, len(checked), PIECE):
+                yield bytes(checked[at : at + PIECE])
 
     async def verify(self, sha256: str) -> bool:
-        """As `Blobs.verify`."""
+        """As `Blobs.verify`: bytes that were read since the start are read again only where the file was touched."""
         try:
-            return await asyncio.to_thread(_hash, self._path(sha256)) == sha256
-        except FileNotFoundError:
+            await self._whole(sha256)
+        except (FileNotFoundError, BlobDamagedError):
             return False
+        return True
 
     @contextmanager
     def protecting(self) -> Iterator[None]:
@@ -117,46 +129,63 @@ class FileBlobs:
                 self._path(sha256).unlink()
             except FileNotFoundError:
                 return False
+        self._seen.forget(sha256)
         return True
 
     def _put(self, descriptor: int) -> tuple[str, int]:
-        incoming = self._incoming / secrets.token_hex(16)
         try:
-            sha256, size = _copy(descriptor, incoming)
-            self._publish(incoming, sha256)
+            with self.batch() as batch:
+                added = batch.add(descriptor)
+                batch.keep()
         finally:
             os.close(descriptor)
-            incoming.unlink(missing_ok=True)
-        return sha256, size
+        return added
 
-    def _publish(self, incoming: Path, sha256: str) -> None:
+    def _publish(self, copy: Path, sha256: str) -> set[Path]:
         path = self._path(sha256)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        directory = path.parent
         with self._lock:
             for protected in self._protected:
                 protected.add(sha256)
             # Over one that is there, too: its bytes are the same, unless it was damaged.
-            incoming.replace(path)
-        _sync_directory(path.parent)
-        _sync_directory(self._root)
+            try:
+                copy.replace(path)
+            except FileNotFoundError:
+                directory.mkdir(mode=0o700, exist_ok=True)
+                copy.replace(path)
+        return {directory} if directory in self._durable else {directory, self._root}
+
+    async def _whole(self, sha256: str) -> tuple[Look, bytes]:
+        """How a blob looks whose bytes match, and its tags.
+
+        Raises:
+            BlobDamagedError, FileNotFoundError: as for `read`.
+        """
+        path = self._path(sha256)
+        look = await asyncio.to_thread(look_at, path)
+        tags = self._seen.tags(sha256, look)
+        if tags is not None:
+            return look, tags
+        async with self._reading if look.size >= LARGE else nullcontext():
+            # Somebody else may have read it meanwhile.
+            tags = self._seen.tags(sha256, look)
+            return (look, tags) if tags is not None else await asyncio.to_thread(self._read_all, path, sha256)
+
+    def _read_all(self, path: Path, sha256: str) -> tuple[Look, bytes]:
+        tagger = self._seen.tagger()
+        with path.open("rb", buffering=0) as file:
+            look, offset = look_at(file.fileno()), 0
+            while chunk := read_chunk(file.fileno(), offset):
+                tagger.update(chunk)
+                offset += len(chunk)
+        if tagger.sha256 != sha256:
+            raise _damaged(sha256)
+        self._seen.note(sha256, look, tagger.tags)
+        return look, tagger.tags
 
 
-def _copy(descriptor: int, target: Path) -> tuple[str, int]:
-    """Copies into a new file and on to the disk, where holes take no room. Returns hash and size in bytes."""
-    digest = hashlib.sha256()
-    size = 0
-    with os.fdopen(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-        while chunk := os.pread(descriptor, COPY_CHUNK, size):
-            digest.update(chunk)
-            size += len(chunk)
-            if chunk == HOLE:
-                file.seek(size)
-            else:
-                file.write(chunk)
-        file.truncate(size)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest(), size
+def _damaged(sha256: str) -> BlobDamagedError:
+    return BlobDamagedError(f"The bytes of blob {sha256} no longer match it")
 
 
 def _list(directory: Path) -> Sequence[StoredBlob]:
@@ -172,20 +201,7 @@ def _list(directory: Path) -> Sequence[StoredBlob]:
     return found
 
 
-def _read_chunk(path: Path, offset: int, count: int) -> bytes:
+def _read_chunk(path: Path, number: int) -> bytes:
     # Opened for each chunk: a descriptor kept over an await would be closed under a thread that still reads.
     with path.open("rb", buffering=0) as file:
-        return os.pread(file.fileno(), max(count, 0), offset)
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return read_chunk(file.fileno(), number * CHUNK)

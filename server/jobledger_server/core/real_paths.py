@@ -41,12 +41,13 @@ def _open_in(directory: int, name: str, flags: int, path: Path) -> int:
     try:
         return os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=directory)
     except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENOTDIR) and _is_link(directory, name):
+        if error.errno in (errno.ELOOP, errno.ENOTDIR) and is_link(directory, name):
             raise PermissionError(errno.EACCES, f"{path} was replaced by a link") from None
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def _is_link(directory: int, name: str) -> bool:
+def is_link(directory: int, name: str) -> bool:
+    """Whether a name in an open directory is a symbolic link."""
     try:
         return stat.S_ISLNK(os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode)
     except OSError:

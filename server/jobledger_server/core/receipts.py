@@ -102,18 +102,41 @@ def build_receipt(
     return {**receipt, HASH_FIELD: receipt_hash(receipt)}
 
 
-def envelope(payload: bytes, signer: Signer) -> bytes:
-    """The DSSE envelope around an in-toto statement."""
-    key_id, signature = signer.sign(dsse.pae(PAYLOAD_TYPE, payload))
-    return dsse.encode(dsse.Envelope(PAYLOAD_TYPE, payload, (dsse.Signature(key_id, signature),)))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsignedReceipt:
+    """A receipt that lacks its signature.
+
+    Attributes:
+        receipt: its canonical JSON.
+        payload: canonical JSON of the in-toto statement around it.
+    """
+
+    receipt: bytes
+    payload: bytes
+
+    @property
+    def to_sign(self) -> bytes:
+        """The bytes that the signature is over."""
+        return dsse.pae(PAYLOAD_TYPE, self.payload)
+
+    def signed(self, key_id: str, signature: bytes) -> StoredReceipt:
+        """The receipt with its signature, as it is stored."""
+        return StoredReceipt(
+            receipt=self.receipt,
+            envelope=dsse.encode(dsse.Envelope(PAYLOAD_TYPE, self.payload, (dsse.Signature(key_id, signature),))),
+            leaf=hashlib.sha256(self.payload).digest(),
+        )
+
+
+def unsigned(receipt: Mapping[str, Any]) -> UnsignedReceipt:
+    """What is to be signed of what `build_receipt` gave."""
+    return UnsignedReceipt(receipt=canonical(receipt), payload=canonical(statement(receipt)))
 
 
 def seal(receipt: Mapping[str, Any], signer: Signer) -> StoredReceipt:
     """Signs what `build_receipt` gave. With a deterministic signature, the same receipt gives the same bytes."""
-    payload = canonical(statement(receipt))
-    return StoredReceipt(
-        receipt=canonical(receipt), envelope=envelope(payload, signer), leaf=hashlib.sha256(payload).digest()
-    )
+    it = unsigned(receipt)
+    return it.signed(*signer.sign(it.to_sign))
 
 
 def _timestamps(job: Job) -> dict[str, str | None]:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,19 +52,34 @@ class SegmentFiles:
             DamagedLogError: there are fewer.
         """
         segment, start, held = self._held
-        end = start + len(held)
-        if segment != number or offset < start or offset + size > end:
+        if segment != number:
+            start, held = offset, b""
+        at = offset - start
+        if at < 0 or at + size > len(held):
             first, last = offset, offset + size
-            if segment == number and offset == end:
+            if held and at == len(held):
                 last = max(last, offset + AHEAD)
-            elif segment == number and last == start:
+            elif held and last == start:
                 first = max(0, min(first, last - AHEAD))
-            held, start = self._part(number, DATA, first, last - first), first
-            self._held = (number, start, held)
-        part = held[offset - start : offset - start + size]
+            held, at = self._part(number, DATA, first, last - first), offset - first
+            self._held = (number, first, held)
+        part = held[at : at + size]
         if len(part) != size:
             raise damaged(self._log_dir, number, "its data ends before what its index covers")
         return part
+
+    def pieces(self, number: int, places: Sequence[tuple[int, int]]) -> list[bytes]:
+        """Bytes of a segment's data at each of these places, offset and size, which are small and far from each other.
+
+        Raises:
+            FileNotFoundError: the segment was removed.
+            DamagedLogError: there are fewer.
+        """
+        descriptor, read = self._descriptor(number, DATA), os.pread
+        parts = [read(descriptor, size, offset) for offset, size in places]
+        if [len(part) for part in parts] != [size for _, size in places]:
+            raise damaged(self._log_dir, number, "its data ends before what its index covers")
+        return parts
 
     def _part(self, number: int, suffix: str, offset: int, size: int) -> bytes:
         """What there is of these bytes. Not more is asked for than there is: a damaged index may ask for anything."""

@@ -2,21 +2,26 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby, islice
 from pathlib import Path
-from typing import NamedTuple
 
-from google.protobuf.internal.containers import RepeatedCompositeFieldContainer
 from jobledger.v1.job_pb2 import LogEntry
 from jobledger.v1.job_service_pb2 import GetLogsResponse
 
-from jobledger_server.joblog.entries import EntryList, MisfitError
+from jobledger_server.joblog.entries import EntryList
+from jobledger_server.joblog.pieces import MisfitError, Piece, count_entries
 from jobledger_server.joblog.search import Matcher
 from jobledger_server.joblog.segments import Kind, Run
-from jobledger_server.joblog.snapshot import Snapshot, consistently, count_of
+from jobledger_server.joblog.snapshot import Snapshot, consistently, counter_of
 from jobledger_server.joblog.structured import LEVELS
+from jobledger_server.joblog.wire import wire_entries
 
 PAGE_BYTES = 3 * 1024 * 1024
 EVERY_LEVEL = frozenset(LEVELS)
+GAP, STRUCTURED = int(Kind.GAP), int(Kind.STRUCTURED)
+# Structured entries far from each other are the dearest: so many at a time are read, if they are not longer than that.
+MOST_LONE, MOST_LONE_BYTES = 100, 4096
 
 
 class AbandonedError(Exception):
@@ -55,29 +60,31 @@ class LogQuery:
         return self.subsystem is not None or self.contains is not None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class LogPage:
     """A page.
 
     Attributes:
-        answer: has the entries, and nothing else yet.
+        job_number: whose entries they are.
+        pieces: the entries; none is empty.
         total: entries that the filter admits; `after_sequence` is no filter.
         offset: place of the page's first entry among them, in the order asked for.
     """
 
-    answer: GetLogsResponse
+    job_number: int
+    pieces: Sequence[Piece]
     total: int
     offset: int
 
-    @property
-    def entries(self) -> RepeatedCompositeFieldContainer[LogEntry]:
-        """The page's entries."""
-        return self.answer.logs
+    @cached_property
+    def entries(self) -> Sequence[LogEntry]:
+        """The entries as messages."""
+        return GetLogsResponse.FromString(b"".join(wire_entries(self.job_number, self.pieces))).logs
 
     @property
     def has_more(self) -> bool:
         """Whether entries follow this page."""
-        return self.offset + len(self.entries) < self.total
+        return self.offset + count_entries(self.pieces) < self.total
 
 
 class LogReader:
@@ -116,12 +123,8 @@ class LogReader:
         return consistently(self._log_dir, lambda snapshot: snapshot.content(offset, length))
 
 
-class Slice(NamedTuple):
-    """Entries of a run in a segment: their places in the run, from 0, in the order asked for."""
-
-    segment: int
-    run: Run
-    places: Sequence[int]
+# Entries of a run in a segment: its number, the run, and their places in it, from 0, in the order asked for.
+Slice = tuple[int, Run, Sequence[int]]
 
 
 class _Paging:
@@ -150,7 +153,7 @@ class _Paging:
             slices = self._slices(self._first, self._end - skipped)
         else:
             slices = self._slices(self._first + skipped, self._end)
-        return LogPage(answer=self._collect(slices), total=total, offset=skipped)
+        return self._page(slices, total, skipped)
 
     def _skipped_by_cursor(self) -> int:
         cursor = self._query.after_sequence
@@ -164,20 +167,31 @@ class _Paging:
             cursor = gap.first_sequence - 1
         return max(0, min(self._end, self._snapshot.position_of_sequence(cursor + 1, self._levels)) - self._first)
 
-    def _collect(self, slices: Iterable[Slice]) -> GetLogsResponse:
+    def _page(self, slices: Iterable[Slice], total: int, offset: int) -> LogPage:
+        return LogPage(job_number=self._job_number, pieces=self._collect(slices), total=total, offset=offset)
+
+    def _collect(self, slices: Iterable[Slice]) -> list[Piece]:
         entries = EntryList(self._job_number, limit=self._query.limit, max_bytes=self._query.max_bytes)
-        for piece in slices:
-            if piece.run.kind == Kind.GAP:
-                entries.add_gap(piece.run, *self._seen_gap())
+        for lone, group in groupby(slices, key=_lone_in):
+            while batch := list(islice(group, min(MOST_LONE, entries.room) if lone else 1)):
+                self._add(entries, batch, lone=bool(lone))
+                if entries.is_full:
+                    return entries.pieces
+        return entries.pieces
+
+    def _add(self, entries: EntryList, batch: list[Slice], *, lone: bool) -> None:
+        """Adds a slice, or several of a segment that have one structured entry each."""
+        segment, run, places = batch[0]
+        try:
+            if run.kind == GAP:
+                entries.add_gap(run, *self._seen_gap())
+            elif lone:
+                runs = [run for _, run, _ in batch]
+                entries.add_said(runs, self._snapshot.lone_bytes(segment, runs))
             else:
-                data = self._snapshot.run_bytes(piece.segment, piece.run)
-                try:
-                    entries.add(piece.run, data, piece.places)
-                except MisfitError:
-                    raise self._snapshot.damage(piece.segment) from None
-            if entries.is_full:
-                break
-        return entries.answer
+                entries.add(run, self._snapshot.run_bytes(segment, run), places)
+        except MisfitError:
+            raise self._snapshot.damage(segment) from None
 
     def _seen_gap(self) -> tuple[int, int]:
         """The gap as one sees it who has read up to the cursor: first number and count of what was dropped after it."""
@@ -191,17 +205,17 @@ class _Paging:
 
     def _searched(self) -> LogPage:
         """A page of the entries that match, all of which are counted."""
-        query, page = self._query, []
+        query, page = self._query, list[Slice]()
         before = after = 0
-        for piece in self._slices(self._first, self._end, passes=self._passes):
-            matching = self._matching(piece)
-            following = self._after_cursor(piece.run, matching)
+        for segment, run, places in self._slices(self._first, self._end, passes=self._passes):
+            matching = self._matching(segment, run, places)
+            following = self._after_cursor(run, matching)
             taken = following[max(0, query.offset - after) : max(0, query.offset + query.limit - after)]
             if taken:
-                page.append(Slice(piece.segment, piece.run, taken))
+                page.append((segment, run, taken))
             before += len(matching) - len(following)
             after += len(following)
-        return LogPage(answer=self._collect(page), total=before + after, offset=before + min(after, query.offset))
+        return self._page(page, before + after, before + min(after, query.offset))
 
     def _passes(self, stretch: range) -> bool:
         """Whether a stretch of runs is worth a closer look."""
@@ -212,18 +226,18 @@ class _Paging:
             return True
         return self._matcher.may_be_in(self._snapshot.stretch_bytes(stretch))
 
-    def _matching(self, piece: Slice) -> Sequence[int]:
+    def _matching(self, segment: int, run: Run, places: Sequence[int]) -> Sequence[int]:
         """The places of those entries that match, in the same order."""
-        run, gap = piece.run, self._snapshot.gap
-        if run.kind == Kind.GAP:
-            return piece.places if gap and self._matcher.gap(gap.entries) else ()
-        data = self._snapshot.run_bytes(piece.segment, run) if self._matcher.needs(run) else b""
+        gap = self._snapshot.gap
+        if run.kind == GAP:
+            return places if gap and self._matcher.gap(gap.entries) else ()
+        data = self._snapshot.run_bytes(segment, run) if self._matcher.needs(run) else b""
         try:
             found = self._matcher.places(run, data)
         except MisfitError:
-            raise self._snapshot.damage(piece.segment) from None
-        if len(piece.places) < run.entries:
-            found = [place for place in found if place in piece.places]
+            raise self._snapshot.damage(segment) from None
+        if len(places) < run.entries:
+            found = [place for place in found if place in places]
         return found[::-1] if self._query.descending else found
 
     def _after_cursor(self, run: Run, places: Sequence[int]) -> Sequence[int]:
@@ -232,7 +246,7 @@ class _Paging:
             return places
         if self._query.descending:
             return [place for place in places if run.first_sequence + place < cursor]
-        dropped = gap.entries - 1 if gap and run.kind == Kind.GAP else 0
+        dropped = gap.entries - 1 if gap and run.kind == GAP else 0
         return [place for place in places if run.first_sequence + place + dropped > cursor]
 
     # --- walking ---
@@ -243,20 +257,23 @@ class _Paging:
         Args:
             passes: says which stretches of runs to look at; None for all.
         """
-        backward, expected = self._query.descending, None
+        backward, expected, count = self._query.descending, None, counter_of(self._levels)
         for stretch in self._stretches(first, end):
             if passes and not passes(stretch):
                 expected = None
                 continue
             segment, runs = self._snapshot.select(stretch, self._levels)
             for run in reversed(runs) if backward else runs:
-                start = count_of(run.before, self._levels)
-                low, high = max(first, start), min(end, start + run.entries)
-                if low >= high or expected not in {None, high if backward else low}:
+                start = count(run.before)
+                stop = start + run.entries
+                # Quicker than min and max, for runs that come by the thousand.
+                low, high = (first if first > start else start), (end if end < stop else stop)  # noqa: FURB136
+                begin, following = (high, low) if backward else (low, high)
+                if low >= high or (expected is not None and begin != expected):
                     raise self._snapshot.damage(segment)
-                expected = low if backward else high
+                expected = following
                 places = range(low - start, high - start)
-                yield Slice(segment, run, places[::-1] if backward else places)
+                yield segment, run, places[::-1] if backward and high - low > 1 else places
 
     def _stretches(self, first: int, end: int) -> Iterator[range]:
         """Stretches of runs that hold these positions, in the order asked for."""
@@ -268,3 +285,9 @@ class _Paging:
             stretch = self._snapshot.stretch(index)
             yield range(max(low, stretch.start), min(high + 1, stretch.stop))
             index = stretch.start - 1 if self._query.descending else stretch.stop
+
+
+def _lone_in(piece: Slice) -> int:
+    """The segment of a run that has one structured entry, and no long one; 0 for others."""
+    segment, run, _ = piece
+    return segment if run.entries == 1 and run.kind == STRUCTURED and run.length <= MOST_LONE_BYTES else 0

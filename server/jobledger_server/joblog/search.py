@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobledger_server.joblog.entries import (
+from jobledger_server.joblog.pieces import (
     GAP_SUBSYSTEM,
     SUBSYSTEMS,
     MisfitError,

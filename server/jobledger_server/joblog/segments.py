@@ -8,6 +8,7 @@ records that cover it: what the index covers is there, what it does not cover wa
 Standard library only.
 """
 
+import contextlib
 import enum
 import os
 import struct
@@ -19,13 +20,16 @@ from jobledger_server.joblog.structured import INFO, LEVELS, WARN
 
 DATA, INDEX, SEAL = ".data", ".index", ".seal"
 RECORD = struct.Struct("<QQQIIIBBBx5Q")
-COUNTS = struct.Struct("<5Q")
-FIELDS = struct.Struct("<QQQIIIBBBx")
+# Values before the counts per level.
+PLAIN_FIELDS = 9
 
 
 # Where the level stands in a record.
 LEVEL_AT = struct.calcsize("<QQQIII")
 LARGEST_OFFSET = 1 << 40
+# The year 10000, which no Timestamp holds.
+END_OF_TIME = 253_402_300_800_000_000
+CLOSED = -1
 
 
 class DamagedLogError(Exception):
@@ -55,6 +59,9 @@ class Kind(enum.IntEnum):
 
 
 STREAM_LEVELS = {Stream.STDOUT: INFO, Stream.STDERR: WARN}
+# As plain numbers, since runs are looked at by the thousand.
+STREAMS = tuple(map(int, Stream))
+STORED_KINDS = tuple(int(kind) for kind in Kind if kind != Kind.GAP)
 
 
 class Run(NamedTuple):
@@ -93,8 +100,8 @@ class Run(NamedTuple):
     @property
     def is_sound(self) -> bool:
         """Whether these are values that a writer writes."""
-        known = self.level in LEVELS and 0 < self.stream <= Stream.CONTROL and 0 < self.kind < Kind.GAP
-        return known and self.entries > 0 and self.end < LARGEST_OFFSET
+        known = self.level in LEVELS and self.stream in STREAMS and self.kind in STORED_KINDS
+        return known and self.entries > 0 and self.offset + self.length < LARGEST_OFFSET and self.time < END_OF_TIME
 
     @property
     def content_length(self) -> int:
@@ -127,8 +134,13 @@ class Run(NamedTuple):
 
 def unpack_run(records: bytes, place: int) -> Run:
     """The run in the record at `place`, from 0."""
-    start = place * RECORD.size
-    return Run._make((*FIELDS.unpack_from(records, start), COUNTS.unpack_from(records, start + FIELDS.size)))
+    values = RECORD.unpack_from(records, place * RECORD.size)
+    return Run._make((*values[:PLAIN_FIELDS], values[PLAIN_FIELDS:]))
+
+
+def unpack_runs(records: bytes) -> list[Run]:
+    """The runs in records that lie side by side."""
+    return [Run._make((*values[:PLAIN_FIELDS], values[PLAIN_FIELDS:])) for values in RECORD.iter_unpack(records)]
 
 
 def segment_path(log_dir: Path, number: int, suffix: str) -> Path:
@@ -172,9 +184,10 @@ def remove_segment(log_dir: Path, number: int) -> None:
 
 def remove_orphans(log_dir: Path) -> None:
     """Removes data and seals whose index is gone: what an interrupted removal leaves."""
-    for path in log_dir.iterdir():
-        if path.suffix in {DATA, SEAL} and not path.with_suffix(INDEX).exists():
-            path.unlink()
+    with contextlib.suppress(FileNotFoundError):
+        for path in log_dir.iterdir():
+            if path.suffix in {DATA, SEAL} and not path.with_suffix(INDEX).exists():
+                path.unlink()
 
 
 def sync_path(path: Path) -> None:
@@ -187,7 +200,7 @@ def sync_path(path: Path) -> None:
 
 
 class Segment:
-    """A segment open for appending, repaired to what its index covers.
+    """A segment to append to, repaired to what its index covers. Where it has no files yet, the first run makes them.
 
     Attributes:
         last: its last run, None while it is empty.
@@ -196,17 +209,28 @@ class Segment:
 
     def __init__(self, log_dir: Path, number: int) -> None:
         self.number = number
-        self._data = self._open(segment_path(log_dir, number, DATA))
-        try:
-            self._index = self._open(segment_path(log_dir, number, INDEX))
-        except OSError:
-            os.close(self._data)
-            raise
-        self.last, self.torn = self._repair()
+        self._log_dir = log_dir
+        self._data = self._index = CLOSED
+        self._data_size = self._index_size = 0
+        self.last: Run | None = None
+        self.torn = False
+        if segment_path(log_dir, number, INDEX).exists():
+            self._open()
+            self.last, self.torn = self._repair()
 
-    @staticmethod
-    def _open(path: Path) -> int:
-        return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    def _open(self) -> None:
+        self._data = _open_to_write(segment_path(self._log_dir, self.number, DATA))
+        try:
+            self._index = _open_to_write(segment_path(self._log_dir, self.number, INDEX))
+        except OSError:
+            self.close()
+            raise
+
+    def _make(self) -> None:
+        """What an interrupted removal has left in the place of its data is none of it: that is in no index."""
+        self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._open()
+        self._cut()
 
     def _repair(self) -> tuple[Run | None, bool]:
         """Cuts off what an interrupted write left. Returns the last whole run, and whether anything was cut."""
@@ -248,6 +272,8 @@ class Segment:
             placed.append(run._replace(offset=offset))
             offset += len(data)
         index = b"".join(run.pack() for run in placed)
+        if self._index == CLOSED:
+            self._make()
         try:
             _write_all(self._data, b"".join(data for _, data in runs), self._data_size)
             _write_all(self._index, index, self._index_size)
@@ -258,8 +284,14 @@ class Segment:
         self.last = placed[-1]
 
     def close(self) -> None:
-        os.close(self._data)
-        os.close(self._index)
+        for descriptor in (self._data, self._index):
+            if descriptor != CLOSED:
+                os.close(descriptor)
+        self._data = self._index = CLOSED
+
+
+def _open_to_write(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _write_all(descriptor: int, data: bytes, offset: int) -> None:

@@ -5,8 +5,9 @@ another snapshot, as `consistently` does. Standard library only.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from itertools import accumulate
+from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
@@ -25,6 +26,7 @@ from jobledger_server.joblog.segments import (
     segment_numbers,
     segment_path,
     unpack_run,
+    unpack_runs,
 )
 from jobledger_server.joblog.structured import LEVELS, WARN
 
@@ -91,8 +93,11 @@ class Snapshot:
     def _run(self, segment: int, records: bytes, position: int) -> Run:
         run = unpack_run(records, position)
         if not run.is_sound:
-            raise damaged(self._log_dir, self._numbers[segment], "a record of its index makes no sense")
+            raise self._nonsense(segment)
         return run
+
+    def _nonsense(self, segment: int) -> DamagedLogError:
+        return damaged(self._log_dir, self._numbers[segment], "a record of its index makes no sense")
 
     def _block(self, segment: int, block: int) -> bytes:
         """Records of a segment's index, both counted from 0; the last block of a segment is shorter."""
@@ -160,7 +165,8 @@ class Snapshot:
 
     def find_position(self, position: int, levels: Collection[int]) -> int:
         """Index of the run that holds the entry at `position` (from 0) among those of these levels."""
-        return bisect_right(self, position, key=lambda run: count_of(run.before, levels)) - 1
+        count = counter_of(levels)
+        return bisect_right(self, position, key=lambda run: count(run.before)) - 1
 
     def position_of_time(self, time: int, levels: Collection[int]) -> int:
         """Entries of these levels that were captured before `time`, microseconds since the epoch."""
@@ -199,11 +205,15 @@ class Snapshot:
         block, position = divmod(within, BLOCK)
         records = self._block(segment, block)
         found = records[position * RECORD.size + LEVEL_AT :: RECORD.size]
-        runs = [
-            self._run(segment, records, place)
+        size = RECORD.size
+        chosen = [
+            records[place * size : (place + 1) * size]
             for place, level in zip(range(position, position + len(stretch)), found, strict=False)
             if level in levels
         ]
+        runs = unpack_runs(b"".join(chosen))
+        if not all(run.is_sound for run in runs):
+            raise self._nonsense(segment)
         return self._numbers[segment], [_after_gap(run, gap) for run in runs] if gap and is_after else runs
 
     # --- bytes ---
@@ -211,6 +221,10 @@ class Snapshot:
     def run_bytes(self, segment: int, run: Run) -> bytes:
         """The bytes of a run of the segment with this number."""
         return self._files.data(segment, run.offset, run.length)
+
+    def lone_bytes(self, segment: int, runs: Iterable[Run]) -> list[bytes]:
+        """The bytes of each of these runs of a segment, short ones that may be far from each other."""
+        return self._files.pieces(segment, [(run.offset, run.length) for run in runs])
 
     def stretch_bytes(self, stretch: range) -> bytes:
         """The bytes of the runs of a stretch, or of a part of it; none for the gap."""
@@ -297,4 +311,15 @@ def _after_gap(run: Run, gap: Gap) -> Run:
 
 def count_of(counts: tuple[int, ...], levels: Collection[int]) -> int:
     """The sum of the counts of these levels."""
-    return sum([counts[level - 1] for level in levels])
+    return counter_of(levels)(counts)
+
+
+def counter_of(levels: Collection[int]) -> Callable[[tuple[int, ...]], int]:
+    """What sums up the counts of these levels."""
+    places = [level - 1 for level in levels]
+    if len(places) == len(NOTHING):
+        return sum
+    if len(places) == 1:
+        return itemgetter(*places)
+    chosen = itemgetter(*places)
+    return lambda counts: sum(chosen(counts))

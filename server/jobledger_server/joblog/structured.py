@@ -60,14 +60,18 @@ class Structured(NamedTuple):
 
 def parse_structured(line: bytes) -> Structured | None:
     """The structured entry in a line without its newline, or None where the line is plain text."""
-    fields = _json_object(line)
+    return structured_of(_json_object(line))
+
+
+def structured_of(fields: dict[str, Any]) -> Structured | None:
+    """The structured entry that a line's fields make, if they do. Takes what it needs out of them."""
     level = _level(fields)
     if level is None:
         return None
+    if len(fields) == 2:
+        return Structured(level, fields["message"], None, None, None)
     del fields["level"]
     message = fields.pop("message")
-    if not fields:
-        return Structured(level, message, None, None, None)
     subsystem = _take_text(fields, "subsystem")
     correlation_id = _take_text(fields, "correlation_id")
     return Structured(level, message, subsystem, correlation_id, _payload(fields))

@@ -36,6 +36,7 @@ from jobledger_server.joblog.structured import ERROR, WARN, structured_level
 DEFAULT_CAP = 256 * 1024 * 1024
 LARGEST_SEGMENT, SMALLEST_SEGMENT = 8 * 1024 * 1024, 4 * 1024
 HEAD_SHARE = 8
+EMPTY = hashlib.sha256()
 
 
 class LogTotals(NamedTuple):
@@ -60,7 +61,7 @@ class LogWriter:
     """
 
     def __init__(self, log_dir: Path, cap_bytes: int = DEFAULT_CAP, *, now: Callable[[], int] = wall_clock) -> None:
-        """Opens the log in `log_dir`, which is made if need be.
+        """Opens the log in `log_dir`, which is made when there is something to write: a log may have no files.
 
         Args:
             cap_bytes: the most that data and index may take together, give or take a segment. Past it the middle is
@@ -68,7 +69,6 @@ class LogWriter:
                 cut nor kept for its place: it may cost the start.
             now: the time, microseconds since the epoch.
         """
-        log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._log_dir = log_dir
         self._cap = cap_bytes
         self._segment_bytes = min(LARGEST_SEGMENT, max(SMALLEST_SEGMENT, cap_bytes // 16))
@@ -83,7 +83,9 @@ class LogWriter:
 
     def _open(self) -> Segment:
         """Opens the last segment that is sound. What follows a torn one can't be trusted and goes."""
-        numbers = segment_numbers(self._log_dir) or [1]
+        numbers = segment_numbers(self._log_dir)
+        self._found = bool(numbers)
+        numbers = numbers or [1]
         while True:
             number = numbers.pop(0)
             segment = Segment(self._log_dir, number)
@@ -101,13 +103,18 @@ class LogWriter:
 
     def _resume(self) -> None:
         """Takes up numbers and counts from the last run that is stored."""
-        with Snapshot(self._log_dir) as snapshot:
-            last = snapshot.last_stored()
+        last = self._last_stored() if self._found else None
         self._sequence = last.end_sequence - 1 if last else 0
         self._counts = last.after() if last else NOTHING
         self._content = last.content + last.content_length if last else 0
         self._time = last.time if last else 0
-        self._digest = None if last else hashlib.sha256()
+        # Of what is written, where all of it was: made when there is something.
+        self._digest: hashlib._Hash | None = None
+        self._is_hashed = last is None
+
+    def _last_stored(self) -> Run | None:
+        with Snapshot(self._log_dir) as snapshot:
+            return snapshot.last_stored()
 
     @property
     def last_sequence(self) -> int:
@@ -215,8 +222,9 @@ class LogWriter:
             self._queue.appendleft((first, data[:end]))
 
     def _hash(self, batch: list[tuple[Run, bytes]]) -> None:
-        if self._digest is None:
+        if not self._is_hashed:
             return
+        self._digest = self._digest or hashlib.sha256()
         for run, data in batch:
             if run.content_length:
                 self._digest.update(data)
@@ -246,7 +254,7 @@ class LogWriter:
             remove_segment(self._log_dir, number)
             del self._sizes[number]
             self._unsynced.discard(number)
-            self._digest = None
+            self._is_hashed = False
             if sum(self._sizes.values()) + self._segment_bytes <= self._cap:
                 break
 
@@ -262,8 +270,8 @@ class LogWriter:
 
     def totals(self) -> LogTotals:
         """What the log comes to by now, without what waits to be written and incomplete last lines."""
-        digest = self._digest
-        if digest is None:
+        digest = self._digest or EMPTY
+        if not self._is_hashed:
             digest = hashlib.sha256()
             with Snapshot(self._log_dir) as snapshot:
                 for chunk in snapshot.content_chunks():
@@ -280,6 +288,9 @@ class LogWriter:
         Raises:
             OSError: it can't be made durable.
         """
+        if not self._found and not self._unsynced:
+            # Nothing was ever written, and there may be no directory.
+            return
         self._seal_segment()
         for number in sorted(self._unsynced):
             if not is_sealed(self._log_dir, number):

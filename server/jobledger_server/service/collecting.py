@@ -1,24 +1,28 @@
 """Collects what a job left in `output/` into the blob store.
 
-A job is not trusted: nothing is followed that could lead out of its directory, and what is refused is named.
+A job is not trusted: nothing is followed that could lead out of its directory, and what is refused is named. What is
+collected is durable before anything names it.
 """
 
 import asyncio
 import errno
 import os
 import stat
+import threading
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from jobledger_server.core.artifacts import Output
-from jobledger_server.core.globs import matches
-from jobledger_server.core.ports import Blobs
+from jobledger_server.core.beneath import open_beneath
+from jobledger_server.core.ports import BlobBatch, Blobs, FileChangedError
+from jobledger_server.core.receipt_room import ReceiptRoom
+from jobledger_server.service.outputs import NO_OUTPUT, Found, found_below, leaves_nothing, open_output
 
-MAX_PATH = 1024
 # In which st_blocks counts.
 BLOCK = 512
+FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
 # What the machine lacks just now: worth another try, and no fault of the file.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
@@ -26,7 +30,7 @@ SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, e
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Something under `output/` that is not an artifact, and why."""
+    """Something under `output/` that is not an artifact, and why. Without a path it is about many."""
 
     path: str
     reason: str
@@ -38,6 +42,10 @@ class Collected:
 
     outputs: Sequence[Output]
     refused: Sequence[Refusal]
+
+
+class StoppedError(Exception):
+    """Nobody waits for the collection any more."""
 
 
 class Collector:
@@ -60,6 +68,8 @@ class Collector:
     ) -> Collected:
         """Collects the files that the globs name (all, where there are none). Called when the job's tree is dead.
 
+        All of them are stored, or none.
+
         Args:
             declared: paths that are collected too, whatever the globs name; one that is not there is refused.
             most_bytes: of all of them together, holes included: a file is refused that would be past it.
@@ -67,76 +77,77 @@ class Collector:
         Raises:
             OSError: there is no room for them just now; nothing is lost by asking again.
         """
-        outputs: list[Output] = []
-        refused: list[Refusal] = []
-        left = most_bytes
-        for path, reason in await asyncio.to_thread(_walk, output_dir, globs, frozenset(declared)):
-            found = Refusal(path, reason) if reason else await self._copy(output_dir, path, left)
-            if isinstance(found, Refusal):
-                refused.append(found)
-                continue
-            outputs.append(found)
-            left = None if left is None else left - found.size
-        return Collected(outputs, refused)
-
-    async def _copy(self, output_dir: Path, path: str, left: int | None) -> Output | Refusal:
+        if not declared and leaves_nothing(output_dir):
+            return Collected((), ())
+        stopped = threading.Event()
+        collection = _Collection(self._blobs, stopped, most_bytes)
         try:
-            return await self._open_and_copy(output_dir, path, left)
-        except OSError as error:
-            if error.errno in SHORTAGES:
-                raise
-            return Refusal(path, f"can't be read: {error.strerror}")
-
-    async def _open_and_copy(self, output_dir: Path, path: str, left: int | None) -> Output | Refusal:
-        descriptor = await asyncio.to_thread(_open_beneath, output_dir, path)
-        try:
-            if reason := _reason_to_refuse(descriptor, left):
-                return Refusal(path, reason)
-            sha256, size = await self._blobs.put(descriptor)
+            return await asyncio.to_thread(collection.run, output_dir, globs, frozenset(declared))
         finally:
-            os.close(descriptor)
-        return Output(path, size, sha256)
+            # Where the caller was cancelled, the thread ends after the file that it is at.
+            stopped.set()
 
 
-def _walk(top: Path, globs: Sequence[str], declared: frozenset[str]) -> list[tuple[str, str]]:
-    """(path relative to top, reason to refuse it or ""), sorted by path. Directories are entered, links never.
+class _Collection:
+    """One run through what a job left, in a thread."""
 
-    Iterative, since the job says how deep its directories are.
-    """
-    if top.is_symlink() or not top.is_dir():
-        return [("", "output/ is not a directory any more")]
-    found: list[tuple[str, str]] = []
-    pending = [""]
-    while pending:
-        inside = pending.pop()
+    def __init__(self, blobs: Blobs, stopped: threading.Event, most_bytes: int | None) -> None:
+        self._blobs = blobs
+        self._stopped = stopped
+        self._bytes_left = most_bytes
+        self._room = ReceiptRoom()
+        self._outputs: list[Output] = []
+        self._refused: list[Refusal] = []
+
+    def run(self, output_dir: Path, globs: Sequence[str], declared: frozenset[str]) -> Collected:
         try:
-            with os.scandir(top / inside) as entries:
-                for entry in entries:
-                    path, reason = _look_at(entry, inside)
-                    if reason is None:
-                        pending.append(f"{inside}{entry.name}/")
-                    elif not globs or path in declared or any(matches(path, glob) for glob in globs):
-                        found.append((path, reason))
+            top = open_output(output_dir)
         except OSError as error:
-            found.append((_readable(inside.rstrip("/")), f"the directory can't be read: {error.strerror}"))
-    missing = declared - {path for path, _ in found}
-    return sorted([*found, *((path, "declared, and there is no such file") for path in missing)])
+            _raise_shortage(error)
+            return Collected((), (Refusal("", NO_OUTPUT),))
+        try:
+            with self._blobs.batch() as batch:
+                for found in found_below(top, globs, declared):
+                    self._take(top, found, batch)
+                batch.keep()
+        finally:
+            os.close(top)
+        self._refused += [Refusal("", said) for said in self._room.summary()]
+        return Collected(self._outputs, sorted(self._refused, key=lambda refusal: refusal.path))
+
+    def _take(self, top: int, found: Found, batch: BlobBatch) -> None:
+        if self._stopped.is_set():
+            raise StoppedError
+        reason = found.reason or self._copy(top, found.path, batch)
+        if reason and self._room.takes_refusal(found.path, reason):
+            self._refused.append(Refusal(found.path, reason))
+
+    def _copy(self, top: int, path: str, batch: BlobBatch) -> str:
+        """Adds a file. Returns why it is refused; empty where it was added, or is counted as one without room."""
+        try:
+            descriptor = open_beneath(top, path, FILE)
+            try:
+                return _reason_to_refuse(descriptor, self._bytes_left) or self._add(descriptor, path, batch)
+            finally:
+                os.close(descriptor)
+        except FileChangedError as change:
+            return str(change)
+        except OSError as error:
+            _raise_shortage(error)
+            return f"can't be read: {error.strerror}"
+
+    def _add(self, descriptor: int, path: str, batch: BlobBatch) -> str:
+        if not self._room.takes_output(path):
+            return ""
+        sha256, size = batch.add(descriptor)
+        self._outputs.append(Output(path, size, sha256))
+        self._bytes_left = None if self._bytes_left is None else self._bytes_left - size
+        return ""
 
 
-def _look_at(entry: os.DirEntry[str], inside: str) -> tuple[str, str | None]:
-    """An entry's path, and the reason to refuse it or ""; None for a directory to enter."""
-    path = _readable(inside + entry.name)
-    if entry.is_symlink():
-        return path, "a symbolic link"
-    if len(path) > MAX_PATH:
-        return path, f"its path is longer than {MAX_PATH} characters"
-    if entry.is_dir(follow_symlinks=False):
-        return path, None
-    if not entry.is_file(follow_symlinks=False):
-        return path, "not a regular file"
-    if "\\" in path or any(not character.isprintable() for character in path):
-        return path, "its name has characters that no file system should see"
-    return path, ""
+def _raise_shortage(error: OSError) -> None:
+    if error.errno in SHORTAGES:
+        raise error
 
 
 def _reason_to_refuse(descriptor: int, left: int | None) -> str:
@@ -157,23 +168,3 @@ def _reason_to_refuse(descriptor: int, left: int | None) -> str:
         # What has none will find room one day, for it has found some once.
         return f"its {status.st_size} bytes, holes included, are more than the disk has room for"
     return ""
-
-
-def _readable(path: str) -> str:
-    """The path as text, with an escape for each byte that is not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def _open_beneath(top: Path, path: str) -> int:
-    """Opens a file below `top` without following a link in any component."""
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    directory = os.open(top, flags | os.O_DIRECTORY)
-    *parents, name = PurePosixPath(path).parts
-    try:
-        for parent in parents:
-            inner = os.open(parent, flags | os.O_DIRECTORY, dir_fd=directory)
-            os.close(directory)
-            directory = inner
-        return os.open(name, flags, dir_fd=directory)
-    finally:
-        os.close(directory)

@@ -7,9 +7,11 @@ import asyncio
 import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Artifact, Job
 
 from jobledger_server.core import transitions
@@ -30,7 +32,8 @@ from jobledger_server.core.times import SECOND, micros, seconds
 from jobledger_server.service.collecting import Collected, Collector
 from jobledger_server.service.declaring import Declaring
 from jobledger_server.service.locks import JobLocks
-from jobledger_server.service.sealing import NOTHING, Sealer
+from jobledger_server.service.sealing import NOTHING, Sealer, SignatureNeededError
+from jobledger_server.service.settling import Settling
 from jobledger_server.service.signals import JobSignals
 from jobledger_server.service.slots import Slots
 from jobledger_server.service.tasks import Tasks
@@ -129,21 +132,38 @@ class Finisher:
         record = await self._started(job_id, attempt, outcome)
         await self._declaring.declare(job_id, attempt, outcome.declared)
         # A second time, where the job was cancelled meanwhile and is not tried again after all.
-        while record is not None and record.job.state in ACTIVE and record.job.attempt == attempt:
+        while record is not None and self._runs(record, attempt, outcome):
             with self._collector.protecting():
-                record = await self._store_end(job_id, await self._ending(record, outcome))
+                record = await self._store_end(job_id, await self._ending(record, attempt, outcome))
 
-    async def _ending(self, record: JobRecord, outcome: Outcome) -> Callable[[JobRecord], JobChange | None]:
+    def _runs(self, record: JobRecord, attempt: int, outcome: Outcome) -> bool:
+        """Whether the attempt's end is still to be stored."""
+        job = self._with_start(record, attempt, outcome)[0].job
+        return job.state in ACTIVE and job.attempt == attempt
+
+    def _with_start(self, record: JobRecord, attempt: int, outcome: Outcome) -> tuple[JobRecord, Sequence[Event]]:
+        """The record with the attempt's start, and its event where that is not stored yet: both are then, with the end.
+
+        A job that takes no longer than it takes to look at it has ended by then.
+        """
+        running = Running(pid=0, started_at=outcome.started_at or self._clock.now())
+        start = transitions.started(record, attempt, running, self._clock.now())
+        return (record, ()) if start is None else (start.record, start.events)
+
+    async def _ending(
+        self, record: JobRecord, attempt: int, outcome: Outcome
+    ) -> Callable[[JobRecord], JobChange | None]:
         """The end of the record's attempt, with what the job left where that is the end of the job."""
-        job, ends = record.job, transitions.ends_job(record, outcome)
-        collected, pending, first_id = await self._collect(job) if ends else (NOTHING, (), 0)
+        ends = transitions.ends_job(self._with_start(record, attempt, outcome)[0], outcome)
+        collected, pending, first_id = await self._collect(record.job) if ends else (NOTHING, (), 0)
 
-        def decide(current: JobRecord) -> JobChange | None:
+        def decide(stored: JobRecord) -> JobChange | None:
+            current, start = self._with_start(stored, attempt, outcome)
             if transitions.ends_job(current, outcome) != ends:
                 return None
-            change = transitions.ended(current, job.attempt, outcome, self._clock.now())
+            change = transitions.ended(current, attempt, outcome, self._clock.now())
             return self._sealer.seal(
-                change,
+                change and replace(change, events=[*start, *change.events]),
                 log=outcome.log,
                 isolation=outcome.isolation,
                 collected=collected,
@@ -166,35 +186,38 @@ class Finisher:
         return collected, pending, await self._store.reserve_artifact_ids(len(collected.outputs))
 
     async def _started(self, job_id: str, attempt: int, outcome: Outcome) -> JobRecord | None:
-        """The record, with the attempt's start made up for where it ended before that was stored."""
+        """The record, with the attempt's start stored where what it declared needs that. None: it never started."""
         record = await self._store.get_job(job_id)
         if record is None or record.job.state != JOB_STATE_QUEUED or record.job.attempt != attempt - 1:
             return record
         if outcome.reason == EndReason.SPAWN_FAILED:
             await self.never_started(job_id, "E_JOB_SPAWN_FAILED", outcome.message, attempt=attempt - 1)
             return None
+        if not outcome.declared:
+            return record
         running = Running(pid=0, started_at=outcome.started_at or self._clock.now())
         return await self._store.update_job(
             job_id, lambda current: transitions.started(current, attempt, running, self._clock.now())
         )
 
     async def _store_end(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
-        made: list[StoredReceipt] = []
-
-        def deciding(current: JobRecord) -> JobChange | None:
-            change = decide(current)
-            if change is not None and change.receipt is not None:
-                made.append(change.receipt)
-            return change
-
-        record = await self._store.update_job(job_id, deciding)
+        settling = Settling(decide)
+        record = await self._settled(job_id, settling)
         if record is not None and is_terminal(record.job.state):
             # Where it had ended before, its receipt was made before.
-            await self._copy_receipt(job_id, made[-1] if made else await self._store.receipt(job_id))
+            await self._copy_receipt(job_id, settling.receipt or await self._store.receipt(job_id))
         elif record is not None and record.job.state == JOB_STATE_QUEUED:
             self.queued(record)
         self._signals.notify(job_id)
         return record
+
+    async def _settled(self, job_id: str, settling: Settling) -> JobRecord | None:
+        while True:
+            try:
+                return await self._store.update_job(job_id, settling)
+            except SignatureNeededError as needed:
+                # No transaction waits for it: the others go on.
+                settling.signed(await self._sealer.sign(needed))
 
     async def _copy_receipt(self, job_id: str, stored: StoredReceipt | None) -> None:
         if stored is None or not self._workspaces.job_dir(job_id).exists():

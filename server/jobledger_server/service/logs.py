@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 
 from jobledger.v1.job_service_pb2 import (
@@ -21,7 +21,9 @@ from jobledger_server.core.ports import JobRecord, Store
 from jobledger_server.core.ranges import ByteRange, byte_range
 from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import micros
+from jobledger_server.joblog.pieces import Piece, last_sequence
 from jobledger_server.joblog.reader import LogPage, LogQuery, LogReader
+from jobledger_server.joblog.wire import wire_answer, wire_entries
 from jobledger_server.service.lookup import find_job
 from jobledger_server.service.sealed_pages import SealedPages, page_etag
 from jobledger_server.service.signals import JobSignals, wait_at_most
@@ -44,10 +46,14 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer, not to be changed, and its entity tag, where it stays the same for good."""
+    """The bytes of an answer, and its entity tag, where it stays the same for good."""
 
-    answer: GetLogsResponse
+    body: bytes
     etag: str | None
+
+
+# Puts together the bytes of an answer: of a job's number, the entries, and a message with all the rest.
+Form = Callable[[int, Iterable[Piece], GetLogsResponse], bytes]
 
 
 class Logs:
@@ -60,34 +66,34 @@ class Logs:
         self._sealed = SealedPages()
         self._searches = asyncio.Semaphore(MOST_SEARCHES)
 
-    async def page(self, request: GetLogsRequest, principal: Principal) -> Page:
-        """A page of entries."""
+    async def page(self, request: GetLogsRequest, principal: Principal, form: Form = wire_answer) -> Page:
+        """A page of entries in this form."""
         record = await find_job(self._store, principal, request.job_id)
         query = _query(request)
         if not is_terminal(record.job.state):
-            return Page(await self._answer(record, query), None)
+            return Page(await self._answer(record, query, form), None)
         etag = page_etag(request.job_id, self._workspaces.log_dir(request.job_id), query)
-        answer = self._sealed.get(etag)
-        if answer is None:
-            answer = await self._answer(record, query)
-            self._sealed.put(etag, answer)
-        return Page(answer, etag)
+        body = self._sealed.get((etag, form))
+        if body is None:
+            body = await self._answer(record, query, form)
+            self._sealed.put((etag, form), body)
+        return Page(body, etag)
 
-    async def _answer(self, record: JobRecord, query: LogQuery) -> GetLogsResponse:
+    async def _answer(self, record: JobRecord, query: LogQuery, form: Form) -> bytes:
         reader = self._reader(record)
-        page = await (self._search(reader, query) if query.is_search else asyncio.to_thread(reader.page, query))
-        answer = page.answer
-        answer.total, answer.limit, answer.has_more = page.total, query.limit, page.has_more
-        # What was asked for; with a cursor, the place that it leads to.
-        answer.offset = query.offset if query.after_sequence is None else page.offset
-        return answer
 
-    async def _search(self, reader: LogReader, query: LogQuery) -> LogPage:
+        def read(abandoned: Callable[[], bool] = lambda: False) -> bytes:
+            page = reader.page(query, abandoned)
+            return form(page.job_number, page.pieces, _totals(page, query))
+
+        return await (self._search(read) if query.is_search else asyncio.to_thread(read))
+
+    async def _search(self, read: Callable[[Callable[[], bool]], bytes]) -> bytes:
         """A thread can't be cancelled: it asks now and then whether somebody still waits."""
         abandoned = threading.Event()
         async with self._searches:
             try:
-                return await asyncio.to_thread(reader.page, query, abandoned.is_set)
+                return await asyncio.to_thread(read, abandoned.is_set)
             finally:
                 abandoned.set()
 
@@ -100,8 +106,8 @@ class Logs:
         part = byte_range(size, offset=request.offset, length=length)
         return Content(part, _read(reader, part))
 
-    async def tail(self, request: TailLogsRequest, principal: Principal) -> AsyncIterator[TailLogsResponse]:
-        """Entries after `after_sequence`, then those that come, until the job is terminal and all was sent.
+    async def tail(self, request: TailLogsRequest, principal: Principal) -> AsyncIterator[list[TailLogsResponse]]:
+        """Entries after `after_sequence`, then those that come, until the job is terminal and all was sent; in lists.
 
         Raises:
             ServiceError: STREAM_INVALID_SEQUENCE, for a number that the log has not reached.
@@ -118,7 +124,7 @@ class Logs:
 
     async def _tail(
         self, request: TailLogsRequest, principal: Principal, reader: LogReader
-    ) -> AsyncIterator[TailLogsResponse]:
+    ) -> AsyncIterator[list[TailLogsResponse]]:
         cursor, levels = request.after_sequence, frozenset(request.level)
         while True:
             grown = self._signals.waiter(request.job_id)
@@ -126,16 +132,18 @@ class Logs:
                 record = await find_job(self._store, principal, request.job_id)
                 query = LogQuery(after_sequence=cursor, levels=levels, limit=DEFAULT_LIMIT)
                 page = await asyncio.to_thread(reader.page, query)
-                for entry in page.entries:
-                    cursor = entry.job_sequence
-                    yield TailLogsResponse(log=entry)
+                if page.pieces:
+                    cursor = last_sequence(page.pieces[-1])
+                    # An entry is coded here as it is in a page.
+                    entries = wire_entries(page.job_number, page.pieces)
+                    yield [TailLogsResponse.FromString(entry) for entry in entries]
                 if page.has_more:
                     continue
                 if is_terminal(record.job.state):
                     last = await asyncio.to_thread(reader.last_sequence)
-                    yield TailLogsResponse(end=TailEnd(state=record.job.state, last_sequence=last))
+                    yield [TailLogsResponse(end=TailEnd(state=record.job.state, last_sequence=last))]
                     return
-                if not page.entries:
+                if not page.pieces:
                     await wait_at_most(grown, LONGEST_BLIND_WAIT)
             finally:
                 grown.cancel()
@@ -166,3 +174,9 @@ def _query(request: GetLogsRequest) -> LogQuery:
         descending=request.order == SORT_ORDER_DESC,
         after_sequence=request.after_sequence if request.HasField("after_sequence") else None,
     )
+
+
+def _totals(page: LogPage, query: LogQuery) -> GetLogsResponse:
+    """An answer without its entries. `offset` is what was asked for; with a cursor, the place that it leads to."""
+    offset = query.offset if query.after_sequence is None else page.offset
+    return GetLogsResponse(total=page.total, offset=offset, limit=query.limit, has_more=page.has_more)

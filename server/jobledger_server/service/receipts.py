@@ -9,8 +9,9 @@ from jobledger.v1.receipt_service_pb2 import Checkpoint, ConsistencyProof, Inclu
 from jobledger_server.core.errors import Reason, ServiceError, invalid
 from jobledger_server.core.merkle import Tree
 from jobledger_server.core.policy import Principal
-from jobledger_server.core.ports import Store, StoredReceipt
+from jobledger_server.core.ports import Store, StoredReceipt, StoreUnavailableError
 from jobledger_server.core.states import is_terminal, short_name
+from jobledger_server.service.archiving import Archiver
 from jobledger_server.service.lookup import find_job
 from jobledger_server.service.signing import KeyRing
 
@@ -18,9 +19,10 @@ from jobledger_server.service.signing import KeyRing
 class Receipts:
     """GetReceipt, and the keys, checkpoints and proofs of ReceiptService."""
 
-    def __init__(self, *, store: Store, keys: KeyRing) -> None:
+    def __init__(self, *, store: Store, keys: KeyRing, archiver: Archiver) -> None:
         self._store = store
         self._keys = keys
+        self._archiver = archiver
         self._tree = Tree()
         self._growing = asyncio.Lock()
 
@@ -37,10 +39,16 @@ class Receipts:
         return list(self._keys.keys())
 
     async def checkpoint(self) -> Checkpoint:
-        """The signed state of the log as it is now."""
+        """The signed state of the log as it is now, which is in the archive by then.
+
+        Raises:
+            StoreUnavailableError: it can't be archived just now, or the archive has another log.
+        """
+        log = await self._archiver.caught_up()
         tree = await self._grown()
-        root = tree.root()
-        return Checkpoint(tree_size=len(tree), root_hash=root.hex(), note=self._keys.checkpoint(len(tree), root))
+        if tree.root(log.size) != log.root:
+            raise StoreUnavailableError("The receipts in the database are others than those in the archive: restart")
+        return Checkpoint(tree_size=log.size, root_hash=log.root.hex(), note=self._keys.checkpoint(log.size, log.root))
 
     async def inclusion(self, job_id: str, principal: Principal) -> InclusionProof:
         """Proof that a job's receipt is in the log as it is now."""
@@ -54,13 +62,23 @@ class Receipts:
             leaf_hash=self._tree.leaf_hash(stored.leaf_index).hex(),
         )
 
-    async def consistency(self, old_size: int) -> ConsistencyProof:
-        """Proof that the log of now begins with what it was when it had `old_size` receipts."""
+    async def consistency(self, old_size: int, new_size: int | None = None) -> ConsistencyProof:
+        """Proof that the log at `new_size` receipts, by default as it is now, begins with what it was at `old_size`."""
         checkpoint = await self.checkpoint()
-        if old_size > checkpoint.tree_size:
-            raise invalid("old_size", f"the log has {checkpoint.tree_size} receipts")
+        if max(old_size, new_size or 0) > checkpoint.tree_size:
+            field = "old_size" if old_size > checkpoint.tree_size else "new_size"
+            raise invalid(field, f"the log has {checkpoint.tree_size} receipts")
+        if new_size is not None:
+            if old_size > new_size:
+                raise invalid("old_size", f"the older state has more receipts than the newer, which has {new_size}")
+            checkpoint = self._signed(new_size)
         hashes = self._tree.consistency(old_size, checkpoint.tree_size)
         return ConsistencyProof(old_size=old_size, checkpoint=checkpoint, hashes=[item.hex() for item in hashes])
+
+    def _signed(self, size: int) -> Checkpoint:
+        """The signed state of the log when it had `size` receipts, which it has had."""
+        root = self._tree.root(size)
+        return Checkpoint(tree_size=size, root_hash=root.hex(), note=self._keys.checkpoint(size, root))
 
     async def _proof(self, stored: StoredReceipt) -> bytes:
         checkpoint = await self.checkpoint()

@@ -7,6 +7,7 @@ from jobledger.v1.job_pb2 import JOB_STATE_CANCELLING, JOB_STATE_QUEUED
 
 from jobledger_server.core.ports import Executor, JobRecord, Outcome, Running, Store
 from jobledger_server.service.finishing import Finisher
+from jobledger_server.service.restored import LOST
 from jobledger_server.service.scheduler import Scheduler
 from jobledger_server.service.slots import Slots
 
@@ -25,7 +26,12 @@ class Recovery:
         self._finisher = finisher
         self._slots = slots
 
-    async def run(self) -> None:
+    async def run(self, *, restored: bool = False) -> None:
+        """Goes through them.
+
+        Args:
+            restored: this is a copy of an installation, which may have started since what waits here.
+        """
         limit = asyncio.Semaphore(AT_A_TIME)
         records = await self._store.unfinished_jobs()
         await self._executor.release_others({(record.job.job_id, _attempt(record)) for record in records})
@@ -33,7 +39,7 @@ class Recovery:
 
         async def one(record: JobRecord) -> None:
             async with limit:
-                await self._recover(record)
+                await self._recover(record, restored=restored)
 
         await asyncio.gather(*(one(record) for record in records))
 
@@ -47,11 +53,14 @@ class Recovery:
         if changed:
             await self._store.set_concurrency_groups(changed)
 
-    async def _recover(self, record: JobRecord) -> None:
+    async def _recover(self, record: JobRecord, *, restored: bool) -> None:
         job = record.job
         waiting = job.state == JOB_STATE_QUEUED
         attempt = _attempt(record)
         found = await self._executor.find(job.job_id, attempt)
+        if found is None and waiting and restored:
+            await self._finisher.never_started(job.job_id, "E_JOB_LOST", LOST, attempt=job.attempt)
+            return
         if found is None and waiting:
             self._finisher.queued(record)
             return

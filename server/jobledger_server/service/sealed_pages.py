@@ -1,11 +1,10 @@
-"""Pages of logs that can't change any more, kept ready under their entity tags."""
+"""Pages of logs that can't change any more, kept as they are sent under their entity tags."""
 
 import hashlib
 from collections import OrderedDict
+from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
-
-from jobledger.v1.job_service_pb2 import GetLogsResponse
 
 from jobledger_server.joblog.reader import LogQuery
 from jobledger_server.service.engine import VERSION
@@ -14,30 +13,31 @@ MOST_BYTES = 64 * 1024 * 1024
 
 
 class SealedPages:
-    """The pages used last, within a number of bytes (of their wire format). They are not to be changed."""
+    """The pages used last, within a number of bytes."""
 
     def __init__(self, most_bytes: int = MOST_BYTES) -> None:
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._pages: OrderedDict[str, tuple[GetLogsResponse, int]] = OrderedDict()
+        self._pages: OrderedDict[Hashable, bytes] = OrderedDict()
 
-    def get(self, etag: str) -> GetLogsResponse | None:
+    def get(self, key: Hashable) -> bytes | None:
         """The page, where it is kept."""
-        found = self._pages.get(etag)
-        if found is None:
-            return None
-        self._pages.move_to_end(etag)
-        return found[0]
+        found = self._pages.get(key)
+        if found is not None:
+            self._pages.move_to_end(key)
+        return found
 
-    def put(self, etag: str, page: GetLogsResponse) -> None:
-        """Keeps a page, at the cost of those that nobody has asked for the longest."""
-        size = page.ByteSize()
-        _, replaced = self._pages.pop(etag, (None, 0))
-        self._pages[etag] = (page, size)
-        self._bytes += size - replaced
+    def put(self, key: Hashable, page: bytes) -> None:
+        """Keeps a page, at the cost of those that nobody has asked for the longest.
+
+        Args:
+            key: its entity tag, and which of the forms it is that have this tag.
+        """
+        self._bytes += len(page) - len(self._pages.pop(key, b""))
+        self._pages[key] = page
         while self._bytes > self._most_bytes:
-            _, (_, dropped) = self._pages.popitem(last=False)
-            self._bytes -= dropped
+            _, dropped = self._pages.popitem(last=False)
+            self._bytes -= len(dropped)
 
 
 def page_etag(job_id: str, log_dir: Path, query: LogQuery) -> str:

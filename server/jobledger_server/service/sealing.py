@@ -7,7 +7,7 @@ from jobledger.v1.job_pb2 import Artifact
 
 from jobledger_server.core import artifacts
 from jobledger_server.core.ports import JobChange, JobRecord, LogSummary
-from jobledger_server.core.receipts import Environment, build_receipt, seal
+from jobledger_server.core.receipts import Environment, UnsignedReceipt, build_receipt, seal, unsigned
 from jobledger_server.core.retention import kept_of
 from jobledger_server.core.states import is_terminal
 from jobledger_server.service.collecting import Collected
@@ -15,6 +15,15 @@ from jobledger_server.service.signing import KeyRing
 from jobledger_server.service.workspace import Workspaces
 
 NOTHING = Collected((), ())
+
+
+class SignatureNeededError(Exception):
+    """A change is complete but for the signature of its receipt, which takes longer than a transaction may."""
+
+    def __init__(self, change: JobChange, receipt: UnsignedReceipt) -> None:
+        super().__init__(f"the receipt of {change.record.job.job_id} is not signed yet")
+        self.change = change
+        self.receipt = receipt
 
 
 class Sealer:
@@ -41,6 +50,9 @@ class Sealer:
             isolation: what the attempt that ends the job was started under; None where no attempt does.
             pending: the artifacts that the job declared.
             first_artifact_id: ids from here on are reserved for the outputs.
+
+        Raises:
+            SignatureNeededError: the key is elsewhere, so that `sign` must be awaited outside of the transaction.
         """
         if change is None or not is_terminal(change.record.job.state):
             return change
@@ -54,16 +66,24 @@ class Sealer:
             inputs=self._inputs(change.record),
             outputs=collected.outputs,
             refused=[(refusal.path, refusal.reason) for refusal in collected.refused],
+            source_pins=self._workspaces.source_pins(job),
         )
-        events = [*artifacts.events(job, left, change.record.last_activity_at), *change.events]
-        return replace(
-            change,
-            artifacts=left,
-            artifacts_anew=True,
-            events=events,
-            receipt=seal(receipt, self._keys),
-            kept=kept_of(job.state, log),
-        )
+        *before, end = change.events
+        events = [*before, *artifacts.events(job, left, change.record.last_activity_at), end]
+        kept = kept_of(job.state, log)
+        complete = replace(change, artifacts=left, artifacts_anew=True, events=events, kept=kept)
+        if not self._keys.signs_at_once:
+            raise SignatureNeededError(complete, unsigned(receipt))
+        return replace(complete, receipt=seal(receipt, self._keys))
+
+    async def sign(self, needed: SignatureNeededError) -> JobChange:
+        """The change with its signed receipt.
+
+        Raises:
+            SigningError: there is no signature just now.
+        """
+        signature = await self._keys.sign_elsewhere(needed.receipt.to_sign)
+        return replace(needed.change, receipt=needed.receipt.signed(*signature))
 
     def _inputs(self, record: JobRecord) -> dict[str, str]:
         return self._workspaces.input_hashes(record.job.job_id) if record.job.spec.inputs else {}

@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,15 +27,17 @@ from jobledger_server.core.structs import plain
 from jobledger_server.core.times import seconds
 from jobledger_server.service.early_input import EarlyInput, read_early_input
 from jobledger_server.service.secret_values import secret_values
+from jobledger_server.service.source_pins import git_pins
 from jobledger_server.service.trees import remove_tree
 
 # What a job inherits of the server's environment: enough to find programs and to write text, no more.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 STDIN_OPEN = "open"
-INPUT_HASHES = "inputs.json"
+INPUT_HASHES, SOURCE_PINS = "inputs.json", "source_pins.json"
 CONTROL, CANCELLED, CHECKPOINT = "control", "cancelled", "checkpoint.json"
 DEFAULT_LOG_BYTES = 256 * 1024 * 1024
 COPY_CHUNK = 1024 * 1024
+MOST_NOTED_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,13 +67,10 @@ class Workspaces:
         """
         secret_env = secret_values(job.spec.env, environment, self.secrets)
         job_dir = self.job_dir(job.job_id)
-        _make_directory(job_dir)
-        for name in ("input", "output", "temp"):
-            _make_directory(job_dir / name)
-        for name in (CONTROL, CANCELLED):
-            _clear(job_dir / name)
+        _make_directories(job_dir)
         self.log_dir(job.job_id).mkdir(mode=0o700, parents=True, exist_ok=True)
         self._copy_inputs(job, job_dir)
+        self._note_source_pins(job)
         config = job_dir / "config.json"
         _write_anew(config, f"{json.dumps(plain(job.spec.config), sort_keys=True)}\n".encode(), 0o600)
         env = job_environment(job, attempt, job_dir, config, environment)
@@ -102,17 +102,29 @@ class Workspaces:
 
     def _working_dir(self, job: Job) -> Path:
         if not job.spec.HasField("working_dir"):
-            return self.job_dir(job.job_id).resolve()
+            return _without_links(self.data_dir / "jobs") / job.job_id
         return self._still_allowed(job.spec.working_dir, "working_dir")
 
     def _copy_inputs(self, job: Job, job_dir: Path) -> None:
         """Copies file inputs, and notes their hashes as the job gets them, where the job does not write."""
         files = [item.file_path for item in job.spec.inputs if item.type == INPUT_TYPE_FILE]
+        if not files:
+            return
         hashes = {
             source: _copy_file(self._still_allowed(source, "inputs"), job_dir / "input" / Path(source).name)
             for source in files
         }
         (self.log_dir(job.job_id) / INPUT_HASHES).write_text(json.dumps(hashes))
+
+    def _note_source_pins(self, job: Job) -> None:
+        """Notes what the working directory is at before the job can change it. Its own directory is no source."""
+        if job.spec.HasField("working_dir"):
+            pins = git_pins(self._working_dir(job), self.roots)
+            (self.log_dir(job.job_id) / SOURCE_PINS).write_text(json.dumps(dict(pins)))
+
+    def source_pins(self, job: Job) -> dict[str, str]:
+        """Names of what the job was made from, with their versions; empty for a job never started."""
+        return self._noted(job.job_id, SOURCE_PINS) if job.spec.HasField("working_dir") else {}
 
     def _still_allowed(self, path: str, field: str) -> Path:
         """The path without links, if it lies within the roots now as it did when the job was accepted."""
@@ -123,11 +135,21 @@ class Workspaces:
 
     def input_hashes(self, job_id: str) -> dict[str, str]:
         """SHA-256 of each file input, by the path that the specification names; empty for a job never started."""
+        return self._noted(job_id, INPUT_HASHES)
+
+    def _noted(self, job_id: str, name: str) -> dict[str, str]:
+        """What we noted there; nothing where it is not that: a job that nothing isolates can write there."""
         try:
-            text = (self.log_dir(job_id) / INPUT_HASHES).read_text()
-        except FileNotFoundError:
+            descriptor = os.open(
+                self.log_dir(job_id) / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
+            )
+            with os.fdopen(descriptor, "rb") as file:
+                is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+                noted = json.loads(file.read(MOST_NOTED_BYTES)) if is_file else {}
+        except (OSError, ValueError, RecursionError):
             return {}
-        return dict(json.loads(text))
+        pairs = noted.items() if isinstance(noted, dict) else ()
+        return {key: value for key, value in pairs if isinstance(value, str)}
 
     def remove(self, job_id: str) -> None:
         """Deletes what the job left on disk, but for its stored artifacts."""
@@ -139,8 +161,14 @@ class Workspaces:
         target = self.job_dir(job_id) / "receipt.json"
         temporary = target.with_suffix(".new")
         _write_anew(temporary, receipt, 0o400)
-        _clear(target)
+        if target.is_dir():
+            _clear(target)
         temporary.rename(target)
+
+
+@cache
+def _without_links(directory: Path) -> Path:
+    return directory.resolve()
 
 
 def _limits(asked: JobLimits) -> Limits:
@@ -151,6 +179,21 @@ def _limits(asked: JobLimits) -> Limits:
         file_size_bytes=asked.file_size_bytes if asked.HasField("file_size_bytes") else None,
         disk_bytes=asked.disk_bytes if asked.HasField("disk_bytes") else None,
     )
+
+
+def _make_directories(job_dir: Path) -> None:
+    parts = [job_dir / name for name in ("input", "output", "temp")]
+    try:
+        job_dir.mkdir(mode=0o700, parents=True)
+    except FileExistsError:
+        for path in (job_dir, *parts):
+            _make_directory(path)
+        for name in (CONTROL, CANCELLED):
+            _clear(job_dir / name)
+    else:
+        # Nobody else can have been there.
+        for path in parts:
+            path.mkdir(mode=0o700)
 
 
 def _make_directory(path: Path) -> None:
@@ -175,8 +218,13 @@ def _write_anew(path: Path, data: bytes, mode: int) -> None:
 
 def _anew(path: Path, mode: int) -> BinaryIO:
     """Opens a file that was not there before for writing: never through a link that a job has made."""
-    _clear(path)
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode), "wb")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    try:
+        descriptor = os.open(path, flags, mode)
+    except FileExistsError:
+        _clear(path)
+        descriptor = os.open(path, flags, mode)
+    return os.fdopen(descriptor, "wb")
 
 
 def _copy_file(source: Path, copy: Path) -> str:

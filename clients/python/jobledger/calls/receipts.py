@@ -51,7 +51,11 @@ class ReceiptCalls(Calls):
         """
         return await self._transport.call(self._receipts.GetInclusionProof, GetInclusionProofRequest(job_id=job_id))
 
-    async def consistency_proof(self, old_size: int) -> ConsistencyProof:
-        """Proof that the log of now begins with what it was at `old_size` receipts."""
-        request = GetConsistencyProofRequest(old_size=old_size)
+    async def consistency_proof(self, old_size: int, new_size: int | None = None) -> ConsistencyProof:
+        """Proof that the log at `new_size` receipts, by default as it is now, begins with what it was at `old_size`.
+
+        Raises:
+            ValidationError: the log has not so many receipts, or the older state has more than the newer.
+        """
+        request = GetConsistencyProofRequest(old_size=old_size, new_size=new_size)
         return await self._transport.call(self._receipts.GetConsistencyProof, request)

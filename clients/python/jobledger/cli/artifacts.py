@@ -8,7 +8,7 @@ import click
 from jobledger.cli import output
 from jobledger.cli.default_group import DefaultGroup
 from jobledger.cli.params import job_argument
-from jobledger.cli.session import connected, json_option
+from jobledger.cli.session import NOT_VALID, connected, fail, json_option
 
 if TYPE_CHECKING:
     from jobledger.client import Client
@@ -43,10 +43,17 @@ async def list_artifacts(client: "Client", /, *, job_id: str, as_json: bool) -> 
 @click.option(
     "--output", "-o", "to", type=click.Path(path_type=Path), default=Path(), help="File or directory. Default: here."
 )
+@click.option("--force", is_flag=True, help="Replace files that are there already.")
 @json_option
 @connected
-async def get_artifacts(client: "Client", /, *, job_id: str, path: str | None, to: Path, as_json: bool) -> int | None:
-    """Fetches one artifact, or all of them under their paths; each one's hash is checked."""
+async def get_artifacts(
+    client: "Client", /, *, job_id: str, path: str | None, to: Path, force: bool, as_json: bool
+) -> int | None:
+    """Fetches one artifact, or all of them under their paths; each one's hash is checked.
+
+    A download that was cut goes on where it was when it is asked for again. A file that is there already is never
+    replaced without --force; one that has the very bytes counts as fetched.
+    """
     from jobledger.errors import NotFoundError
     from jobledger.v1.job_pb2 import ArtifactStatus
 
@@ -57,8 +64,10 @@ async def get_artifacts(client: "Client", /, *, job_id: str, path: str | None, t
         if path is None and artifact.status != ArtifactStatus.ARTIFACT_STATUS_COMPLETE:
             output.note(f"{artifact.path} is left out: it is not complete")
             continue
-        target = to if path else _place(to, artifact)
-        written = await client.download_artifact(job_id, artifact, target)
+        try:
+            written = await _fetch(client, job_id, artifact, to if path else _place(to, artifact), force=force)
+        except OSError as error:
+            fail(f"{artifact.path!r} can't be written: {error}", NOT_VALID)
         if as_json:
             output.line({"path": artifact.path, "file": str(written), "sha256": artifact.sha256})
         else:
@@ -66,10 +75,25 @@ async def get_artifacts(client: "Client", /, *, job_id: str, path: str | None, t
     return None
 
 
+async def _fetch(client: "Client", job_id: str, artifact: "Artifact", target: Path, *, force: bool) -> Path:
+    """The file that holds the artifact now."""
+    from jobledger.partial_files import has_sha256
+
+    try:
+        return await client.download_artifact(job_id, artifact, target, overwrite=force)
+    except FileExistsError as error:
+        there = Path(error.filename2 or error.filename)
+        if has_sha256(there, artifact.sha256):
+            return there
+        fail(f"{there} is there already: say --force to replace it, or --output for another place", NOT_VALID)
+
+
 def _place(root: Path, artifact: "Artifact") -> Path:
     """Where an artifact goes under a directory. Never outside of it, whatever the server says."""
     target = root / artifact.path
-    if not target.resolve().is_relative_to(root.resolve()):
+    parts = artifact.path.split("/")
+    odd = "\\" in artifact.path or "\0" in artifact.path or {"", ".", ".."} & set(parts)
+    if odd or not target.resolve().is_relative_to(root.resolve()):
         raise click.ClickException(f"{artifact.path!r} would leave {root}: fetch it by itself, with --output")
     target.parent.mkdir(parents=True, exist_ok=True)
     return target

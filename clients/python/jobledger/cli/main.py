@@ -30,8 +30,11 @@ VERBS: Final = (
 
 # What the server's package offers, for `--help`.
 SERVER_VERBS: Final = {
+    "backup": "Copies an installation, which may be running.",
     "config": "Shows the server's settings, and where each comes from.",
     "gateway": "Serves the REST API for a server elsewhere.",
+    "keys": "Shows, rotates and revokes the keys that sign receipts.",
+    "recover": "Makes a lost database anew out of the archive of receipts.",
     "up": "Runs a server on this machine.",
 }
 

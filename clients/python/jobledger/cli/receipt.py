@@ -1,5 +1,6 @@
 """`jobledger receipt`: the record of a job, and whether it is to be believed."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -10,13 +11,16 @@ import click
 from jobledger.cli import output
 from jobledger.cli.default_group import DefaultGroup
 from jobledger.cli.params import job_argument
-from jobledger.cli.session import connected, fail
+from jobledger.cli.session import USAGE, connected, fail
 
 if TYPE_CHECKING:
     from jobledger.client import Client
-    from jobledger.receipts import KeyEntry, VerificationReport
+    from jobledger.receipts import LogProof, VerificationReport
+    from jobledger.signing_keys import Keys
+    from jobledger.v1.receipt_service_pb2 import ConsistencyProof
 
 NOT_CHECKED, VERIFY_USAGE = 2, 3
+A_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 MARKS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
@@ -65,48 +69,145 @@ def _write(receipt: bytes, to: Path | None) -> None:
         print()
 
 
+@command.command(name="checkpoint")
+@click.option("--output", "-o", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+@connected
+async def checkpoint(client: "Client", /, *, to: Path | None) -> None:
+    """Prints the signed state of the log of receipts: who keeps it can tell later whether the log has lost one."""
+    _write((await client.checkpoint()).note.encode(), to)
+
+
+@command.command(name="consistency")
+@click.option("--checkpoint", "kept", type=A_FILE, required=True, help="The checkpoint that you kept.")
+@click.option("--proof", type=A_FILE, help="A receipt's proof. Default: the log of now.")
+@click.option("--output", "-o", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+@connected
+async def consistency(client: "Client", /, *, kept: Path, proof: Path | None, to: Path | None) -> None:
+    """Prints the proof that the log of a receipt's proof still begins with what a checkpoint tells."""
+    sizes = [_size(kept, _text(kept))]
+    if proof is not None:
+        sizes.append(_size(proof, _text(proof).partition("\n\n")[2]))
+    old, new = (min(sizes), max(sizes)) if proof is not None else (sizes[0], None)
+    _write(_json(await client.consistency_proof(old, new)), to)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_bytes().decode()
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path} can't be read: {error}", USAGE)
+
+
+def _size(path: Path, note: str) -> int:
+    from jobledger.tlog import Checkpoint, LogProofError
+
+    try:
+        return Checkpoint.parse(note).size
+    except LogProofError as error:
+        fail(f"{path} has no checkpoint: {error}", USAGE)
+
+
+def _json(proof: "ConsistencyProof") -> bytes:
+    from jobledger.cli.plain import plain
+
+    return json.dumps(plain(proof)).encode() + b"\n"
+
+
 @command.command(name="verify", cls=VerifyCommand)
-@click.argument("envelope", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("envelope", type=A_FILE)
 @click.option("--keys", "keys_file", type=click.Path(path_type=Path), help="File of public keys to trust.")
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     help="Trust the keys of the server here. Default: this machine's.",
 )
+@click.option("--job", "job_id", metavar="JOB", help="The job that it should be of.")
 @click.option(
     "--artifacts",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Directory of the job's outputs, to compare.",
 )
+@click.option("--proof", type=A_FILE, help="Proof that the log has it: receipt JOB --format proof.")
+@click.option("--checkpoint", type=A_FILE, help="A checkpoint of the log that you kept: receipt checkpoint.")
+@click.option("--consistency", type=A_FILE, help="What connects proof and checkpoint: receipt consistency.")
+@click.option("--log-key", type=A_FILE, help="The log's public key. Default: log.vkey beside the file of keys.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def verify(
-    envelope: Path, keys_file: Path | None, data_dir: Path | None, artifacts: Path | None, as_json: bool
+    envelope: Path,
+    keys_file: Path | None,
+    data_dir: Path | None,
+    job_id: str | None,
+    artifacts: Path | None,
+    as_json: bool,
+    **log: Path | None,
 ) -> None:
-    """Checks a receipt offline: who signed it, and whether files are what it says.
+    """Checks a receipt offline: who signed it, whether files are what it says, and whether the log has it.
 
     ENVELOPE is what `receipt JOB --format dsse` gives. Exit codes: 0 valid, 1 not valid, 2 something could not be
     checked, 3 wrong usage.
     """
     from jobledger.receipts import verify as check
 
-    report = check(envelope.read_bytes(), keys=_keys(keys_file, data_dir), artifacts=artifacts)
+    keys_path = _keys_path(keys_file, data_dir)
+    report = check(
+        _read(envelope),
+        keys=_keys(keys_path),
+        job_id=job_id,
+        artifacts=artifacts,
+        log_proof=_log_proof(keys_path, **log),
+    )
     output.document(_as_json(report)) if as_json else _show(report)
     raise click.exceptions.Exit(report.exit_code)
 
 
-def _keys(keys_file: Path | None, data_dir: Path | None) -> "dict[str, bytes | KeyEntry] | None":
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        fail(f"{path} can't be read: {error.strerror}", NOT_CHECKED)
+
+
+def _keys_path(keys_file: Path | None, data_dir: Path | None) -> Path | None:
     from jobledger.endpoint import default_data_dir
-    from jobledger.receipts import KeysFileError, load_keys
 
     directory = data_dir or Path(os.environ.get("JOBLEDGER_DATA_DIR") or default_data_dir())
     own = directory / "keys" / "keys.json"
-    path = keys_file or (own if data_dir or own.exists() else None)
+    return keys_file or (own if data_dir or own.exists() else None)
+
+
+def _keys(path: Path | None) -> "Keys | None":
+    from jobledger.receipts import KeysFileError, load_keys
+
     if path is None:
         return None
     try:
-        return dict(load_keys(path))
+        return load_keys(path)
     except (KeysFileError, OSError) as error:
         fail(f"The keys can't be read: {error}", NOT_CHECKED)
+
+
+def _log_proof(
+    keys_path: Path | None,
+    *,
+    proof: Path | None,
+    checkpoint: Path | None,
+    consistency: Path | None,
+    log_key: Path | None,
+) -> "LogProof | None":
+    """What is to be checked of the log; None where nothing was asked for."""
+    from jobledger.receipts import Consistency, LogProof
+    from jobledger.tlog import LogProofError
+
+    if not (proof or checkpoint or consistency):
+        return None
+    beside = keys_path.with_name("log.vkey") if keys_path else None
+    key = log_key or (beside if beside and beside.exists() else None)
+    try:
+        parsed = Consistency.parse(_read(consistency)) if consistency else None
+    except LogProofError as error:
+        fail(f"{consistency}: {error}", NOT_CHECKED)
+    text, vkey, kept = (_read(path).decode(errors="replace") if path else None for path in (proof, key, checkpoint))
+    return LogProof(text, vkey, kept, parsed)
 
 
 def _show(report: "VerificationReport") -> None:

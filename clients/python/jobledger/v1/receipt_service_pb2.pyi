@@ -222,24 +222,30 @@ class GetConsistencyProofRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     OLD_SIZE_FIELD_NUMBER: _builtins.int
+    NEW_SIZE_FIELD_NUMBER: _builtins.int
     old_size: _builtins.int
     """Size of the older tree."""
+    new_size: _builtins.int
+    """Size of the newer tree; that of now by default."""
     def __init__(
         self,
         *,
         old_size: _builtins.int = ...,
+        new_size: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_new_size", b"_new_size", "new_size", b"new_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["old_size", b"old_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_new_size", b"_new_size", "new_size", b"new_size", "old_size", b"old_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__new_size: _TypeAlias = _typing.Literal["new_size"]  # noqa: Y015
+    _WhichOneofArgType__new_size: _TypeAlias = _typing.Literal["_new_size", b"_new_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__new_size) -> _WhichOneofReturnType__new_size | None: ...
 
 Global___GetConsistencyProofRequest: _TypeAlias = GetConsistencyProofRequest  # noqa: Y015
 
 @_typing.final
 class ConsistencyProof(_message.Message):
-    """Proof that the log of now begins with an older one (RFC 9162)."""
+    """Proof that one state of the log begins with an older one (RFC 9162)."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -250,7 +256,7 @@ class ConsistencyProof(_message.Message):
     """Size of the older tree."""
     @_builtins.property
     def checkpoint(self) -> Global___Checkpoint:
-        """The checkpoint of now."""
+        """The checkpoint of the newer one."""
 
     @_builtins.property
     def hashes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

@@ -83,7 +83,8 @@ class ReceiptServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetConsistencyProof(self, request, context):
-        """Proof that one state of the log begins with another.
+        """Proof that one state of the log begins with another. Sizes that the log has not, or in the wrong order, are
+        E_VALIDATION.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -40,7 +40,9 @@ class ReceiptServiceStub:
     GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_receipt_service_pb2.GetInclusionProofRequest, _receipt_service_pb2.InclusionProof]
     """Proof that a job's receipt is in the log."""
     GetConsistencyProof: _grpc.UnaryUnaryMultiCallable[_receipt_service_pb2.GetConsistencyProofRequest, _receipt_service_pb2.ConsistencyProof]
-    """Proof that one state of the log begins with another."""
+    """Proof that one state of the log begins with another. Sizes that the log has not, or in the wrong order, are
+    E_VALIDATION.
+    """
 
 @_typing.type_check_only
 class ReceiptServiceAsyncStub(ReceiptServiceStub):
@@ -54,7 +56,9 @@ class ReceiptServiceAsyncStub(ReceiptServiceStub):
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_receipt_service_pb2.GetInclusionProofRequest, _receipt_service_pb2.InclusionProof]  # type: ignore[assignment]
     """Proof that a job's receipt is in the log."""
     GetConsistencyProof: _aio.UnaryUnaryMultiCallable[_receipt_service_pb2.GetConsistencyProofRequest, _receipt_service_pb2.ConsistencyProof]  # type: ignore[assignment]
-    """Proof that one state of the log begins with another."""
+    """Proof that one state of the log begins with another. Sizes that the log has not, or in the wrong order, are
+    E_VALIDATION.
+    """
 
 class ReceiptServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keys and proofs. Receipts themselves come from JobService.GetReceipt."""
@@ -89,6 +93,8 @@ class ReceiptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _receipt_service_pb2.GetConsistencyProofRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_receipt_service_pb2.ConsistencyProof, _abc.Awaitable[_receipt_service_pb2.ConsistencyProof]]:
-        """Proof that one state of the log begins with another."""
+        """Proof that one state of the log begins with another. Sizes that the log has not, or in the wrong order, are
+        E_VALIDATION.
+        """
 
 def add_ReceiptServiceServicer_to_server(servicer: ReceiptServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

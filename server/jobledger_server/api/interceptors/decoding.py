@@ -16,12 +16,13 @@ class Decoding(Interceptor):
     """Takes the request as bytes, so that grpc does not parse it before anybody was asked for a token.
 
     Within the process requests come as messages already. Streams of requests are parsed by grpc as they come.
+    A response may be bytes, too: those of the message.
     """
 
     def wrap(self, method: str, handler: Handler) -> Handler:
         if handler.request_streaming or handler.request_deserializer is None:
             return handler
-        parse, serializer = handler.request_deserializer, handler.response_serializer
+        parse, serializer = handler.request_deserializer, _unless_coded(handler.response_serializer)
         if handler.response_streaming:
             call = _parsed_stream(handler.unary_stream, parse)
             return grpc.unary_stream_rpc_method_handler(call, response_serializer=serializer)
@@ -44,6 +45,10 @@ def _parsed_stream(call: Stream, parse: Callable[[bytes], Message]) -> Stream:
                 yield response
 
     return parsed
+
+
+def _unless_coded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    return lambda response: response if isinstance(response, bytes) else serialize(response)
 
 
 def _message(request: Message | bytes, parse: Callable[[bytes], Message]) -> Message:

@@ -5,8 +5,10 @@ epoch (UTC); messages handed out are the caller's to read, never to change: copy
 """
 
 from jobledger_server.core.ports.blobs import (
+    BlobBatch,
     BlobDamagedError,
     Blobs,
+    FileChangedError,
     StoredBlob,
 )
 from jobledger_server.core.ports.clock import (
@@ -58,6 +60,7 @@ from jobledger_server.core.ports.store import (
 __all__ = [
     "JOB_DIRS",
     "LOGS",
+    "BlobBatch",
     "BlobDamagedError",
     "Blobs",
     "CancelIntent",
@@ -68,6 +71,7 @@ __all__ = [
     "EventStore",
     "Executor",
     "ExecutorListener",
+    "FileChangedError",
     "IdempotencyConflictError",
     "IdempotencyKey",
     "InputClosedError",

@@ -14,22 +14,49 @@ class StoredBlob:
     size: int
 
 
+class BlobBatch(Protocol):
+    """Blobs that are stored together, or not at all: the many small ones of a job cost little more than one."""
+
+    def add(self, descriptor: int) -> tuple[str, int]:
+        """Copies what an open regular file holds, from its beginning; its position stays. Returns hash and size.
+
+        Raises:
+            FileChangedError: it grew, shrank or changed while it was copied; the batch is as before.
+            OSError: it could not be read or stored; the batch is to be left.
+        """
+
+    def keep(self) -> None:
+        """Stores what was added. It is durable, and can be read, when this returns.
+
+        Raises:
+            OSError: it could not be stored, though some of it may be: nobody needs that yet.
+        """
+
+
 class Blobs(Protocol):
     """Bytes by their SHA-256 (lower-case hex)."""
 
-    async def put(self, descriptor: int) -> tuple[str, int]:
-        """Copies what an open file holds, durably. Returns its hash and size in bytes."""
+    def batch(self) -> AbstractContextManager[BlobBatch]:
+        """A batch, for a thread: what was not kept when the block is left takes no room any more."""
 
-    def read(self, sha256: str, offset: int, length: int) -> AsyncIterator[bytes]:
-        """The bytes in chunks of at most 256 KiB.
+    async def put(self, descriptor: int) -> tuple[str, int]:
+        """A batch of one: copies what an open file holds, durably. Returns its hash and size in bytes.
 
         Raises:
-            BlobDamagedError: before the last chunk of a whole read, where the bytes don't match the hash.
+            FileChangedError: it changed meanwhile.
+            OSError: it could not be read or stored; nothing is left of it.
+        """
+
+    def read(self, sha256: str, offset: int, length: int) -> AsyncIterator[bytes]:
+        """The bytes in chunks of at most 256 KiB, each of which was held against the hash of the whole.
+
+        Raises:
+            BlobDamagedError: in place of the first chunk that is not as it was put.
             FileNotFoundError: there is no such blob.
         """
 
     async def verify(self, sha256: str) -> bool:
-        """Whether the bytes are there and match."""
+        """Whether the bytes are there and match, as far as can be told without reading all of them again."""
 
     def protecting(self) -> AbstractContextManager[None]:
         """Until the block is left nothing is deleted that was put in it, or in another one that overlaps with it.
@@ -47,3 +74,7 @@ class Blobs(Protocol):
 
 class BlobDamagedError(Exception):
     """The bytes no longer match their hash."""
+
+
+class FileChangedError(Exception):
+    """A file did not stay as it was while it was copied."""

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from jobledger.v1.events_pb2 import Event
 
+from jobledger_server.core.ports.archive import SealedJob
 from jobledger_server.core.ports.jobs import JobStore, StoredReceipt
 from jobledger_server.core.ports.retention import RetentionStore
 
@@ -45,6 +46,9 @@ class ReceiptStore(Protocol):
 
     async def receipt_leaves(self, start: int = 0) -> Sequence[bytes]:
         """The leaves from index `start` on, in the order of their index."""
+
+    async def sealed_jobs(self, start: int, *, limit: int) -> Sequence[SealedJob]:
+        """Up to `limit` receipts from index `start` on, with what there still is of their jobs, in that order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import os
+import shutil
 import threading
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from jobledger_server.core.ports import (
     ProgressReport,
     Running,
 )
+from jobledger_server.executors.local import cgroup
 from jobledger_server.executors.local.child import PASSING
 from jobledger_server.executors.local.control_dir import (
     PROTOCOL,
@@ -53,6 +55,7 @@ class View(NamedTuple):
         running: its process, once that has started; `shim`: that of its shim.
         alive: its shim lives, or something that a shim left behind when it was killed.
         begun: its shim began to start it, so that it must not be started again.
+        progressed: it has ended, and has said how far it was.
     """
 
     outcome: Outcome | None
@@ -60,6 +63,7 @@ class View(NamedTuple):
     shim: int | None
     alive: bool
     begun: bool
+    progressed: bool
 
 
 class News(NamedTuple):
@@ -97,6 +101,7 @@ class Attempt:
         self._traces: Traces | None = None
         # By the monotonic clock: when its shim should have brought about the end, however unwilling the job.
         self._must_end = NEVER
+        self._looked_after = False
         self._late_looks = 0
         self._seen_log: tuple[int, int] | None = None
         self._seen_progress: tuple[int, int] | None = None
@@ -122,15 +127,19 @@ class Attempt:
         outcome = None if alive else read_outcome(self.control)
         running = Running(pid=started["pid"], started_at=started["started_at"]) if started else None
         shim = started["shim"] if started else None
-        if started and self._traces is None:
-            self._traces = Traces.read(self.control)
-        return View(outcome, running, shim, alive, started is not None)
+        if started and alive and self._traces is None:
+            self._traces = Traces(self.control, started, cgroup.recorded(self.control.cgroup))
+        progressed = outcome is not None and _changed_at(self.control.progress) is not None
+        return View(outcome, running, shim, alive, started is not None, progressed)
 
     def news(self) -> News:
         """The view, and what is new since the last call."""
         view = self.view()
         if not view.begun:
             return News(view, None, (), log_grew=False)
+        if view.outcome:
+            # It says the rest, and its end wakes who waits for the log.
+            return News(view, self._new_progress(), (), log_grew=False)
         self._expect_end(view)
         log = self._log_extent()
         grew, self._seen_log = log != self._seen_log, log
@@ -164,8 +173,13 @@ class Attempt:
                 raise
 
     def look_after(self) -> bool:
-        """Has its shim go on where somebody has stopped it. Returns whether there is something new to see, as below."""
-        wake_stopped(self.traces())
+        """Has its shim go on where somebody has stopped it. Returns whether there is something new to see, as below.
+
+        Not at the first look: who is to be woken is hard to find just when the shim has ended, as most have by now.
+        """
+        if self._looked_after:
+            wake_stopped(self.traces())
+        self._looked_after = True
         self._late_looks += time.monotonic() > self._must_end
         return self.has_changed() or self.overdue()
 
@@ -236,8 +250,10 @@ class Attempt:
 
     def prepare(self, launch: Launch, isolation: Isolation = NO_ISOLATION) -> None:
         """Writes down what to start, durably."""
-        self.control.path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.control.shim_errors.unlink(missing_ok=True)
+        try:
+            self.control.path.mkdir(mode=0o700, parents=True)
+        except FileExistsError:
+            self.control.shim_errors.unlink(missing_ok=True)
         write_json(self.control.spec, _spec(launch, isolation))
 
     def request_cancel(self, grace_seconds: float) -> None:
@@ -253,6 +269,21 @@ class Attempt:
         write_json(self.control.cancel, {"grace_seconds": grace})
         self._end_within(grace)
         poke(self.control.wake, b"\n")
+
+    def remove(self) -> None:
+        """Removes its control directory: file by file, unless a job has put something else there.
+
+        Raises:
+            OSError: it can't be removed; FileNotFoundError: it is not there.
+        """
+        with os.scandir(self.control.path) as entries:
+            names = [entry.path for entry in entries]
+        try:
+            for name in names:
+                os.unlink(name)  # noqa: PTH108 - done for every job
+            self.control.path.rmdir()
+        except OSError:
+            shutil.rmtree(self.control.path)
 
     def _takes_input(self) -> bool:
         control = self.control

@@ -3,6 +3,9 @@
 Whatever descends from the job is in it, however it hides, and the kernel ends all of it at one word: also when nobody
 is left who would know it by its parents. A job with the rights to do so (root's) may move itself out. So this comes
 beside the look at the process tree, never in its place; where there are no control groups the tree alone must do.
+
+Its supervisor is born in it, and what that starts is in it by descent: to start a command there by itself would take a
+fork that only Python code can do, which costs several times as much. It leaves before it says that word.
 """
 
 import contextlib
@@ -11,6 +14,7 @@ import os
 import signal
 import struct
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -43,23 +47,39 @@ def find_place(membership: str, mounts: str) -> Path | None:
     return None
 
 
-def create(name: str, record: Path) -> Path | None:
-    """Makes a control group and writes down its path, a line in the file `record`. None where it can't be had."""
+def make(name: str) -> Path | None:
+    """Makes a control group. None where it can't be had."""
     parent = place()
     if parent is None:
         return None
     group = parent / f"{PREFIX}{name}.{os.urandom(4).hex()}"
     try:
-        # Written down first, so that whoever comes later knows of all that there may be.
-        record.write_text(f"{group}\n", encoding="utf-8")
-        group.mkdir()
+        os.mkdir(group)  # noqa: PTH102 - for every job
     except OSError:
         return None
     return group
 
 
+def write_down(group: Path, record: Path) -> bool:
+    """Writes its path, a line, to the file `record`: whoever comes later knows of it. Returns whether it could."""
+    try:
+        record.write_text(f"{group}\n", encoding="utf-8")
+    except OSError:
+        return False
+    return True
+
+
+def leave(group: Path) -> bool:
+    """Moves this process out of it, to where it was made. Returns whether it could. This takes milliseconds."""
+    try:
+        (group.parent / "cgroup.procs").write_text("0", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
 def recorded(record: Path) -> Path | None:
-    """The control group that `create` wrote down, if there is one. Half a line may name somebody else's."""
+    """The control group that `write_down` wrote down, if there is one. Half a line may name somebody else's."""
     try:
         line = record.read_text(encoding="utf-8")
     except OSError:
@@ -81,6 +101,14 @@ def fork(group: Path | None) -> int:
     return os.fork()
 
 
+@cache
+def _system_call() -> Callable[..., int]:
+    # Of the two kinds of library this is the one that keeps the interpreter's lock: the child needs it.
+    call = ctypes.PyDLL(None, use_errno=True).syscall
+    call.restype = ctypes.c_long
+    return call
+
+
 def _clone_into(group: Path) -> int:
     """To be born in a control group costs nothing; to be moved there costs 8 ms: it waits for every CPU.
 
@@ -89,9 +117,7 @@ def _clone_into(group: Path) -> int:
     """
     descriptor = os.open(group, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     arguments = CLONE_ARGS.pack(CLONE_INTO_CGROUP, 0, 0, 0, signal.SIGCHLD, 0, 0, 0, 0, 0, descriptor)
-    # Of the two kinds of library this is the one that keeps the interpreter's lock: the child needs it.
-    call = ctypes.PyDLL(None, use_errno=True).syscall
-    call.restype = ctypes.c_long
+    call = _system_call()
     ctypes.pythonapi.PyOS_BeforeFork()
     pid: int = call(ctypes.c_long(SYS_CLONE3), arguments, ctypes.c_size_t(CLONE_ARGS.size))
     number = ctypes.get_errno()
@@ -143,6 +169,9 @@ def _figures(path: Path) -> dict[str, int]:
 
 def remove(group: Path) -> None:
     """Removes it, with those that the job has made in it, unless something in it lives."""
+    with contextlib.suppress(OSError):
+        os.rmdir(group)  # noqa: PTH106 - for every job
+        return
     for directory, _, _ in os.walk(group, topdown=False):
         with contextlib.suppress(OSError):
             Path(directory).rmdir()

@@ -1,5 +1,11 @@
-"""Starts the first process of a job: fork and exec, told apart from each other's failures. Standard library only."""
+"""Starts the first process of a job, and tells why one can't be started. Standard library only.
 
+Where nothing but its streams and session must be set for it, libc starts it without a copy of this process. Else it is
+fork and exec, and what is between them is done here. A process of the first kind outlives us if we are killed: until
+whoever inherits it, the nursery, ends it.
+"""
+
+import contextlib
 import errno
 import json
 import os
@@ -11,10 +17,10 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from jobledger_server.core.real_paths import open_real_directory
-from jobledger_server.executors.local import cgroup, landlock
-from jobledger_server.executors.local.isolation import BWRAP, LANDLOCK, Isolation, IsolationError, hides, writable
+from jobledger_server.executors.local import landlock
+from jobledger_server.executors.local.isolation import BWRAP, LANDLOCK, NONE, Isolation, IsolationError, hides, writable
 from jobledger_server.executors.local.limits import ResourceLimit
-from jobledger_server.executors.local.process_tree import PR_SET_PDEATHSIG, prctl
+from jobledger_server.executors.local.process_tree import LINUX, PR_SET_PDEATHSIG, prctl
 
 # Not the command's fault: another try later may do.
 PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
@@ -28,6 +34,7 @@ DEFAULT_SIGNALS = (
     signal.SIGCHLD,
 )
 EXEC_FAILED = 127
+NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 class CommandError(Exception):
@@ -35,7 +42,7 @@ class CommandError(Exception):
 
 
 class Command(NamedTuple):
-    """What to start, where its standard streams go, what the kernel is to hold it to, and the control group to use.
+    """What to start, where its standard streams go, and what the kernel is to hold it to.
 
     Attributes:
         working_dir: absolute, without links: one that has come there since is not followed.
@@ -49,10 +56,14 @@ class Command(NamedTuple):
     stdout: int
     stderr: int
     limits: Sequence[ResourceLimit]
-    cgroup: Path | None
     isolation: Isolation
     job_dir: str
     work_mount: Sequence[int] | None = None
+
+    @property
+    def streams(self) -> tuple[int, int, int]:
+        """What it is to have as standard input, output and error."""
+        return self.stdin, self.stdout, self.stderr
 
 
 class Failure(NamedTuple):
@@ -68,7 +79,7 @@ Become = Callable[[Command, int], Failure]
 
 
 def start_child(command: Command, become: Become) -> int:
-    """Starts the process in a session of its own; it dies with this one. Returns its pid once it runs the command.
+    """Starts the process in a session of its own. Returns its pid once it runs the command.
 
     Args:
         become: as for `fork_child`.
@@ -77,10 +88,69 @@ def start_child(command: Command, become: Become) -> int:
         CommandError: it can't be run.
         OSError: nothing was started, for want of processes, memory or files.
     """
+    if LINUX and command.isolation.level == NONE and not command.limits:
+        # Elsewhere nobody inherits what we leave, and not every libc knows of sessions.
+        with contextlib.suppress(NotImplementedError):
+            return _spawn(command)
     pid, failure = fork_child(command, become)
     if failure:
         _raise(command, failure)
     return pid
+
+
+def _spawn(command: Command) -> int:
+    """The same, where nothing else has to be set. A copy of this process would cost milliseconds.
+
+    Raises:
+        NotImplementedError: this libc can't start a session.
+    """
+    stage = "working_dir"
+    try:
+        work = _working_dir(command)
+        os.fchdir(work)
+        os.close(work)
+        stage = "exec"
+        return _spawn_first_of(_programs(command), command)
+    except OSError as error:
+        _raise(command, Failure(stage, error.errno or 0, error.strerror or str(error)))
+    except ValueError as error:
+        _raise(command, Failure(stage, 0, str(error)))
+    finally:
+        os.chdir("/")
+
+
+def _programs(command: Command) -> list[str]:
+    """Where the program may be, as `os.execvpe` looks for it."""
+    program = command.argv[0]
+    if os.path.dirname(program):  # noqa: PTH120 - of "./program" it is ".", which a Path forgets
+        return [program]
+    places = [os.path.join(place, program) for place in os.get_exec_path(dict(command.env))]  # noqa: PTH118
+    return [place for place in places if os.path.lexists(place)]
+
+
+def _spawn_first_of(programs: Sequence[str], command: Command) -> int:
+    """The first that can be run.
+
+    Raises:
+        OSError: why none can be: of the first that is there, if one is.
+    """
+    streams = [(os.POSIX_SPAWN_DUP2, ours, theirs) for theirs, ours in enumerate(command.streams)]
+    refusal: OSError | None = None
+    for program in programs:
+        try:
+            return os.posix_spawn(
+                program,
+                list(command.argv),
+                dict(command.env),
+                file_actions=streams,
+                setsid=True,
+                setsigmask=(),
+                setsigdef=DEFAULT_SIGNALS,
+            )
+        except OSError as error:
+            if refusal is None or refusal.errno in NOT_THERE:
+                refusal = error
+    raise refusal or FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
 
 def fork_child(command: Command, become: Become) -> tuple[int, Failure | None]:
@@ -96,7 +166,7 @@ def fork_child(command: Command, become: Become) -> tuple[int, Failure | None]:
     report, report_to = os.pipe()
     parent = os.getpid()
     try:
-        pid = cgroup.fork(command.cgroup)
+        pid = os.fork()
         if pid == 0:
             _run(command, become, report_to, parent)
     finally:
@@ -173,7 +243,7 @@ def leave_parent(command: Command) -> None:
     for number in DEFAULT_SIGNALS:
         signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    for target, source in enumerate((command.stdin, command.stdout, command.stderr)):
+    for target, source in enumerate(command.streams):
         os.dup2(source, target)
     for limit in command.limits:
         resource.setrlimit(limit.resource, (limit.soft, limit.hard))
@@ -198,7 +268,7 @@ def _exec_message(command: Command, number: int, text: str) -> str:
     exists = bool(found) and Path(found).exists()
     if exists and _is_hidden(command, number, Path(found)):
         return f"Can't run {program!r}: {found} lies outside what isolation {command.isolation.level!r} lets a job read"
-    if number in {errno.ENOENT, errno.ENOTDIR} and not exists:
+    if number in NOT_THERE and not exists:
         return f"No such file: {program!r}{place}"
     reasons = {
         errno.ENOENT: "the interpreter that its first line names does not exist",

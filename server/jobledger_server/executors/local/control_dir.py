@@ -3,9 +3,9 @@
 Written by the server: `spec.json` (once), `cancel.json`, `input.log`. Written by the shim: `lock` (held as long as it
 lives, and by the nursery until nothing of what it left behind lives), `started.json` (created at most once, before
 anything is started), `progress.json`, `artifacts.json` (paths that the job declared, in that order), `input.ack`,
-`exit.json` (last of all: nothing of the job is left). `overdue`: the server has given up the shim. Files that are
-replaced are replaced atomically. Whoever writes wakes the other through a FIFO; a wake that is lost costs a second,
-never more.
+`wake` (once it can be woken), `shim.err` (if something went wrong), `exit.json` (last of all: nothing of the job is
+left). `overdue`: the server has given up the shim. Files that are replaced are replaced atomically. Whoever writes
+wakes the other through a FIFO; a wake that is lost costs a second, never more.
 
 Where nothing isolates a job it can write here, too. So nothing that is read here is trusted to be what was written: a
 file that is not one, or not of the kind that is expected, is `UnreadableError`, and keeps nobody waiting. That what is
@@ -36,6 +36,7 @@ ACK = struct.Struct("<Q")
 MOST_BYTES = 16 * 1024 * 1024
 LARGEST_NUMBER = 2**63
 # Never waits for whoever is at the other end of a FIFO, never follows a link.
+COMPLAINING = os.O_WRONLY | os.O_APPEND | os.O_CREAT
 GUARDED = os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
 # What `open` says of something that is no file that we could have written.
 FOREIGN = frozenset({errno.ELOOP, errno.EISDIR, errno.ENXIO, errno.ENOTDIR, errno.EACCES})
@@ -74,6 +75,11 @@ class ControlDir:
         """Has the server look at this attempt."""
         job_id, _, attempt = self.path.name.rpartition(".")
         poke(self.server_wake, f"{job_id} {attempt}\n".encode())
+
+    def complain(self, text: str) -> None:
+        """Notes what went wrong, where that can be. Mostly nothing does, and there is no file."""
+        with contextlib.suppress(OSError, UnreadableError), open_guarded(self.shim_errors, COMPLAINING, "ab") as errors:
+            errors.write(f"{text.rstrip()}\n".encode("utf-8", "surrogateescape"))
 
     def open_lock(self) -> int:
         """A descriptor for `take_lock`. Once that is done the lock is held until all its copies are closed."""
@@ -259,7 +265,8 @@ def read_bytes(path: Path) -> bytes:
         OSError: it is not there, or can't be read just now.
     """
     with open_guarded(path) as file:
-        content = file.read(MOST_BYTES + 1)
+        # No more than it has: whoever reads makes room for all that is asked for.
+        content = file.read(min(os.fstat(file.fileno()).st_size, MOST_BYTES) + 1)
     if len(content) > MOST_BYTES:
         raise UnreadableError(f"{path} is larger than {MOST_BYTES} bytes")
     return content
@@ -315,11 +322,18 @@ def poke(fifo: Path, message: bytes) -> None:
 def open_fifo(path: Path) -> int:
     """Makes a FIFO anew and opens it for reading, so that it never ends and nobody waits to open it."""
     try:
-        path.unlink(missing_ok=True)
+        os.mkfifo(path, 0o600)
+    except FileExistsError:
+        _clear(path)
+        os.mkfifo(path, 0o600)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _clear(path: Path) -> None:
+    try:
+        path.unlink()
     except IsADirectoryError:
         _set_aside(path)
-    os.mkfifo(path, 0o600)
-    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
 
 
 def _set_aside(path: Path) -> None:

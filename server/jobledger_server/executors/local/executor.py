@@ -9,7 +9,6 @@ import contextlib
 import errno
 import logging
 import os
-import shutil
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -33,6 +32,8 @@ T = TypeVar("T")
 THREADS = 8
 TICK_SECONDS = 1.0
 LONGEST_WAKE = 256
+# How long a look waits for what else there may be to see.
+SOON_SECONDS = 0.02
 # How long a supervisor may take to start its job, and what is killed to die.
 HUNG_SECONDS, CLEAR_SECONDS, CLEAR_INTERVAL = 10.0, 5.0, 0.02
 REMOVED = "Its control directory was removed while it ran"
@@ -102,8 +103,11 @@ class LocalExecutor:
             if known is not None:
                 return known
             await self._in_thread(attempt.prepare, launch, self._isolation)
+            attempt.changed.clear()
             shim = await self._spawner.spawn(attempt.control.path, launch.secret_env)
             with ExitWatch(shim, attempt.changed.set) as spawned:
+                # There is nothing to see before it has said something.
+                await _within(TICK_SECONDS, attempt.changed)
                 known = await self._settle(attempt, spawned)
             if known is None:
                 raise OSError(errno.EAGAIN, await self._in_thread(attempt.complaint))
@@ -146,7 +150,7 @@ class LocalExecutor:
             if released.follower:
                 await _cancelled(released.follower)
             with contextlib.suppress(FileNotFoundError):
-                await asyncio.to_thread(shutil.rmtree, released.control.path)
+                await asyncio.to_thread(released.remove)
             self._attempts.pop((job_id, attempt), None)
 
     async def release_others(self, kept: Collection[tuple[str, int]]) -> None:
@@ -172,9 +176,11 @@ class LocalExecutor:
                 attempt.changed.clear()
             lives = spawned is not None and not spawned.ended()
             view = await self._in_thread(attempt.view)
-            if view.outcome:
+            # One that has ended by now, and said how far it was, is told of as one that runs: else that would be lost.
+            ended_untold = spawned is not None and view.running is not None and view.progressed
+            if view.outcome and not ended_untold:
                 return view.outcome
-            if view.alive and view.running:
+            if view.running and (view.alive or ended_untold):
                 self._follow(attempt, view.shim)
                 return view.running
             if not view.alive and not lives:
@@ -187,19 +193,21 @@ class LocalExecutor:
                 if not await self._cleared(attempt):
                     return self._lost(HUNG, survived=True)
                 continue
-            try:
-                async with asyncio.timeout(TICK_SECONDS):
-                    await attempt.changed.wait()
-            except TimeoutError:
+            if not await _within(TICK_SECONDS, attempt.changed):
                 await asyncio.to_thread(_wake_stopped, attempt)
 
     def _follow(self, attempt: Attempt, shim: int | None) -> None:
         if attempt.follower is None:
-            attempt.changed.set()
             attempt.follower = asyncio.create_task(self._tell_until_ended(attempt, shim))
 
     async def _tell_until_ended(self, attempt: Attempt, shim: int | None) -> None:
-        with ExitWatch(shim, attempt.changed.set):
+        def soon() -> None:
+            asyncio.get_running_loop().call_later(SOON_SECONDS, attempt.changed.set)
+
+        # Most short jobs have ended by then, and all that there is to tell of them is seen in one look. Likewise it is
+        # the nursery that tells of the end of what a shim had below it; its own end is a hint for where there is none.
+        soon()
+        with ExitWatch(shim, soon):
             outcome = None
             while outcome is None:
                 await attempt.changed.wait()
@@ -304,6 +312,16 @@ def _look_after(attempts: list[Attempt]) -> list[Attempt]:
         except Exception:  # noqa: BLE001 - the follower meets it again, and says so
             changed.append(attempt)
     return changed
+
+
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether the event was set in time."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _cancelled(task: "asyncio.Task[None]") -> None:

@@ -84,7 +84,8 @@ class LimitWatch:
 
     Args:
         limits: as in `spec.json`: fields of `Limits` by name, without those that are not limited.
-        group: the attempt's control group, if there is one. It counts what ended unseen, and memory that is nobody's.
+        group: the attempt's control group, if there is one. It counts what ended unseen, and memory that is nobody's;
+            this process, which is in it, too.
     """
 
     def __init__(self, limits: Mapping[str, float], job_dir: Path, group: Path | None = None) -> None:
@@ -136,7 +137,7 @@ class LimitWatch:
         memory = self._limits.get("memory_bytes", NEVER)
         # What processes share counts for each of them here; the exact figure is asked for only if it matters.
         is_over = sum(it.resident_pages for it in tree) * PAGE > memory and sum(map(_memory, tree)) > memory
-        if is_over or (self._group and cgroup.memory_bytes(self._group) > memory):
+        if is_over or (self._group and cgroup.memory_bytes(self._group) - _own_memory() > memory):
             return Breach("out_of_memory", f"Used more than {memory} bytes of memory (limits.memory_bytes)")
         return self._cpu_breach() if self._is_over_cpu(tree) else None
 
@@ -144,7 +145,7 @@ class LimitWatch:
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         alive = sum(it.cpu_ticks for it in tree) / TICKS_PER_SECOND
         # A child that its parent does not wait for (SIGCHLD ignored) is counted there alone.
-        in_group = cgroup.cpu_seconds(self._group) if self._group else 0.0
+        in_group = cgroup.cpu_seconds(self._group) - time.process_time() if self._group else 0.0
         return max(ended.ru_utime + ended.ru_stime + alive, in_group) > self._limits.get("cpu_seconds", NEVER)
 
     def _cpu_breach(self) -> Breach:
@@ -172,12 +173,24 @@ def _next(began: float, interval: float) -> float:
 def _memory(process: ProcessStat) -> int:
     """Bytes, with its share of what it shares with others; all of that where its share can't be known."""
     try:
-        with (PROC / str(process.pid) / "smaps_rollup").open("rb") as lines:
-            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:"))
+        return _rolled_up(process.pid, b"Pss:")
     except ProcessLookupError:
         return 0
     except (OSError, StopIteration):
         return process.resident_pages * PAGE
+
+
+def _own_memory() -> int:
+    """Bytes that are this process's alone: what it has in common with its parent counts in the group of that."""
+    try:
+        return _rolled_up(os.getpid(), b"Private_Dirty:")
+    except (OSError, StopIteration):
+        return 0
+
+
+def _rolled_up(pid: int, name: bytes) -> int:
+    with (PROC / str(pid) / "smaps_rollup").open("rb") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def _sizes(root: str) -> Iterator[int]:

@@ -79,7 +79,6 @@ def _received(channel: socket.socket) -> tuple[Command, list[int]]:
         stdout=streams[1],
         stderr=streams[2],
         limits=[ResourceLimit(*limit) for limit in told["limits"]],
-        cgroup=None,
         isolation=Isolation(),
         job_dir="",
         work_mount=told["work_mount"],

@@ -16,8 +16,8 @@ import json
 import os
 import select
 import signal
-import sys
 import time
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -27,20 +27,22 @@ from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.process_tree import (
     PR_SET_CHILD_SUBREAPER,
     children,
+    children_pipe,
     descendants,
     prctl,
     send_signal,
 )
-from jobledger_server.executors.local.supervisor import KILL_SECONDS, children_pipe
+from jobledger_server.executors.local.supervisor import KILL_SECONDS
 
 REQUESTS = 0
 
 
 class Ward(NamedTuple):
-    """An attempt whose shim was forked here, and the descriptor that keeps its lock."""
+    """An attempt whose shim was forked here, the descriptor that keeps its lock, and the shim's control group."""
 
     control: ControlDir
     lock: int
+    group: Path | None
 
 
 def main(soft_open_files: str) -> None:
@@ -142,30 +144,30 @@ class Nursery:
             lock = control.open_lock()
         except OSError as error:
             return -(error.errno or 1)
+        ward = Ward(control, lock, cgroup.make(control.path.name))
         try:
-            pid = os.fork()
+            pid = cgroup.fork(ward.group)
         except OSError as error:
-            os.close(lock)
+            _release(ward)
             return -(error.errno or 1)
         if pid == 0:
-            self._become_shim(control, lock, secret_env)
-        self._living[pid] = Ward(control, lock)
+            self._become_shim(ward, secret_env)
+        self._living[pid] = ward
         return pid
 
-    def _become_shim(self, control: ControlDir, lock: int, secret_env: Mapping[str, str]) -> NoReturn:
+    def _become_shim(self, ward: Ward, secret_env: Mapping[str, str]) -> NoReturn:
         status = 1
         try:
             os.setsid()
             self._let_go()
-            _redirect(control)
-            shim.main(str(control.path), lock, secret_env)
+            _redirect(ward.lock)
+            shim.main(str(ward.control.path), ward.lock, secret_env, ward.group)
             status = 0
         except SystemExit as refusal:
-            sys.stderr.write(f"{refusal}\n")
+            _complain(ward.control, str(refusal))
         except BaseException:  # noqa: BLE001 - nothing may get back into the nursery's loop
-            sys.excepthook(*sys.exc_info())
+            _complain(ward.control, traceback.format_exc())
         finally:
-            sys.stderr.flush()
             os._exit(status)
 
     def _let_go(self) -> None:
@@ -179,18 +181,26 @@ class Nursery:
 
 def _dismiss(ward: Ward) -> None:
     """Lets go of the lock, and tells the server. A word that gets lost costs a second."""
-    if group := cgroup.recorded(ward.control.cgroup):
-        cgroup.remove(group)
-    os.close(ward.lock)
+    _release(ward)
     with contextlib.suppress(OSError):
         ward.control.wake_server()
 
 
-def _redirect(control: ControlDir) -> None:
-    """Nothing in, nothing out, complaints to a file."""
+def _release(ward: Ward) -> None:
+    if ward.group:
+        cgroup.remove(ward.group)
+    os.close(ward.lock)
+
+
+def _complain(control: ControlDir, text: str) -> None:
+    """The last thing that a shim says. Perhaps it had no files left: it needs none any more but this one."""
+    os.close(0)
+    control.complain(text)
+
+
+def _redirect(lock: int) -> None:
+    """Nothing in, nothing out. By the lock in the third place supervisors are told from this process: `remains`."""
     nothing = os.open(os.devnull, os.O_RDWR)
-    errors = os.open(control.shim_errors, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for target, source in enumerate((nothing, nothing, errors)):
+    for target, source in enumerate((nothing, nothing, lock)):
         os.dup2(source, target)
     os.close(nothing)
-    os.close(errors)

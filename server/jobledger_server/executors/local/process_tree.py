@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from jobledger_server.executors.local import cgroup
 LINUX = sys.platform == "linux"
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 PROC = Path("/proc")
+PROC_BYTES = 4096
 
 
 class ProcessStat(NamedTuple):
@@ -45,14 +47,35 @@ def prctl(option: int, value: int) -> None:
     Raises:
         OSError: the kernel refused.
     """
-    if LINUX and ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0):
+    if LINUX and _libc().prctl(option, value, 0, 0, 0):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def read_proc(path: str) -> str:
+    """What is in a short file below /proc. Not by `open`, whose layers cost more than the file.
+
+    Raises:
+        OSError: it can't be read; most often since the process is gone.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        read = os.read(descriptor, PROC_BYTES)
+        while chunk := os.read(descriptor, PROC_BYTES):
+            read += chunk
+    finally:
+        os.close(descriptor)
+    return read.decode("utf-8", "replace")
 
 
 def process_stat(pid: int) -> ProcessStat | None:
     """What is known of a process, or None where there is none (or no /proc)."""
     try:
-        text = (PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+        text = read_proc(f"{PROC}/{pid}/stat")
     except OSError:
         return None
     # The name, in parentheses, may hold anything.
@@ -112,9 +135,9 @@ def _children(pid: int) -> list[int]:
     """Each thread has those that it has started."""
     found: list[int] = []
     with contextlib.suppress(OSError):
-        for thread in (PROC / str(pid) / "task").iterdir():
+        for thread in os.listdir(f"{PROC}/{pid}/task"):  # noqa: PTH208 - see `read_proc`
             with contextlib.suppress(OSError):
-                found += map(int, (thread / "children").read_text(encoding="ascii").split())
+                found += map(int, read_proc(f"{PROC}/{pid}/task/{thread}/children").split())
     return found
 
 
@@ -132,7 +155,7 @@ def all_descendants(ancestor: int | None = None) -> list[ProcessStat]:
 def boot_id() -> str:
     """Names the time since this machine was started; empty where that can't be known."""
     try:
-        return (PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return read_proc(f"{PROC}/sys/kernel/random/boot_id").strip()
     except OSError:
         return ""
 
@@ -154,6 +177,16 @@ def send_signal(pid: int, number: int) -> None:
         os.kill(pid, number)
 
 
+def children_pipe() -> int:
+    """A descriptor that turns readable when a child ends."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    return read_end
+
+
 class ProcessTree:
     """The processes of a job: the first one, which leads a session and a group, and all others.
 
@@ -163,9 +196,10 @@ class ProcessTree:
     """
 
     def __init__(self, leader: int, group: Path | None = None) -> None:
-        """Tree of a leader, all of which began in the control group `group`, if that is there."""
+        """Tree of a leader, all of which began in the control group `group`, if that is there, as this process did."""
         self._leader = leader
         self._cgroup = group
+        self._left_cgroup = False
         self.status: int | None = None
         self.gone = False
 
@@ -195,7 +229,9 @@ class ProcessTree:
     def kill(self) -> None:
         """SIGKILL to everything that is known of it by now. More may come to light: to be repeated until `gone`."""
         if self._cgroup:
-            cgroup.kill(self._cgroup)
+            self._left_cgroup = self._left_cgroup or cgroup.leave(self._cgroup)
+            if self._left_cgroup:
+                cgroup.kill(self._cgroup)
         if self.status is None:
             send_signal(-self._leader, signal.SIGKILL)
         for stat in self._descendants():

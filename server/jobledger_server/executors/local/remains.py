@@ -81,15 +81,16 @@ def end_remains(traces: Traces) -> bool:
     lets go of the lock once it has ended what came to it. Without a supervisor, nursery and control group what has left
     the session and forgotten its environment can't be found any more.
     """
-    found = bool(traces.group and cgroup.populated(traces.group))
-    if found and traces.group:
-        cgroup.kill(traces.group)
+    found = in_group = bool(traces.group and cgroup.populated(traces.group))
     for stat, supervises in holders(traces.control):
         found = True
         if supervises:
             _kill(_living_below(stat.pid) or [stat])
         elif stat.state == "T":
             send_signal(stat.pid, signal.SIGCONT)
+    if in_group and traces.group:
+        # After what has left the group: with it goes the supervisor.
+        cgroup.kill(traces.group)
     rest = list(_recognized(traces))
     _kill(rest)
     return found or bool(rest) or traces.control.lock_is_held()
@@ -103,7 +104,7 @@ def holders(control: ControlDir) -> Iterator[Holder]:
             continue
         files = _open_files(stat.pid)
         if not lock.isdisjoint(files.values()):
-            yield Holder(stat, files.get(STANDARD_ERROR) in errors)
+            yield Holder(stat, files.get(STANDARD_ERROR) in lock | errors)
 
 
 def _names(path: Path) -> set[str]:

@@ -131,7 +131,6 @@ def _trial(isolation: Isolation, place: Path, outside: Path) -> str:
             stdout=stdout.fileno(),
             stderr=stderr.fileno(),
             limits=(),
-            cgroup=None,
             isolation=isolation,
             job_dir=str(job_dir),
         )

@@ -4,7 +4,6 @@
 """
 
 import base64
-import contextlib
 import fcntl
 import json
 import os
@@ -30,8 +29,14 @@ from jobledger_server.executors.local.control_dir import (
 from jobledger_server.executors.local.feeder import Feeder
 from jobledger_server.executors.local.isolation import BWRAP, isolation_of, private_temp
 from jobledger_server.executors.local.limits import resource_limits
-from jobledger_server.executors.local.process_tree import PR_SET_CHILD_SUBREAPER, boot_id, prctl, process_stat
-from jobledger_server.executors.local.supervisor import Pipes, Supervisor, children_pipe
+from jobledger_server.executors.local.process_tree import (
+    PR_SET_CHILD_SUBREAPER,
+    boot_id,
+    children_pipe,
+    prctl,
+    process_stat,
+)
+from jobledger_server.executors.local.supervisor import Pipes, Supervisor
 from jobledger_server.joblog.redaction import RedactingLogWriter, Secrets
 from jobledger_server.joblog.writer import LogWriter, wall_clock
 
@@ -60,14 +65,18 @@ class Prepared(NamedTuple):
 NOT_FOR_US = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def main(path: str, lock: int | None = None, secret_env: Mapping[str, str] | None = None) -> None:
+def main(
+    path: str, lock: int | None = None, secret_env: Mapping[str, str] | None = None, group: Path | None = None
+) -> None:
     """Runs the attempt whose control directory is `path`, if it was never started before.
 
     Args:
         path: absolute.
         lock: descriptor by which its lock is to be taken, where somebody else is to keep that beside us.
         secret_env: variables that go to the command alone: not to disk, nor into its log.
+        group: the control group that this process was born in, where it is the attempt's own. Our parent removes it.
     """
+    nursery = os.getppid()
     os.chdir("/")
     for number in NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
@@ -78,10 +87,12 @@ def main(path: str, lock: int | None = None, secret_env: Mapping[str, str] | Non
     if spec is None or spec["protocol"] != PROTOCOL:
         sys.exit(f"{control.spec} is not of version {PROTOCOL}: server and supervisor differ; restart the server")
     secret_env = secret_env or {}
-    _run(control, {**spec, "env": {**spec["env"], **secret_env}}, Secrets(secret_env.values()))
+    _run(control, {**spec, "env": {**spec["env"], **secret_env}}, Secrets(secret_env.values()), group)
+    if group and os.getppid() != nursery and cgroup.leave(group):
+        cgroup.remove(group)
 
 
-def _run(control: ControlDir, spec: dict[str, Any], secrets: Secrets) -> None:
+def _run(control: ControlDir, spec: dict[str, Any], secrets: Secrets, group: Path | None) -> None:
     try:
         claim = _claim(control)
     except OSError as error:
@@ -89,18 +100,14 @@ def _run(control: ControlDir, spec: dict[str, Any], secrets: Secrets) -> None:
     # Before there is a child: its end must be heard, and its orphans must become ours.
     children = children_pipe()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    group = cgroup.create(control.path.name, control.cgroup)
-    try:
-        ending = _supervise(control, spec, claim, children, secrets)
-    finally:
-        # Before the last word, after which nobody would look for it any more.
-        if group:
-            cgroup.remove(group)
-    _leave_word(control, ending)
+    if group and not cgroup.write_down(group, control.cgroup):
+        # What nobody would know of later does not count.
+        group = None
+    _leave_word(control, _supervise(control, spec, claim, children, secrets, group))
 
 
 def _supervise(
-    control: ControlDir, spec: dict[str, Any], claim: Claim, children: int, secrets: Secrets
+    control: ControlDir, spec: dict[str, Any], claim: Claim, children: int, secrets: Secrets, group: Path | None
 ) -> dict[str, Any]:
     """Starts the attempt and sees it to its end. Returns what there is to say of that."""
     log = None
@@ -108,7 +115,7 @@ def _supervise(
         log = _open_log(Path(spec["log_dir"]), spec["log_bytes"], secrets)
         prepared = _prepare(control, spec, children)
         started_at = wall_clock()
-        pid = _start(control, spec, prepared)
+        pid = _start(spec, prepared)
     except CommandError as error:
         return _not_started(secrets.hide_in_text(str(error)), log)
     except OSError as error:
@@ -122,6 +129,7 @@ def _supervise(
         control=control,
         spec=spec,
         pid=pid,
+        group=group,
         pipes=prepared.pipes,
         selector=prepared.selector,
         feeder=prepared.feeder,
@@ -168,18 +176,17 @@ def _prepare(control: ControlDir, spec: dict[str, Any], children: int) -> Prepar
         OSError: it can't be prepared, or there are no resources.
     """
     selector = selectors.DefaultSelector()
-    wake = open_fifo(control.wake)
     job_dir = Path(spec["job_dir"])
     (job_dir / "cancelled").unlink(missing_ok=True)
     messages = open_fifo(job_dir / "control")
     stdin, feeder = _stdin(control, spec)
     stdout, stdout_end = _output_pipe()
     stderr, stderr_end = _output_pipe()
-    pipes = Pipes(stdout, stderr, messages, wake, children)
+    pipes = Pipes(stdout, stderr, messages, children)
     return Prepared(pipes, selector, feeder, (stdin, stdout_end, stderr_end))
 
 
-def _start(control: ControlDir, spec: dict[str, Any], prepared: Prepared) -> int:
+def _start(spec: dict[str, Any], prepared: Prepared) -> int:
     """Starts the command. Returns its pid.
 
     Raises:
@@ -198,7 +205,6 @@ def _start(control: ControlDir, spec: dict[str, Any], prepared: Prepared) -> int
         stdout=stdout,
         stderr=stderr,
         limits=resource_limits(spec.get("limits", {})),
-        cgroup=cgroup.recorded(control.cgroup),
         isolation=isolation,
         job_dir=spec["job_dir"],
     )
@@ -252,10 +258,7 @@ def _leave_word(control: ControlDir, ending: dict[str, Any]) -> None:
             write_json(control.exit, {"protocol": PROTOCOL, "started_at": started_at, **ending})
             break
         except OSError as error:
-            # The complaint goes to the same disk.
-            with contextlib.suppress(OSError):
-                sys.stderr.write(f"{control.exit} can't be written, trying again: {error}\n")
-                sys.stderr.flush()
+            control.complain(f"{control.exit} can't be written, trying again: {error}")
         time.sleep(RETRY_SECONDS)
 
 

@@ -7,14 +7,12 @@ period, SIGKILL to all descendants until none is left. Only then `exit.json` say
 import contextlib
 import os
 import selectors
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobledger_server.executors.local import cgroup
-from jobledger_server.executors.local.control_dir import ControlDir, UnreadableError, poke
+from jobledger_server.executors.local.control_dir import ControlDir, UnreadableError, open_fifo, poke
 from jobledger_server.executors.local.feeder import Feeder
 from jobledger_server.executors.local.limits import Breach, LimitWatch
 from jobledger_server.executors.local.process_tree import ProcessTree
@@ -26,7 +24,7 @@ from jobledger_server.joblog.writer import LogWriter, wall_clock
 READ_SIZE = 256 * 1024
 # How long what is dead may take to let go of its pipes, and what is killed to die.
 DRAIN_SECONDS, KILL_SECONDS = 1.0, 30.0
-KILL_INTERVAL, GROUP_INTERVAL, LOOK_INTERVAL = 0.02, 0.1, 5.0
+KILL_INTERVAL, GROUP_INTERVAL, FIRST_LOOK, LOOK_INTERVAL = 0.02, 0.1, 0.05, 5.0
 # How often it is looked whether the job has read what it was sent.
 UNREAD_INTERVAL = 0.25
 LOG_RETRY_SECONDS, LOG_PATIENCE = 0.5, 3.0
@@ -35,12 +33,11 @@ TROUBLE_SECONDS = 0.1
 
 
 class Pipes(NamedTuple):
-    """Our ends: what the process says, what wakes us; `children` turns readable when a child ends."""
+    """Our ends: what the process says; `children` turns readable when a child ends."""
 
     stdout: int
     stderr: int
     messages: int
-    wake: int
     children: int
 
 
@@ -53,17 +50,21 @@ class Supervisor:
         control: ControlDir,
         spec: dict[str, Any],
         pid: int,
+        group: Path | None,
         pipes: Pipes,
         selector: selectors.BaseSelector,
         feeder: Feeder | None,
         log: LogWriter,
         secrets: Secrets,
     ) -> None:
-        """Watch over what a shim has started. `secrets` are hidden in the job's messages; in its output, `log` does."""
+        """Watch over what a shim has started, both in the control group `group`, if that is there.
+
+        `secrets` are hidden in the job's messages; in its output, `log` does that.
+        """
         self._control = control
         self._job_dir = Path(spec["job_dir"])
         self._name = f"{spec['job_id']} {spec['attempt']}\n".encode()
-        self._tree = ProcessTree(pid, cgroup.recorded(control.cgroup))
+        self._tree = ProcessTree(pid, group)
         self._pipes = pipes
         self._feeder = feeder
         self._log = log
@@ -78,7 +79,7 @@ class Supervisor:
         self._outputs = {pipes.stdout: Stream.STDOUT, pipes.stderr: Stream.STDERR}
         self._reason = "exited"
         self._message = self._limit_message = ""
-        self._limits = LimitWatch(spec.get("limits", {}), self._job_dir, cgroup.recorded(control.cgroup))
+        self._limits = LimitWatch(spec.get("limits", {}), self._job_dir, group)
         self._ended_at = 0
         timeout = spec["timeout_seconds"]
         self._grace = float(spec["grace_seconds"])
@@ -88,12 +89,14 @@ class Supervisor:
         self._drain_until = NEVER
         self._retry_log = NEVER
         self._wake_due = NEVER
-        self._woke = self._look_due = 0.0
+        self._woke = 0.0
+        self._wake: int | None = None
+        # A job that ends before it is looked for the first time needs nothing by which it could be ended.
+        self._look_due = 0.0 if feeder else time.monotonic() + FIRST_LOOK
 
     def run(self) -> dict[str, Any]:
         """Until nothing of the process is left. Returns what `exit.json` says of it."""
         self._register()
-        self._look_due = 0.0
         while not self._over():
             try:
                 self._turn()
@@ -119,7 +122,6 @@ class Supervisor:
     def _register(self) -> None:
         pipes = self._pipes
         self._selector.register(pipes.children, selectors.EVENT_READ, lambda: _drain(pipes.children))
-        self._selector.register(pipes.wake, selectors.EVENT_READ, self._woken)
         self._selector.register(pipes.messages, selectors.EVENT_READ, self._reports.read)
         self._watch_outputs()
 
@@ -286,13 +288,22 @@ class Supervisor:
 
     # --- what the server says, and what it is told ---
 
-    def _woken(self) -> None:
-        _drain(self._pipes.wake)
+    def _woken(self, wake: int) -> None:
+        _drain(wake)
         self._look()
+
+    def _listen(self) -> None:
+        """Lets itself be woken from now on. Where that can't be had just now, it may be at the next look."""
+        with contextlib.suppress(OSError):
+            self._wake = wake = open_fifo(self._control.wake)
+            self._selector.register(wake, selectors.EVENT_READ, lambda: self._woken(wake))
 
     def _look(self) -> None:
         """Sees what the server wants. Where its directory is gone nobody could ever end the job: then it ends now."""
         self._look_due = 0.0
+        if self._wake is None:
+            # Before the look, so that what comes after it wakes us.
+            self._listen()
         try:
             request = self._control.cancel_request() if self._control.path.exists() else self._grace
         except UnreadableError:
@@ -303,7 +314,7 @@ class Supervisor:
         if self._feeder and self._tree.status is None:
             self._feeder.look()
             self._feed()
-        self._look_due = time.monotonic() + LOOK_INTERVAL
+        self._look_due = time.monotonic() + (LOG_RETRY_SECONDS if self._wake is None else LOOK_INTERVAL)
 
     def _feed(self) -> None:
         feeder = self._feeder
@@ -332,16 +343,6 @@ class Supervisor:
         if now >= self._wake_due:
             self._wake_due, self._woke = NEVER, now
             poke(self._control.server_wake, self._name)
-
-
-def children_pipe() -> int:
-    """A descriptor that turns readable when a child ends."""
-    read_end, write_end = os.pipe()
-    os.set_blocking(read_end, False)
-    os.set_blocking(write_end, False)
-    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    return read_end
 
 
 def _drain(descriptor: int) -> None:

@@ -22,7 +22,7 @@ def add(connection: sqlite3.Connection, job_number: int, artifacts: Sequence[Art
                 job_number,
                 artifact.path,
                 sha256_of(artifact),
-                artifact.SerializeToString(deterministic=True),
+                stored(artifact),
             )
             for artifact in artifacts
         ],
@@ -43,10 +43,20 @@ def of_job(connection: sqlite3.Connection, job_id: str) -> Sequence[Artifact]:
 
 def replace(transaction: Transaction, artifact: Artifact) -> None:
     """Stores the artifact anew. Nothing happens where it was deleted with its job."""
+    job = transaction.connection.execute(
+        "SELECT job_id FROM jobs WHERE number = (SELECT job_number FROM artifacts WHERE id = ?)", (artifact.id,)
+    ).fetchone()
+    if job is not None:
+        transaction.take(job[0])
     transaction.connection.execute(
         "UPDATE artifacts SET path = ?, sha256 = ?, artifact = ? WHERE id = ?",
-        (artifact.path, sha256_of(artifact), artifact.SerializeToString(deterministic=True), artifact.id),
+        (artifact.path, sha256_of(artifact), stored(artifact), artifact.id),
     )
+
+
+def stored(artifact: Artifact) -> bytes:
+    """The artifact as its column has it."""
+    return artifact.SerializeToString(deterministic=True)
 
 
 def sha256_of(artifact: Artifact) -> str | None:

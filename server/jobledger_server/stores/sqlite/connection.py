@@ -14,8 +14,8 @@ ADVICE = {
     "SQLITE_IOERR": "Reading or writing the database file failed: check the disk and the system's log",
     "SQLITE_BUSY": "Another process holds the database's write lock: wait for it, or end it",
     "SQLITE_LOCKED": "Another process holds the database's write lock: wait for it, or end it",
-    "SQLITE_CORRUPT": "The database file is damaged: stop the server and restore a backup",
-    "SQLITE_NOTADB": "The file is not a Jobledger database: point the data directory elsewhere, or restore a backup",
+    "SQLITE_CORRUPT": "The database file is damaged: stop the server and run `jobledger recover`",
+    "SQLITE_NOTADB": "The file is not a Jobledger database: take another data directory, or run `jobledger recover`",
     "SQLITE_READONLY": "The database file can't be written: check its owner, its permissions and the file system",
     "SQLITE_CANTOPEN": "The database file can't be opened: check that its directory exists and is writable",
 }

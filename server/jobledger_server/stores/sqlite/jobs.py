@@ -10,7 +10,8 @@ from jobledger_server.core.ports import IdempotencyKey, JobChange, JobRecord, Ke
 from jobledger_server.core.times import micros
 from jobledger_server.stores.errors import InvariantError
 from jobledger_server.stores.sqlite import artifacts, events, idempotency, receipts, retention
-from jobledger_server.stores.sqlite.rows import SELECT_RECORDS, TERMINAL, columns_of, groups_column, record_of
+from jobledger_server.stores.sqlite.cache import Entry
+from jobledger_server.stores.sqlite.rows import SELECT_RECORDS, TERMINAL, columns_of, groups_column, record_of, row_of
 from jobledger_server.stores.sqlite.writer import Transaction
 
 INSERT = """
@@ -45,14 +46,17 @@ def create(
         known = idempotency.job_number(connection, key, now=micros(record.job.created_at))
         if known is not None:
             return _keyed(connection, known)
-    (number,) = connection.execute(INSERT, columns_of(record)).fetchone()
-    connection.executemany(
-        "INSERT INTO job_labels (job_number, key, value, created_at, job_id) VALUES (?, ?, ?, ?, ?)",
-        [(number, *label, micros(record.job.created_at), record.job.job_id) for label in record.job.labels.items()],
-    )
+    columns = columns_of(record)
+    (number,) = connection.execute(INSERT, columns).fetchone()
+    if record.job.labels:
+        connection.executemany(
+            "INSERT INTO job_labels (job_number, key, value, created_at, job_id) VALUES (?, ?, ?, ?, ?)",
+            [(number, *label, columns["created_at"], record.job.job_id) for label in record.job.labels.items()],
+        )
     if key is not None:
         idempotency.remember(connection, key, job_number=number)
     events.append(transaction, job_events)
+    transaction.leave(record.job.job_id, Entry(row_of(number, columns), ()))
     return replace(record, number=number)
 
 
@@ -76,26 +80,47 @@ def update(transaction: Transaction, job_id: str, decide: Callable[[JobRecord], 
         return stored
     # Activity may have been noted since the caller looked at the clock.
     latest = max(stored.last_activity_at, change.record.last_activity_at)
-    record = replace(change.record, number=stored.number, last_activity_at=latest)
+    record = replace(
+        change.record,
+        number=stored.number,
+        last_activity_at=latest,
+        concurrency_groups=stored.concurrency_groups,
+    )
     _refuse_impossible(stored, record)
-    connection.execute(UPDATE, columns_of(record))
-    if change.artifacts_anew:
+    known, columns = transaction.take(job_id), columns_of(record)
+    connection.execute(UPDATE, columns)
+    if change.artifacts_anew and not (known and known.has_no_artifacts):
         artifacts.drop(connection, record.number)
-    artifacts.add(connection, record.number, change.artifacts)
+    if change.artifacts:
+        artifacts.add(connection, record.number, change.artifacts)
     if change.receipt is not None:
         receipts.add(connection, record.job, change.receipt)
     retention.note(connection, record, change.kept)
     events.append(transaction, change.events)
+    transaction.leave(job_id, Entry(row_of(record.number, columns), _artifacts_after(change, known)))
     return record
 
 
+def _artifacts_after(change: JobChange, known: Entry | None) -> Sequence[bytes] | None:
+    """All artifacts of the job after a change, by path, where that can be told without reading them."""
+    if change.artifacts_anew:
+        return [artifacts.stored(artifact) for artifact in sorted(change.artifacts, key=lambda artifact: artifact.path)]
+    return known.artifacts if known and not change.artifacts else None
+
+
 def record_activity(transaction: Transaction, job_id: str, at: int) -> None:
+    known = transaction.take(job_id)
     transaction.connection.execute(
         "UPDATE jobs SET last_activity_at = ? WHERE job_id = ? AND last_activity_at < ?", (at, job_id, at)
     )
+    if known is not None:
+        number, job, last, *rest = known.row
+        transaction.leave(job_id, replace(known, row=(number, job, max(last, at), *rest)))
 
 
 def set_concurrency_groups(transaction: Transaction, groups: Mapping[str, Sequence[str]]) -> None:
+    for job_id in groups:
+        transaction.take(job_id)
     transaction.connection.executemany(
         "UPDATE jobs SET concurrency_groups = ? WHERE job_id = ?",
         [(groups_column(names), job_id) for job_id, names in groups.items()],
@@ -104,6 +129,7 @@ def set_concurrency_groups(transaction: Transaction, groups: Mapping[str, Sequen
 
 def delete(transaction: Transaction, job_id: str) -> bool:
     """Deletes the job; labels, keys and artifacts go with it by their references."""
+    transaction.take(job_id)
     return transaction.connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,)).rowcount > 0
 
 

@@ -2,10 +2,18 @@
 
 import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
-from jobledger.v1.job_pb2 import Job
+from jobledger.v1.job_pb2 import Artifact, Job
 
 from jobledger_server.core.ports import StoredReceipt
+from jobledger_server.core.ports.archive import SealedJob
+
+SEALED = """
+SELECT leaf_index, envelope, leaf, receipts.workspace_id, job, coalesce(number, 0)
+FROM receipts LEFT JOIN jobs USING (job_id) WHERE leaf_index >= ? ORDER BY leaf_index LIMIT ?
+"""
+ARTIFACTS = "SELECT artifact FROM artifacts WHERE job_number = ? ORDER BY path"
 
 
 def add(connection: sqlite3.Connection, job: Job, receipt: StoredReceipt) -> None:
@@ -32,3 +40,20 @@ def get(connection: sqlite3.Connection, job_id: str) -> StoredReceipt | None:
 def leaves(connection: sqlite3.Connection, start: int) -> Sequence[bytes]:
     rows = connection.execute("SELECT leaf FROM receipts WHERE leaf_index >= ? ORDER BY leaf_index", (start,))
     return [leaf for (leaf,) in rows]
+
+
+def sealed_jobs(connection: sqlite3.Connection, start: int, *, limit: int) -> Sequence[SealedJob]:
+    return [_sealed(connection, row) for row in connection.execute(SEALED, (start, limit)).fetchall()]
+
+
+def _sealed(connection: sqlite3.Connection, row: Sequence[Any]) -> SealedJob:
+    leaf_index, envelope, leaf, workspace_id, job, number = row
+    return SealedJob(
+        leaf_index=leaf_index,
+        envelope=envelope,
+        leaf=leaf,
+        workspace_id=workspace_id,
+        job=None if job is None else Job.FromString(job),
+        number=number,
+        artifacts=[Artifact.FromString(data) for (data,) in connection.execute(ARTIFACTS, (number,))],
+    )

@@ -64,6 +64,21 @@ def columns_of(record: JobRecord) -> Mapping[str, Any]:
     }
 
 
+def row_of(number: int, columns: Mapping[str, Any]) -> Sequence[Any]:
+    """The row that SELECT_RECORDS reads once these columns are stored."""
+    return (
+        number,
+        columns["job"],
+        columns["last_activity_at"],
+        columns["eligible_at"],
+        columns["concurrency_groups"],
+        columns["cancel_requested_at"],
+        columns["cancel_requested_by"],
+        columns["cancel_reason"],
+        columns["cancel_grace_seconds"],
+    )
+
+
 def groups_column(groups: Sequence[str]) -> str:
     """Concurrency groups as their column has them."""
     return json.dumps(groups)

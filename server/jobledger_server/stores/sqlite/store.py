@@ -25,6 +25,7 @@ from jobledger_server.core.ports import (
     StoreUnavailableError,
     TokenRecord,
 )
+from jobledger_server.core.ports.archive import SealedJob
 from jobledger_server.stores.sqlite import (
     artifacts,
     counts,
@@ -103,7 +104,7 @@ class SqliteStore:
         return await self._writer.run(jobs.create, record, events, idempotency)
 
     async def get_job(self, job_id: str) -> JobRecord | None:
-        return await self._readers.run(jobs.get, job_id)
+        return self._writer.cache.record(job_id) or await self._readers.run(jobs.get, job_id)
 
     async def update_job(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
         return await self._writer.run(jobs.update, job_id, decide)
@@ -145,7 +146,8 @@ class SqliteStore:
         return await self._writer.run(artifacts.reserve_ids, count)
 
     async def artifacts(self, job_id: str) -> Sequence[Artifact]:
-        return await self._readers.run(artifacts.of_job, job_id)
+        known = self._writer.cache.artifacts(job_id)
+        return await self._readers.run(artifacts.of_job, job_id) if known is None else known
 
     async def set_artifact_status(self, artifact: Artifact) -> None:
         await self._writer.run(artifacts.replace, artifact)
@@ -169,6 +171,9 @@ class SqliteStore:
 
     async def receipt_leaves(self, start: int = 0) -> Sequence[bytes]:
         return await self._readers.run(receipts.leaves, start)
+
+    async def sealed_jobs(self, start: int, *, limit: int) -> Sequence[SealedJob]:
+        return await self._readers.run(receipts.sealed_jobs, start, limit=limit)
 
     async def put_token(self, token: TokenRecord, events: Sequence[Event] = ()) -> None:
         await self._writer.run(tokens.put, token, events)

@@ -7,7 +7,7 @@ import asyncio
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -16,6 +16,7 @@ from jobledger.v1.events_pb2 import Event
 
 from jobledger_server.core.ports import StoreUnavailableError
 from jobledger_server.stores.errors import InvariantError
+from jobledger_server.stores.sqlite.cache import Entry, JobCache
 from jobledger_server.stores.sqlite.connection import is_outage, unavailable
 
 P = ParamSpec("P")
@@ -28,10 +29,31 @@ EventListener = Callable[[Sequence[Event]], None]
 
 @dataclass(slots=True)
 class Transaction:
-    """What a piece of work writes through, and the events that it has stored so far."""
+    """What a piece of work writes through, and what it has stored so far.
+
+    Attributes:
+        events: those that it has stored.
+        cache: jobs as they were before this group, but for those that the group has changed.
+        before: jobs as the group has left them so far; None for one of which the file alone knows. `changed`: as this
+            piece of work leaves them.
+    """
 
     connection: sqlite3.Connection
     events: list[Event] = field(default_factory=list)
+    cache: JobCache = field(default_factory=JobCache)
+    before: Mapping[str, Entry | None] = field(default_factory=dict)
+    changed: dict[str, Entry | None] = field(default_factory=dict)
+
+    def take(self, job_id: str) -> Entry | None:
+        """What is known of a job that is about to change. From here on the file alone knows of it, until `leave`."""
+        known = self.before.get(job_id, self.cache.take(job_id))
+        known = self.changed.get(job_id, known)
+        self.changed[job_id] = None
+        return known
+
+    def leave(self, job_id: str, entry: Entry) -> None:
+        """Says how the job is from the commit on."""
+        self.changed[job_id] = entry
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +84,7 @@ class Writer:
 
     def __init__(self, *, connect: Callable[[], sqlite3.Connection]) -> None:
         self._connect = connect
+        self.cache = JobCache()
         self._connection: sqlite3.Connection | None = None
         self._listeners: list[EventListener] = []
         self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -80,6 +103,7 @@ class Writer:
         self._closed = True
         self._waiting.put(None)
         await asyncio.to_thread(self._thread.join)
+        self.cache = JobCache()
 
     def on_events(self, listener: EventListener) -> None:
         """Calls `listener` in the loop after each commit that stored events, before its callers get their answers."""
@@ -125,36 +149,59 @@ class Writer:
 
     def _commit(self, group: Sequence[_Work]) -> None:
         connection = self._connection = self._connection or self._connect()
-        events: list[Event] = []
+        done = Transaction(connection, cache=self.cache)
         connection.execute("BEGIN IMMEDIATE")
-        outcomes = [self._attempt(connection, work, events) for work in group]
-        connection.execute("COMMIT")
+        if len(group) == 1:
+            outcomes = [self._attempt_alone(connection, group[0], done)]
+        else:
+            outcomes = [self._attempt(connection, work, done) for work in group]
+        if connection.in_transaction:
+            connection.execute("COMMIT")
         self.trouble = ""
-        self._announce(events, outcomes)
+        for job_id, entry in done.changed.items():
+            if entry is not None:
+                self.cache.put(job_id, entry)
+        self._announce(done.events, outcomes)
 
-    def _attempt(self, connection: sqlite3.Connection, work: _Work, events: list[Event]) -> _Outcome:
+    def _attempt(self, connection: sqlite3.Connection, work: _Work, done: Transaction) -> _Outcome:
         """Runs one piece; where it fails by itself, what it wrote is undone and the others go on."""
-        transaction = Transaction(connection)
         connection.execute("SAVEPOINT work")
+        outcome = self._run(connection, work, done)
+        if outcome.error is not None:
+            connection.execute("ROLLBACK TO work")
+        connection.execute("RELEASE work")
+        return outcome
+
+    def _attempt_alone(self, connection: sqlite3.Connection, work: _Work, done: Transaction) -> _Outcome:
+        """The same where there are no others: then a failure ends the whole transaction."""
+        outcome = self._run(connection, work, done)
+        if outcome.error is not None:
+            connection.execute("ROLLBACK")
+        return outcome
+
+    def _run(self, connection: sqlite3.Connection, work: _Work, done: Transaction) -> _Outcome:
+        transaction = Transaction(connection, cache=self.cache, before=done.changed)
         try:
             answer = work.run(transaction)
         except Exception as error:
             if isinstance(error, sqlite3.Error) and is_outage(error):
                 raise
-            connection.execute("ROLLBACK TO work")
-            connection.execute("RELEASE work")
             return _Outcome(future=work.future, error=_as_ours(error))
-        connection.execute("RELEASE work")
-        events += transaction.events
+        done.events += transaction.events
+        done.changed |= transaction.changed
         return _Outcome(future=work.future, answer=answer)
 
     def _announce(self, events: Sequence[Event], outcomes: Sequence[_Outcome]) -> None:
-        # A callback each: the loop keeps their order, and reports one that raises without harm to the others.
-        if events:
-            for listener in tuple(self._listeners):
-                self._loop.call_soon_threadsafe(listener, events)
+        # To wake the loop takes longer than most of what it is woken for: once for all of them.
+        self._loop.call_soon_threadsafe(self._deliver, events, outcomes)
+
+    def _deliver(self, events: Sequence[Event], outcomes: Sequence[_Outcome]) -> None:
+        # A callback for each listener: the loop reports one that raises without harm to the others. Who waits for an
+        # answer goes on after them.
+        for listener in tuple(self._listeners) if events else ():
+            self._loop.call_soon(listener, events)
         for outcome in outcomes:
-            self._loop.call_soon_threadsafe(outcome.deliver)
+            outcome.deliver()
 
     def _abandon(self, group: Sequence[_Work], error: sqlite3.Error) -> None:
         """Undoes what is open and tells every caller; the next group finds a connection that works, or a new one."""

@@ -1,0 +1,1 @@
+"""The archive of the signed envelopes, in files."""
