@@ -11,15 +11,9 @@ import pytest
 from executors.harness import Lab, eventually
 from jobledger_server.core.ports import EndReason, InputClosedError, ProgressReport, Running
 from jobledger_server.executors.local.attempt import Attempt
-from jobledger_server.executors.local.control_dir import (
-    MOST_BYTES,
-    ControlDir,
-    UnreadableError,
-    poke,
-    read_json,
-    write_json,
-)
+from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.executor import LONGEST_WAKE, LocalExecutor
+from jobledger_server.executors.local.guarded_files import MOST_BYTES, UnreadableError, poke, read_json, write_json
 from jobledger_server.executors.local.lost import bury
 from jobledger_server.executors.local.statements import read_outcome, read_progress
 from jobledger_server.joblog.reader import LogQuery, LogReader

@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from jobledger_server.core.ports import EndReason, Launch, Outcome, Running
 from jobledger_server.executors.local import attempt as attempts
 from jobledger_server.executors.local import executor as executors
 from jobledger_server.executors.local import spawner
+from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.executors.local.process_tree import LINUX, process_stat
+from jobledger_server.executors.local.remains import Traces, end_remains
 
 pytestmark = pytest.mark.skipif(not LINUX, reason="Who holds a lock open is seen in /proc alone")
 
@@ -254,3 +256,22 @@ async def test_a_job_is_not_over_before_what_its_supervisor_left_is_gone(
         assert lab.recorder.ended == {}
     assert (await lab.outcome(job.launch)).reason is EndReason.LOST
     assert job.alive() == []
+
+
+async def test_a_job_that_removes_its_control_directory_before_the_first_look_is_not_started_again(
+    lab: Lab, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch = lab.shell('rm -rf "../../control/$JOBLEDGER_JOB_ID.1"; echo >> starts; exec sleep 1000')
+    spawn, starts = spawner.Spawner.spawn, launch.job_dir / "starts"
+
+    async def spawn_and_wait(self: spawner.Spawner, control_dir: Path, secret_env: Mapping[str, str]) -> int:
+        shim = await spawn(self, control_dir, secret_env)
+        await eventually(starts.exists)
+        return shim
+
+    monkeypatch.setattr(spawner.Spawner, "spawn", spawn_and_wait)
+    answer = await executor.start(launch)
+    assert isinstance(answer, Outcome)
+    assert (answer.reason, answer.message) == (EndReason.LOST, executors.REMOVED)
+    assert starts.read_text() == "\n"
+    assert not end_remains(Traces.read(ControlDir(lab.root / "data" / "control" / f"{launch.job_id}.1")))

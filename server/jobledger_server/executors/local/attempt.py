@@ -21,14 +21,8 @@ from jobledger_server.core.ports import (
 )
 from jobledger_server.executors.local import cgroup
 from jobledger_server.executors.local.child import PASSING
-from jobledger_server.executors.local.control_dir import (
-    PROTOCOL,
-    ControlDir,
-    UnreadableError,
-    poke,
-    read_bytes,
-    write_json,
-)
+from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir
+from jobledger_server.executors.local.guarded_files import UnreadableError, poke, read_bytes, write_json
 from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation
 from jobledger_server.executors.local.remains import Traces, wake_stopped
 from jobledger_server.executors.local.reports import NEVER

@@ -17,9 +17,9 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from jobledger_server.core.ports import Clock, EndReason, ExecutorListener, Launch, Outcome, Running
-from jobledger_server.executors.local.attempt import Attempt, News
+from jobledger_server.executors.local.attempt import Attempt, News, View
 from jobledger_server.executors.local.child import PASSING
-from jobledger_server.executors.local.control_dir import open_fifo
+from jobledger_server.executors.local.guarded_files import open_fifo
 from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation
 from jobledger_server.executors.local.lost import GONE, OVERDUE, UNKILLABLE, bury
 from jobledger_server.executors.local.pidfd import ExitWatch
@@ -176,13 +176,9 @@ class LocalExecutor:
                 attempt.changed.clear()
             lives = spawned is not None and not spawned.ended()
             view = await self._in_thread(attempt.view)
-            # One that has ended by now, and said how far it was, is told of as one that runs: else that would be lost.
-            ended_untold = spawned is not None and view.running is not None and view.progressed
-            if view.outcome and not ended_untold:
-                return view.outcome
-            if view.running and (view.alive or ended_untold):
-                self._follow(attempt, view.shim)
-                return view.running
+            known = await self._certain(attempt, view, new=spawned is not None)
+            if known is not None:
+                return known
             if not view.alive and not lives:
                 if not view.begun:
                     return None
@@ -195,6 +191,20 @@ class LocalExecutor:
                 continue
             if not await _within(TICK_SECONDS, attempt.changed):
                 await asyncio.to_thread(_wake_stopped, attempt)
+
+    async def _certain(self, attempt: Attempt, view: View, *, new: bool) -> Running | Outcome | None:
+        """What a look shows for certain of an attempt, of which this is one of the first looks where it is new."""
+        # One that has ended by now, and said how far it was, is told of as one that runs: else that would be lost.
+        ended_untold = new and view.running is not None and view.progressed
+        if view.outcome and not ended_untold:
+            return view.outcome
+        if view.running and (view.alive or ended_untold):
+            self._follow(attempt, view.shim)
+            return view.running
+        if new and not view.begun and not attempt.control.spec.exists():
+            # By the job, which was quicker than we. So it has begun, and must not begin again.
+            return self._lost(REMOVED, survived=not await self._cleared(attempt))
+        return None
 
     def _follow(self, attempt: Attempt, shim: int | None) -> None:
         if attempt.follower is None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from jobledger_server.executors.local import cgroup
 from jobledger_server.executors.local.child import PASSING
-from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir, write_json
+from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir
+from jobledger_server.executors.local.guarded_files import write_json
 from jobledger_server.executors.local.remains import Traces
 from jobledger_server.executors.local.statements import Launched, read_launched, read_outcome
 from jobledger_server.joblog.writer import LogWriter

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from jobledger_server.executors.local.control_dir import ControlDir, write_text
+from jobledger_server.executors.local.control_dir import ControlDir
+from jobledger_server.executors.local.guarded_files import write_text
 from jobledger_server.executors.local.messages import Checkpoint, Declaration, LogLine, Message, MessageReader, Progress
 from jobledger_server.joblog.redaction import NO_SECRETS, Secrets
 

@@ -17,16 +17,9 @@ from typing import Any, NamedTuple
 
 from jobledger_server.executors.local import bwrap, cgroup
 from jobledger_server.executors.local.child import PASSING, Command, CommandError, become_command, start_child
-from jobledger_server.executors.local.control_dir import (
-    PROTOCOL,
-    ControlDir,
-    open_fifo,
-    poke,
-    read_json,
-    sync_directory,
-    write_json,
-)
+from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir
 from jobledger_server.executors.local.feeder import Feeder
+from jobledger_server.executors.local.guarded_files import open_fifo, poke, read_json, sync_directory, write_json
 from jobledger_server.executors.local.isolation import BWRAP, isolation_of, private_temp
 from jobledger_server.executors.local.limits import resource_limits
 from jobledger_server.executors.local.process_tree import (
@@ -81,7 +74,12 @@ def main(
     for number in NOT_FOR_US:
         signal.signal(number, signal.SIG_IGN)
     control = ControlDir(Path(path))
-    if control.take_lock(lock) is None or control.exit.exists() or control.started.exists():
+    # Of two shims the later one must not hold the lock once the other has ended: the attempt would seem to live.
+    if (
+        control.take_lock(lock, unless=control.started.exists) is None
+        or control.exit.exists()
+        or control.started.exists()
+    ):
         return
     spec = read_json(control.spec)
     if spec is None or spec["protocol"] != PROTOCOL:

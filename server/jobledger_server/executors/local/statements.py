@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobledger_server.core.ports import EndReason, LogSummary, Outcome, ProgressReport
-from jobledger_server.executors.local.control_dir import ControlDir, UnreadableError, is_finite, read_json
+from jobledger_server.executors.local.control_dir import ControlDir
+from jobledger_server.executors.local.guarded_files import UnreadableError, is_finite, read_json
 from jobledger_server.executors.local.isolation import NONE
 from jobledger_server.executors.local.messages import KINDS, Declaration, Progress
 from jobledger_server.executors.local.reports import MOST_ARTIFACTS

@@ -8,27 +8,26 @@ import contextlib
 import os
 import selectors
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobledger_server.executors.local.control_dir import ControlDir, UnreadableError, open_fifo, poke
+from jobledger_server.executors.local import capture
+from jobledger_server.executors.local.capture import Capture
+from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.feeder import Feeder
+from jobledger_server.executors.local.guarded_files import UnreadableError, open_fifo, poke
 from jobledger_server.executors.local.limits import Breach, LimitWatch
 from jobledger_server.executors.local.process_tree import ProcessTree
 from jobledger_server.executors.local.reports import NEVER, Reports, chunks
 from jobledger_server.joblog.redaction import Secrets
-from jobledger_server.joblog.segments import Stream
 from jobledger_server.joblog.writer import LogWriter, wall_clock
 
-READ_SIZE = 256 * 1024
 # How long what is dead may take to let go of its pipes, and what is killed to die.
 DRAIN_SECONDS, KILL_SECONDS = 1.0, 30.0
 KILL_INTERVAL, GROUP_INTERVAL, FIRST_LOOK, LOOK_INTERVAL = 0.02, 0.1, 0.05, 5.0
 # How often it is looked whether the job has read what it was sent.
 UNREAD_INTERVAL = 0.25
-LOG_RETRY_SECONDS, LOG_PATIENCE = 0.5, 3.0
-LOG_WAKE_INTERVAL = 0.05
+LOG_WAKE_INTERVAL, WAKE_RETRY_SECONDS = 0.05, 0.5
 TROUBLE_SECONDS = 0.1
 
 
@@ -67,7 +66,6 @@ class Supervisor:
         self._tree = ProcessTree(pid, group)
         self._pipes = pipes
         self._feeder = feeder
-        self._log = log
         self._reports = Reports(
             pipes.messages,
             control=control,
@@ -76,9 +74,11 @@ class Supervisor:
             secrets=secrets,
         )
         self._selector = selector
-        self._outputs = {pipes.stdout: Stream.STDOUT, pipes.stderr: Stream.STDERR}
+        self._output = Capture(
+            stdout=pipes.stdout, stderr=pipes.stderr, selector=selector, log=log, grown=self._log_grew
+        )
         self._reason = "exited"
-        self._message = self._limit_message = ""
+        self._limit_message = ""
         self._limits = LimitWatch(spec.get("limits", {}), self._job_dir, group)
         self._ended_at = 0
         timeout = spec["timeout_seconds"]
@@ -87,7 +87,6 @@ class Supervisor:
         self._kill_from = NEVER
         self._give_up = NEVER
         self._drain_until = NEVER
-        self._retry_log = NEVER
         self._wake_due = NEVER
         self._woke = 0.0
         self._wake: int | None = None
@@ -104,7 +103,9 @@ class Supervisor:
                 # No files just now, or something in the place of one of ours. It is no reason for us to end, and the
                 # job with us: what is due stays due.
                 time.sleep(TROUBLE_SECONDS)
-        self._close_log()
+        # The last words of the job, and all of it on disk.
+        self._reports.read()
+        self._output.close()
         self._reports.finish()
         # Whatever the job has put in its place: it must not keep us from the last word.
         with contextlib.suppress(OSError):
@@ -123,20 +124,16 @@ class Supervisor:
         pipes = self._pipes
         self._selector.register(pipes.children, selectors.EVENT_READ, lambda: _drain(pipes.children))
         self._selector.register(pipes.messages, selectors.EVENT_READ, self._reports.read)
-        self._watch_outputs()
-
-    def _watch_outputs(self) -> None:
-        for descriptor in self._outputs:
-            self._selector.register(descriptor, selectors.EVENT_READ, lambda source=descriptor: self._read(source))
+        self._output.watch()
 
     def _over(self) -> bool:
         """Everything is dead and its pipes are read; or it will not die."""
         now = time.monotonic()
-        return now >= self._give_up or (self._tree.gone and (not self._outputs or now >= self._drain_until))
+        return now >= self._give_up or (self._tree.gone and (not self._output.open or now >= self._drain_until))
 
     def _next_deadline(self) -> float:
         now = time.monotonic()
-        deadlines = [self._give_up, self._drain_until, self._retry_log, self._wake_due, self._reports.due]
+        deadlines = [self._give_up, self._drain_until, self._output.retry_due, self._wake_due, self._reports.due]
         if self._tree.status is None and not self._ending:
             deadlines.append(self._times_out)
         if self._feeder and self._feeder.unread:
@@ -169,7 +166,7 @@ class Supervisor:
         elif not self._tree.gone and self._ended_at and not self._tree.group_lives():
             self._kill_from = now
         elif self._tree.gone:
-            patience = DRAIN_SECONDS if self._retry_log == NEVER else LOG_PATIENCE
+            patience = DRAIN_SECONDS if self._output.retry_due == NEVER else capture.PATIENCE
             self._give_up, self._drain_until = NEVER, min(self._drain_until, now + patience)
         # After what ends it: that must not fail for want of what these need.
         if not self._tree.gone and now >= self._limits.due:
@@ -218,75 +215,28 @@ class Supervisor:
     def _last_word(self) -> dict[str, Any]:
         status = self._tree.status
         code = None if status is None else os.waitstatus_to_exitcode(status)
+        message = f"{self._limit_message} {self._output.trouble}".strip()
         if not self._tree.gone:
             self._reason = "unkillable"
-            self._message = f"Something of it still runs {KILL_SECONDS:.0f} s after SIGKILL. {self._message}".rstrip()
+            message = f"Something of it still runs {KILL_SECONDS:.0f} s after SIGKILL. {message}".rstrip()
         return {
             "reason": self._reason,
             "exit_code": code if code is not None and code >= 0 else None,
             "signal": -code if code is not None and code < 0 else None,
-            "message": f"{self._limit_message} {self._message}".strip(),
+            "message": message,
             "ended_at": self._ended_at or wall_clock(),
-            "log": self._log.totals()._asdict(),
+            "log": self._output.totals()._asdict(),
             "ignored_messages": self._reports.ignored,
         }
 
-    # --- the log ---
+    # --- what the server says, and what it is told ---
 
-    def _read(self, descriptor: int) -> None:
-        try:
-            chunk = os.read(descriptor, READ_SIZE)
-        except BlockingIOError:
-            return
-        if not chunk:
-            if descriptor in self._selector.get_map():
-                self._selector.unregister(descriptor)
-            del self._outputs[descriptor]
-            return
-        self._write_log(lambda: self._log.write(self._outputs[descriptor], chunk))
-
-    def _write_log(self, write: Callable[[], object]) -> None:
-        """Where the disk is full the job waits: nothing more is read until the log takes what it was given."""
-        try:
-            write()
-        except OSError as error:
-            self._message = f"The log could not be written: {error.strerror}"
-            if self._retry_log == NEVER:
-                self._pause_outputs()
-            self._retry_log = time.monotonic() + LOG_RETRY_SECONDS
-            return
-        if self._retry_log != NEVER:
-            self._retry_log, self._message = NEVER, ""
-            self._watch_outputs()
+    def _log_grew(self) -> None:
         self._wake_due = min(self._wake_due, self._woke + LOG_WAKE_INTERVAL)
 
-    def _pause_outputs(self) -> None:
-        for descriptor in self._outputs:
-            self._selector.unregister(descriptor)
-
-    def _close_log(self) -> None:
-        """The last words of the job, and all of it on disk."""
-        self._reports.read()
-        deadline = time.monotonic() + LOG_PATIENCE
-        while True:
-            try:
-                self._log.end()
-                self._log.seal()
-                return
-            except OSError as error:
-                self._message = f"The end of the log could not be written: {error.strerror}"
-                if time.monotonic() > deadline:
-                    return
-            time.sleep(LOG_RETRY_SECONDS)
-
     def _take_log_line(self, line: bytes) -> None:
-        def write() -> None:
-            if not self._log.write_control(line):
-                self._reports.ignore()
-
-        self._write_log(write)
-
-    # --- what the server says, and what it is told ---
+        if not self._output.take_line(line):
+            self._reports.ignore()
 
     def _woken(self, wake: int) -> None:
         _drain(wake)
@@ -314,7 +264,7 @@ class Supervisor:
         if self._feeder and self._tree.status is None:
             self._feeder.look()
             self._feed()
-        self._look_due = time.monotonic() + (LOG_RETRY_SECONDS if self._wake is None else LOOK_INTERVAL)
+        self._look_due = time.monotonic() + (WAKE_RETRY_SECONDS if self._wake is None else LOOK_INTERVAL)
 
     def _feed(self) -> None:
         feeder = self._feeder
@@ -335,8 +285,7 @@ class Supervisor:
 
     def _tell(self, now: float) -> None:
         """Tells the server of the job's reports and of the log, not more often than it can use."""
-        if now >= self._retry_log:
-            self._write_log(self._log.flush)
+        self._output.retry(now)
         if now >= self._reports.due:
             self._reports.write(now)
             self._wake_due = now
