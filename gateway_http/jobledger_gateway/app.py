@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import grpc
+import orjson
 from aiohttp import web
-from aiohttp.typedefs import Handler
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from jobledger.v1 import engine_service_pb2, job_service_pb2, receipt_service_pb2
 
+from jobledger_gateway.application import application
 from jobledger_gateway.calls import Rpc
-from jobledger_gateway.dashboard import PREFIX, Dashboard, View
+from jobledger_gateway.dashboard import PREFIX, Dashboard, View, render
 from jobledger_gateway.docs import Docs
+from jobledger_gateway.errors import Problem
 from jobledger_gateway.exchange import Endpoint, Page
 from jobledger_gateway.gateway import Gateway, Probe
 from jobledger_gateway.health import Health
@@ -23,9 +25,9 @@ from jobledger_gateway.metadata import request_metadata
 from jobledger_gateway.metrics import Counters, Metrics
 from jobledger_gateway.openapi import document
 from jobledger_gateway.origins import Origins
+from jobledger_gateway.routes import Route, routes_of
 from jobledger_gateway.serving import Address, serve
 from jobledger_gateway.streaming import StreamSettings
-from jobledger_gateway.transcoder import Route, routes_of
 
 __all__ = ["Address", "GatewayOptions", "build_app", "serve"]
 
@@ -77,11 +79,12 @@ def build_app(channel: grpc.aio.Channel, *, options: GatewayOptions | None = Non
         max_body_bytes=options.max_body_bytes,
         probe=_probe(channel, options.auth_probe),
         counters=counters,
+        render=_render,
     )
     routes = list(routes_of(options.services, channel, options.streams, stopping))
     _add_routes(gateway, routes, Dashboard(channel))
     _add_pages(gateway, routes, channel, Metrics(channel, counters, public=options.metrics_public))
-    return _application(gateway, origins, stopping)
+    return application(gateway, origins, stopping)
 
 
 def _add_routes(gateway: Gateway, routes: Sequence[Route], dashboard: Dashboard) -> None:
@@ -91,7 +94,7 @@ def _add_routes(gateway: Gateway, routes: Sequence[Route], dashboard: Dashboard)
         show = dashboard.views.get(route.rule.rpc.full_name)
         if template.segments[0] == PREFIX and show is not None:
             endpoint = View(route.binder, show)
-        gateway.add(route.rule.method, template, endpoint)
+        gateway.add(route.rule.method, template, endpoint, name=str(route))
 
 
 def _add_pages(gateway: Gateway, routes: Sequence[Route], channel: grpc.aio.Channel, metrics: Metrics) -> None:
@@ -103,36 +106,17 @@ def _add_pages(gateway: Gateway, routes: Sequence[Route], channel: grpc.aio.Chan
         **docs.pages(),
     }
     for path, page in pages.items():
-        gateway.add("GET", parse_template(path), page)
+        gateway.add("GET", parse_template(path), page, name=path)
 
 
-def _application(gateway: Gateway, origins: Origins, stopping: asyncio.Event) -> web.Application:
-    async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.update(origins.cors(request))
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers.setdefault("Cache-Control", "no-store")
-        response.headers["Server"] = "jobledger"
-
-    async def on_shutdown(_: web.Application) -> None:
-        stopping.set()
-
-    @web.middleware
-    async def every_request(request: web.Request, handler: Handler) -> web.StreamResponse:  # noqa: ARG001
-        # Before aiohttp's own router has a say: it knows no target such as `*`, and answers in text.
-        return await gateway.handle(request)
-
-    app = web.Application(middlewares=[every_request])
-    app.on_response_prepare.append(on_prepare)
-    app.on_shutdown.append(on_shutdown)
-    app.router.add_route("*", "/{path:.*}", gateway.handle, expect_handler=_expect)
-    return app
+def _render(request: web.Request, told: Problem) -> bytes:
+    """Errors under the operators' view have its shape."""
+    return orjson.dumps(render(told)) if is_dashboard(request) else told.encode()
 
 
-async def _expect(request: web.Request) -> None:
-    """Lets a client that waits for it send its body; any other expectation is left unmet, as RFC 9110 allows."""
-    if request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
+def is_dashboard(request: web.Request) -> bool:
+    """Whether a path lies under the operators' view."""
+    return request.rel_url.raw_path.split("/")[1:2] == [PREFIX]
 
 
 def _probe(channel: grpc.aio.Channel, path: str) -> Probe | None:

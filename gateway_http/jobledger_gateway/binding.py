@@ -1,25 +1,33 @@
 """Requests of HTTP as request messages: path, query and body by the rule of the route."""
 
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, lru_cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from jobledger_gateway.decoding import decode
-from jobledger_gateway.encoding import json_rule
-from jobledger_gateway.errors import GatewayError, Violation, bad_request, invalid, problem
-from jobledger_gateway.fields import message_of
-from jobledger_gateway.http_rule import Rule, RuleError, Variable, resolve
-from jobledger_gateway.json_in import parse_object
+from jobledger_gateway.bodies import RawBody, body_of
+from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.errors import Violation, bad_request, invalid
+from jobledger_gateway.http_rule import ANY, Rule, RuleError, Variable, resolve
+from jobledger_gateway.masks import update_mask_of
+from jobledger_gateway.parameters import (
+    Parameter,
+    find_parameter,
+    list_parameters,
+    parent_of,
+    set_parameters,
+    set_single,
+)
 from jobledger_gateway.percent import decode_segment, parse_query
-from jobledger_gateway.scalars import Convert, InvalidValueError, from_text
+from jobledger_gateway.scalars import InvalidValueError
+from jobledger_gateway.well_known_in import from_text
 
-JSON_TYPE = re.compile(r'application/json\s*(;\s*charset\s*=\s*("utf-8"|utf-8)\s*)?', re.IGNORECASE)
+# Names of parameters that a route remembers.
+REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,47 +47,66 @@ class Incoming:
 
 
 @dataclass(frozen=True, slots=True)
-class Parameter:
-    """A field that a query sets. `splits`: commas part its values."""
+class Bound:
+    """A variable of the path, with the field that it sets and what reads its text."""
 
-    path: tuple[str, ...]
-    field: FieldDescriptor
-    convert: Convert
-    splits: bool
+    variable: Variable
+    parameter: Parameter
+
+    @property
+    def name(self) -> str:
+        return self.parameter.name
 
 
 class Binder:
     """Makes the request message of one route. All that can be known beforehand is worked out when it is made."""
 
-    def __init__(self, rule: Rule, *, hidden: Sequence[str] = ()) -> None:
+    def __init__(self, rule: Rule, *, hidden: Sequence[str] = (), dialect: Dialect = Dialect.PLAIN) -> None:
         """Compiles a rule. `hidden` are fields that headers set, and queries don't.
 
         Raises:
             RuleError: the rule can't be served.
         """
         self.rule = rule
-        self._class = GetMessageClass(rule.rpc.input_type)
-        self._variables = [(variable, *self._variable(variable)) for variable in rule.template.variables]
-        self._taken = {".".join(variable.field) for variable in rule.template.variables}
-        self._taken |= {".".join(_camel(rule.rpc.input_type, name.split("."))) for name in self._taken}
-        self.parameters: Mapping[str, Parameter] = {} if rule.body == "*" else self._parameters(hidden)
+        self._dialect = dialect
+        self._request = rule.rpc.input_type
+        self._class = GetMessageClass(self._request)
+        self._body = body_of(rule, dialect)
+        self._mask = update_mask_of(rule)
+        self._hidden = frozenset(hidden)
+        self._variables = [self._bound(variable) for variable in rule.template.variables]
+        self._taken = {bound.name for bound in self._variables}
+        self._claimed = {bound.parameter.claim: bound.name for bound in self._variables}
+        self._body_names = self._names_of_body()
+        self._find = lru_cache(maxsize=REMEMBERED)(self._parameter)
 
-    def _variable(self, variable: Variable) -> tuple[FieldDescriptor, Convert]:
-        field = resolve(self.rule.rpc.input_type, variable.field)
-        convert = from_text(field)
+    def _bound(self, variable: Variable) -> Bound:
+        field = resolve(self._request, variable.field)
+        convert = from_text(field, self._dialect)
         if convert is None:
             raise RuleError(f"{self.rule}: text can't say '{'.'.join(variable.field)}'")
-        return field, convert
+        return Bound(variable, Parameter(path=variable.field, field=field, convert=convert, splits=False))
 
-    def _parameters(self, hidden: Sequence[str]) -> dict[str, Parameter]:
-        message = self.rule.rpc.input_type
-        found: dict[str, Parameter] = {}
-        for parameter in _leaves(message, ()):
-            name = ".".join(parameter.path)
-            if name in self._taken or parameter.path[0] in {self.rule.body, *hidden}:
-                continue
-            found[name] = found[".".join(_camel(message, parameter.path))] = parameter
-        return found
+    def _names_of_body(self) -> frozenset[str]:
+        if self.rule.body in {"", ANY}:
+            return frozenset()
+        field = self._request.fields_by_name[self.rule.body]
+        if field.containing_oneof is not None:
+            self._claimed[f"/{field.containing_oneof.name}"] = field.name
+        return frozenset({field.name, field.json_name})
+
+    def _parameter(self, name: str) -> Parameter | None:
+        found = find_parameter(self._request, name, self._dialect)
+        return None if found is None or found.path[0] in self._hidden else found
+
+    @cached_property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """What a query may set, by name in the plain dialect; what is nested deeply is left out."""
+        if self.rule.body == ANY:
+            return {}
+        listed = list_parameters(self._request, self._dialect)
+        left = {self.rule.body, *self._hidden}
+        return {it.name: it for it in listed if it.name not in self._taken and it.path[0] not in left}
 
     def bind(self, incoming: Incoming) -> Message:
         """The request message.
@@ -87,140 +114,67 @@ class Binder:
         Raises:
             GatewayError: `BAD_REQUEST`, `BAD_JSON`, `UNSUPPORTED_MEDIA_TYPE`, or `VALIDATION` with every violation.
         """
-        texts = [(entry, self._text(entry[0], incoming.segments)) for entry in self._variables]
-        query = self._grouped(parse_query(incoming.query))
-        body = self._body(incoming)
+        texts = [(bound, _text(bound.variable, incoming.segments)) for bound in self._variables]
+        query = self._grouped(parse_query(incoming.query)) if incoming.query else {}
+        fields = self._body.parse(incoming.body, incoming.content_type)
         message = self._class()
-        violations = decode(message, body)
-        violations += self._set_query(message, query)
-        for (variable, field, convert), text in texts:
-            self._set_variable(message, variable, field, partial(convert, text), body, violations)
+        violations = self._body.fill(message, fields)
+        if query:
+            violations += set_parameters(message, query, self._claimed)
+        named = {} if isinstance(self._body, RawBody) else fields
+        for bound, text in texts:
+            violations += self._set_variable(message, bound, text, named)
+        if self._mask is not None and not violations:
+            violations += self._mask.fill(message, fields)
         if violations:
             raise invalid(violations)
         return message
 
-    def _text(self, variable: Variable, segments: Sequence[str]) -> str:
-        raw = segments[variable.start : variable.end]
-        if variable.single:
-            return decode_segment(raw[0])
-        # An encoded slash stays encoded where slashes part segments: else the value would be ambiguous.
-        return "/".join(decode_segment(segment).replace("/", "%2F") for segment in raw)
-
-    def _grouped(self, pairs: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
-        if pairs and self.rule.body == "*":
+    def _grouped(self, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[Parameter | None, list[str]]]:
+        if pairs and self.rule.body == ANY:
             raise bad_request("This path takes its request from the body alone: it takes no query")
-        grouped: dict[str, list[str]] = {}
+        grouped: dict[str, tuple[Parameter | None, list[str]]] = {}
         for name, value in pairs:
-            if name in self._taken or name.split(".")[0] == self.rule.body:
+            parameter = self._find(name)
+            taken = parameter is not None and parameter.name in self._taken
+            if taken or name.split(".")[0] in self._body_names:
                 raise bad_request(f"The query names '{name}', which the path or the body sets")
-            grouped.setdefault(name, []).append(value)
+            grouped.setdefault(name, (parameter, []))[1].append(value)
         return grouped
 
-    def _body(self, incoming: Incoming) -> dict[str, Any]:
-        if not incoming.body:
-            return {}
-        if not self.rule.body:
-            raise bad_request("This path takes no body")
-        if incoming.content_type is not None and not JSON_TYPE.fullmatch(incoming.content_type):
-            raise GatewayError(problem("UNSUPPORTED_MEDIA_TYPE"))
-        body = parse_object(incoming.body)
-        return body if self.rule.body == "*" else {self.rule.body: body}
-
-    def _set_query(self, message: Message, query: Mapping[str, Sequence[str]]) -> list[Violation]:
-        violations: list[Violation] = []
-        given: dict[str, str] = {}
-        for name, values in query.items():
-            parameter = self.parameters.get(name)
-            refusal = _refusal(parameter, name, values, given)
-            if parameter is None or refusal:
-                violations.append(Violation(name, refusal))
-                continue
-            try:
-                _set(message, parameter, values)
-            except InvalidValueError as error:
-                violations.append(Violation(name, str(error)))
-        return violations
-
-    def _set_variable(
-        self,
-        message: Message,
-        variable: Variable,
-        field: FieldDescriptor,
-        read: Callable[[], Any],
-        body: dict[str, Any],
-        violations: list[Violation],
-    ) -> None:
-        name = ".".join(variable.field)
+    def _set_variable(self, message: Message, bound: Bound, text: str, fields: Mapping[str, Any]) -> list[Violation]:
         try:
-            value = read()
+            value = bound.parameter.convert(text)
         except InvalidValueError as error:
-            violations.append(Violation(name, str(error)))
-            return
-        target = _parent(message, variable.field)
-        if _named_in(body, self.rule.rpc.input_type, variable.field) and getattr(target, field.name) != value:
-            raise bad_request(f"The body gives '{name}' another value than the path")
-        setattr(target, field.name, value)
+            return [Violation(bound.name, str(error))]
+        path, field = bound.variable.field, bound.parameter.field
+        target = parent_of(message, path)
+        if _named_in(fields, self._request, path) and _differs(target, field, value):
+            raise bad_request(f"The body gives '{bound.name}' another value than the path")
+        set_single(target, field, value)
+        return []
 
 
-def _refusal(parameter: Parameter | None, name: str, values: Sequence[str], given: dict[str, str]) -> str:
-    """Why a parameter can't be taken, or ""."""
-    if parameter is None:
-        return "there is no such parameter"
-    if len(values) > 1 and not parameter.field.is_repeated:
-        return "may be given only once"
-    group = parameter.field.containing_oneof
-    prefix = ".".join(parameter.path[:-1])
-    key = ".".join(parameter.path) if group is None else f"{prefix}/{group.name}"
-    other = given.setdefault(key, name)
-    return "" if other == name else f"excludes '{other}'"
+def _text(variable: Variable, segments: Sequence[str]) -> str:
+    raw = segments[variable.start : variable.end]
+    if variable.single:
+        return decode_segment(raw[0])
+    # An encoded slash stays encoded where slashes part segments: else the value would be ambiguous.
+    return "/".join(decode_segment(segment).replace("/", "%2F") for segment in raw)
 
 
-def _set(message: Message, parameter: Parameter, values: Sequence[str]) -> None:
-    target, field = _parent(message, parameter.path), parameter.field
-    if field.is_repeated:
-        pieces = [piece for value in values for piece in (value.split(",") if parameter.splits else [value])]
-        if parameter.splits and not all(pieces):
-            raise InvalidValueError("holds an empty element")
-        getattr(target, field.name).extend(parameter.convert(piece) for piece in pieces)
-    elif field.message_type is not None:
-        getattr(target, field.name).CopyFrom(parameter.convert(values[0]))
-    else:
-        setattr(target, field.name, parameter.convert(values[0]))
+def _differs(target: Message, field: FieldDescriptor, value: Any) -> bool:
+    given = getattr(target, field.name)
+    if isinstance(value, Message):
+        return bool(given.SerializeToString() != value.SerializeToString())
+    return bool(given != value)
 
 
-def _parent(message: Message, path: Sequence[str]) -> Message:
-    for name in path[:-1]:
-        message = getattr(message, name)
-    return message
-
-
-def _leaves(message: Descriptor, above: tuple[FieldDescriptor, ...]) -> Iterator[Parameter]:
-    """The fields that text can set, nested ones too; a type within itself is not followed."""
-    for field in message.fields:
-        path = (*(parent.name for parent in above), field.name)
-        convert = from_text(field)
-        if convert is not None:
-            splits = field.is_repeated and (field.enum_type is not None or json_rule(field).comma_separated)
-            yield Parameter(path=path, field=field, convert=convert, splits=splits)
-        elif not field.is_repeated and _is_followed(message_of(field), above):
-            yield from _leaves(message_of(field), (*above, field))
-
-
-def _is_followed(message: Descriptor, above: Sequence[FieldDescriptor]) -> bool:
-    within_itself = message in {parent.containing_type for parent in above}
-    return not within_itself and not message.full_name.startswith("google.protobuf.")
-
-
-def _camel(message: Descriptor, path: Sequence[str]) -> list[str]:
-    """A path of fields in the camel case of canonical ProtoJSON."""
-    return [resolve(message, path[: depth + 1]).json_name for depth in range(len(path))]
-
-
-def _named_in(body: dict[str, Any], message: Descriptor, path: Sequence[str]) -> bool:
+def _named_in(fields: Mapping[str, Any], message: Descriptor, path: Sequence[str]) -> bool:
     """Whether a body gives a field a value; null gives none."""
-    value: Any = body
-    for name, camel in zip(path, _camel(message, path), strict=True):
-        if not isinstance(value, dict):
+    value: Any = fields
+    for depth, name in enumerate(path, start=1):
+        if not isinstance(value, Mapping):
             return False
-        value = value.get(name, value.get(camel))
+        value = value.get(name, value.get(resolve(message, path[:depth]).json_name))
     return value is not None

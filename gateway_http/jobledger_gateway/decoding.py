@@ -1,7 +1,7 @@
-"""Values of the plain JSON dialect as messages. Strict: what is not understood is refused, never dropped.
+"""JSON values as messages. Strict: what is not understood is refused, never dropped.
 
-For each message type a table of readers is made once. Readers collect violations instead of stopping at the first, so
-that a person sees all that is wrong at once.
+For each message type and dialect a table of readers is made once. Readers collect violations instead of stopping at the
+first, so that a person sees all that is wrong at once.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from google.protobuf import wrappers_pb2
+from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
+from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.encoding import ANY_NAME, VALUES
 from jobledger_gateway.errors import Violation
-from jobledger_gateway.fields import descriptor_of, is_map, map_parts, message_of
-from jobledger_gateway.scalars import EXACT, InvalidValueError, from_json, from_text
+from jobledger_gateway.fields import assign, descriptor_of, find_message, is_map, map_parts, message_of
+from jobledger_gateway.scalars import InvalidValueError, scalar_from_text
+from jobledger_gateway.well_known_in import from_json, message_from_json, takes_null
 
 # Reads a JSON value into a message; where the value is bad it adds violations, under the given path.
 Read = Callable[[Message, Any, str, list[Violation]], None]
@@ -25,14 +28,14 @@ Read = Callable[[Message, Any, str, list[Violation]], None]
 Make = Callable[[Any, str, list[Violation]], Any]
 
 
-def decode(into: Message, value: Any) -> list[Violation]:
+def decode(into: Message, value: Any, dialect: Dialect = Dialect.PLAIN) -> list[Violation]:
     """Sets the fields of `into` from a JSON object, and tells what is wrong with it.
 
     Returns:
         The violations; where there are any, `into` is not to be used.
     """
     violations: list[Violation] = []
-    _read_message(into, value, "", violations)
+    reader(descriptor_of(into), dialect)(into, value, "", violations)
     return violations
 
 
@@ -46,33 +49,69 @@ class Reader:
 
 
 @cache
-def _readers(message: Descriptor) -> Mapping[str, Reader]:
+def reader(message: Descriptor, dialect: Dialect) -> Read:
+    """What reads a JSON value into a message of this type."""
+    at_once = _well_known(message, dialect)
+    if at_once is not None:
+        return at_once
+    readers: dict[str, Reader] = {}
+
+    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+        if not readers:
+            # Not before: a recursive type has readers of its own type.
+            readers.update(_readers(message, dialect))
+        _read_fields(readers, into, value, path, violations)
+
+    return read
+
+
+def _well_known(message: Descriptor, dialect: Dialect) -> Read | None:
+    convert = _converter_of(message, dialect)
+    if convert is None:
+        return None
+
+    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+        try:
+            assign(into, convert(value))
+        except InvalidValueError as error:
+            violations.append(Violation(path, str(error)))
+
+    return read
+
+
+def _readers(message: Descriptor, dialect: Dialect) -> Mapping[str, Reader]:
     """Readers by each name that a field goes by: that of the .proto, and the camel case of canonical ProtoJSON."""
     readers: dict[str, Reader] = {}
     for field in message.fields:
-        takes_null = field.message_type is not None and field.message_type.full_name == Value.DESCRIPTOR.full_name
-        reader = Reader(field=field, read=_reader(field), takes_null=takes_null and not field.is_repeated)
-        readers[field.name] = readers[field.json_name] = reader
+        made = Reader(field=field, read=_reader(field, dialect), takes_null=_sets_by_null(field, dialect))
+        readers[field.name] = readers[field.json_name] = made
     return readers
 
 
-def _read_message(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+def _sets_by_null(field: FieldDescriptor, dialect: Dialect) -> bool:
+    """Whether null is a value of the field. The plain dialect writes null for each of a oneof that is not the one."""
+    one_of_many = field.containing_oneof is not None and len(field.containing_oneof.fields) > 1
+    return takes_null(field) and not field.is_repeated and not (one_of_many and dialect is Dialect.PLAIN)
+
+
+def _read_fields(
+    readers: Mapping[str, Reader], into: Message, value: Any, path: str, violations: list[Violation]
+) -> None:
     if not isinstance(value, dict):
         violations.append(Violation(path, "must be an object"))
         return
-    readers = _readers(descriptor_of(into))
     given: set[str] = set()
     for name, item in value.items():
         where = f"{path}.{name}" if path else name
-        reader = readers.get(name)
-        if reader is None:
+        found = readers.get(name)
+        if found is None:
             violations.append(Violation(where, "there is no such field"))
             continue
-        refusal = _claim(reader.field, item is not None or reader.takes_null, given)
+        refusal = _claim(found.field, item is not None or found.takes_null, given)
         if refusal:
             violations.append(Violation(where, refusal))
-        elif item is not None or reader.takes_null:
-            reader.read(into, item, where, violations)
+        elif item is not None or found.takes_null:
+            found.read(into, item, where, violations)
 
 
 def _claim(field: FieldDescriptor, sets: bool, given: set[str]) -> str:
@@ -91,28 +130,36 @@ def _claim(field: FieldDescriptor, sets: bool, given: set[str]) -> str:
     return ""
 
 
-def _reader(field: FieldDescriptor) -> Read:
+def _reader(field: FieldDescriptor, dialect: Dialect) -> Read:
     if is_map(field):
-        return _map_reader(field)
+        return _map_reader(field, dialect)
     if field.is_repeated:
-        return _list_reader(field)
-    convert = _late(field)
-    if convert is None:
-        return lambda into, value, path, violations: _read_nested(getattr(into, field.name), value, path, violations)
-    return _single_reader(field, convert)
+        return _list_reader(field, dialect)
+    convert = _converter(field, dialect)
+    return _nested_reader(field, dialect) if convert is None else _single_reader(field, convert)
 
 
-def _late(field: FieldDescriptor) -> Callable[[Any], Any] | None:
+def _converter_of(message: Descriptor, dialect: Dialect) -> Callable[[Any], Any] | None:
+    if message.full_name == ANY_NAME:
+        return _any_converter(message.file.pool, dialect)
+    return message_from_json(message, dialect)
+
+
+def _converter(field: FieldDescriptor, dialect: Dialect) -> Callable[[Any], Any] | None:
     """What converts a value that is no object to be read field by field."""
-    if field.message_type is not None and field.message_type.full_name in WELL_KNOWN:
-        return WELL_KNOWN[field.message_type.full_name]
-    return from_json(field)
+    return from_json(field, dialect) if field.message_type is None else _converter_of(field.message_type, dialect)
 
 
-def _read_nested(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
-    # An empty object sets the message too.
-    into.SetInParent()
-    _read_message(into, value, path, violations)
+def _nested_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
+    name, read_into = field.name, reader(message_of(field), dialect)
+
+    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+        nested = getattr(into, name)
+        # An empty object sets the message too.
+        nested.SetInParent()
+        read_into(nested, value, path, violations)
+
+    return read
 
 
 def _single_reader(field: FieldDescriptor, convert: Callable[[Any], Any]) -> Read:
@@ -125,32 +172,36 @@ def _single_reader(field: FieldDescriptor, convert: Callable[[Any], Any]) -> Rea
             violations.append(Violation(path, str(error)))
             return
         if is_message:
-            getattr(into, name).CopyFrom(made)
+            assign(getattr(into, name), made)
         else:
             setattr(into, name, made)
 
     return read
 
 
-def _list_reader(field: FieldDescriptor) -> Read:
-    make = _maker(field)
+def _list_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
+    name, make, is_message = field.name, _maker(field, dialect), field.message_type is not None
 
     def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
         if not isinstance(value, list):
             violations.append(Violation(path, "must be a list"))
             return
         made = [make(item, f"{path}[{index}]", violations) for index, item in enumerate(value)]
-        if not violations:
-            getattr(into, field.name).extend(made)
+        if violations:
+            return
+        target = getattr(into, name)
+        if not is_message:
+            target.extend(made)
+            return
+        for item in made:
+            assign(target.add(), item)
 
     return read
 
 
-def _map_reader(field: FieldDescriptor) -> Read:
+def _map_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
     keys, values = map_parts(field)
-    make_key, make = from_text(keys), _maker(values)
-    if make_key is None:
-        raise TypeError(f"{field.full_name} has keys that text can't say")
+    make_key, make = scalar_from_text(keys, dialect), _maker(values, dialect)
 
     def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
         if not isinstance(value, dict):
@@ -170,24 +221,25 @@ def _map_reader(field: FieldDescriptor) -> Read:
             if values.message_type is None:
                 target[key] = made
             else:
-                target[key].CopyFrom(made)
+                assign(target[key], made)
 
     return read
 
 
-def _maker(field: FieldDescriptor) -> Make:
-    convert = _late(field)
+def _maker(field: FieldDescriptor, dialect: Dialect) -> Make:
+    convert, null_is_a_value = _converter(field, dialect), takes_null(field)
+    read = reader(message_of(field), dialect) if convert is None else None
 
     def make(value: Any, path: str, violations: list[Violation]) -> Any:
-        if value is None and convert is not _value:
+        if value is None and not null_is_a_value:
             violations.append(Violation(path, "must not be null"))
             return None
-        if convert is None:
+        if read is not None:
             message = GetMessageClass(message_of(field))()
-            _read_message(message, value, path, violations)
+            read(message, value, path, violations)
             return message
         try:
-            return convert(value)
+            return convert(value) if convert else None
         except InvalidValueError as error:
             violations.append(Violation(path, str(error)))
             return None
@@ -195,52 +247,28 @@ def _maker(field: FieldDescriptor) -> Make:
     return make
 
 
-def _struct(value: Any) -> Struct:
-    if not isinstance(value, dict):
-        raise InvalidValueError("must be an object")
-    return Struct(fields={key: _value(item) for key, item in value.items()})
+def _any_converter(pool: DescriptorPool, dialect: Dialect) -> Callable[[Any], AnyMessage]:
+    """Reads `{"@type": ..., ...}`; the fields of well-known types stand under `value`."""
 
+    def convert(value: Any) -> AnyMessage:
+        if not isinstance(value, dict):
+            raise InvalidValueError("must be an object")
+        if not value:
+            return AnyMessage()
+        url = value.get("@type")
+        found = find_message(pool, url.rpartition("/")[2]) if isinstance(url, str) and "/" in url else None
+        if found is None:
+            raise InvalidValueError("must name a type that is known here as '@type'")
+        rest: Any = {name: item for name, item in value.items() if name != "@type"}
+        if found.full_name in VALUES:
+            if rest.keys() != {"value"}:
+                raise InvalidValueError(f"must hold its {found.name} as 'value', and nothing else")
+            rest = rest["value"]
+        message = GetMessageClass(found)()
+        violations = decode(message, rest, dialect)
+        if violations:
+            where = f"{violations[0].field}: " if violations[0].field else ""
+            raise InvalidValueError(f"holds a {found.name} that breaks a rule: {where}{violations[0].description}")
+        return AnyMessage(type_url=url, value=message.SerializeToString(deterministic=True))
 
-def _list(value: Any) -> ListValue:
-    if not isinstance(value, list):
-        raise InvalidValueError("must be a list")
-    return ListValue(values=[_value(item) for item in value])
-
-
-def _value(value: Any) -> Value:
-    if isinstance(value, str):
-        return Value(string_value=value)
-    if isinstance(value, bool):
-        return Value(bool_value=value)
-    if isinstance(value, int | float):
-        return Value(number_value=_exact(value))
-    if isinstance(value, dict):
-        return Value(struct_value=_struct(value))
-    if isinstance(value, list):
-        return Value(list_value=_list(value))
-    return Value(null_value=NULL_VALUE)
-
-
-def _exact(value: int | float) -> float:
-    """A Struct holds doubles only: a whole number that would change is refused, and so is one past their range."""
-    if isinstance(value, int) and abs(value) > EXACT:
-        raise InvalidValueError(f"holds a whole number past {EXACT}, which would lose digits: send it as a string")
-    if value in {float("inf"), float("-inf")}:
-        raise InvalidValueError("holds a number that is too large")
-    return float(value)
-
-
-def _wrapper(message: Descriptor) -> Callable[[Any], Any]:
-    convert = from_json(message.fields_by_name["value"])
-    if convert is None:
-        raise TypeError(f"{message.full_name} does not wrap a scalar")
-    return lambda value: GetMessageClass(message)(value=convert(value))
-
-
-# What is not read field by field, beside the times that scalars.py knows.
-WELL_KNOWN: Mapping[str, Callable[[Any], Any]] = {
-    "google.protobuf.Struct": _struct,
-    "google.protobuf.ListValue": _list,
-    "google.protobuf.Value": _value,
-    **{message.full_name: _wrapper(message) for message in wrappers_pb2.DESCRIPTOR.message_types_by_name.values()},
-}
+    return convert

@@ -1,10 +1,12 @@
-"""Names of enum values in the plain dialect: short and lower case."""
+"""Names of enum values: short and lower case in the plain dialect, those of the .proto in canonical ProtoJSON."""
 
 import re
 from collections.abc import Mapping
 from functools import cache
 
 from google.protobuf.descriptor import EnumDescriptor
+
+from jobledger_gateway.dialect import Dialect
 
 HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -13,23 +15,32 @@ HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 def short_names(enum: EnumDescriptor) -> Mapping[int, str]:
     """Short name of each number: `JOB_STATE_RUNNING` of `JobState` is `running`."""
     prefix = HUMP.sub("_", enum.name).upper() + "_"
-    names: dict[int, str] = {}
-    for value in enum.values:
-        # Where a number has aliases, its first name is the one that is written.
-        names.setdefault(value.number, value.name.removeprefix(prefix).lower())
-    return names
+    return {number: name.removeprefix(prefix).lower() for number, name in _full_names(enum).items()}
 
 
 @cache
-def numbers(enum: EnumDescriptor) -> Mapping[str, int]:
-    """Number of each name that is understood: the short ones and those of the .proto."""
+def _full_names(enum: EnumDescriptor) -> Mapping[int, str]:
+    """Name of each number; where it has aliases, the first."""
+    found: dict[int, str] = {}
+    for value in enum.values:
+        found.setdefault(value.number, value.name)
+    return found
+
+
+def names(enum: EnumDescriptor, dialect: Dialect) -> Mapping[int, str]:
+    """Name that each number is written by."""
+    return short_names(enum) if dialect is Dialect.PLAIN else _full_names(enum)
+
+
+def numbers(enum: EnumDescriptor, dialect: Dialect) -> Mapping[str, int]:
+    """Number of each name that is understood: those of the .proto, and in the plain dialect the short ones."""
     return {
-        **{name: number for number, name in short_names(enum).items()},
+        **{name: number for number, name in names(enum, dialect).items()},
         **{value.name: value.number for value in enum.values},
     }
 
 
-def choices(enum: EnumDescriptor) -> str:
-    """The short names for a message to people, without that of the unset value."""
-    named = [name for number, name in short_names(enum).items() if number or len(short_names(enum)) == 1]
-    return ", ".join(named)
+def choices(enum: EnumDescriptor, dialect: Dialect) -> str:
+    """The names for a message to people, without that of the unset value."""
+    known = names(enum, dialect)
+    return ", ".join(known[number] for number in known if number or len(known) == 1)

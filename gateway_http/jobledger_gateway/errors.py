@@ -1,7 +1,7 @@
 """Errors as HTTP clients see them: `{"error_code", "message", "details"}`, from the registry in `errors.proto`."""
 
 import logging
-import math
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,12 +9,12 @@ from typing import Any
 
 import grpc
 import orjson
-from google.protobuf.message import DecodeError
-from google.rpc import error_details_pb2, status_pb2
 from jobledger.v1.errors_pb2 import ErrorReason, ErrorRule, error
 
+from jobledger_gateway.codec import PLAIN, Codec
+from jobledger_gateway.error_details import details_of, reason_of, retry_after, rich_status
+
 PREFIX = "ERROR_REASON_"
-STATUS_DETAILS = "grpc-status-details-bin"
 
 RULES: Mapping[str, ErrorRule] = {
     value.name.removeprefix(PREFIX): value.GetOptions().Extensions[error]
@@ -31,7 +31,7 @@ CODES: Mapping[grpc.StatusCode, tuple[str, int]] = {
     grpc.StatusCode.NOT_FOUND: ("NOT_FOUND", 404),
     grpc.StatusCode.ALREADY_EXISTS: ("ALREADY_EXISTS", 409),
     grpc.StatusCode.PERMISSION_DENIED: ("FORBIDDEN", 403),
-    grpc.StatusCode.RESOURCE_EXHAUSTED: ("TOO_LARGE", 413),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ("RESOURCE_EXHAUSTED", 429),
     grpc.StatusCode.FAILED_PRECONDITION: ("FAILED_PRECONDITION", 400),
     grpc.StatusCode.ABORTED: ("ABORTED", 409),
     grpc.StatusCode.OUT_OF_RANGE: ("OUT_OF_RANGE", 400),
@@ -43,7 +43,9 @@ CODES: Mapping[grpc.StatusCode, tuple[str, int]] = {
 }
 
 # A status whose own text tells of gRPC's inner workings: the registry's message stands in its place.
-OPAQUE = frozenset({grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+OPAQUE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
+# What gRPC says, under a code that means a quota too, of a message that passes its limit.
+TOO_LARGE = re.compile(r"(Received|Sent) message larger than max")
 
 logger = logging.getLogger(__name__)
 
@@ -145,70 +147,40 @@ def internal(cause: BaseException) -> Problem:
     )
 
 
-def problem_of(failure: grpc.aio.AioRpcError) -> Problem:
+def problem_of(failure: grpc.aio.AioRpcError, codec: Codec = PLAIN) -> Problem:
     """What a failed call is to an HTTP client: by its reason, else by its code."""
-    status = _rich_status(failure)
-    info = error_details_pb2.ErrorInfo()
-    if status is None or not _unpack(status, info) or not info.reason:
-        return _without_reason(failure)
-    rule = RULES.get(info.reason)
-    http_status = rule.http_status if rule else CODES[failure.code()][1]
-    return Problem(
-        reason=info.reason,
-        status=http_status,
-        message=status.message or (rule.message if rule else info.reason),
-        details={**_typed(info.metadata), **_fields(status)},
-        headers={**_headers(http_status, None), **_retry_after(status)},
+    status = rich_status(failure)
+    info = reason_of(status)
+    told = _by_reason(info.reason, failure, status.message) if info.reason else _by_code(failure)
+    if told.reason == "INTERNAL":
+        return told
+    return replace(
+        told, details=details_of(status, codec), headers={**_headers(told.status, None), **retry_after(status)}
     )
 
 
-def _without_reason(failure: grpc.aio.AioRpcError) -> Problem:
+def _by_reason(reason: str, failure: grpc.aio.AioRpcError, message: str) -> Problem:
+    rule = RULES.get(reason)
+    return Problem(
+        reason=reason,
+        status=rule.http_status if rule else CODES[failure.code()][1],
+        message=message or (rule.message if rule else reason),
+    )
+
+
+def _by_code(failure: grpc.aio.AioRpcError) -> Problem:
     reason, status = CODES.get(failure.code(), ("INTERNAL", 500))
     if reason == "INTERNAL":
         return internal(failure)
-    if failure.code() in OPAQUE:
-        logger.warning("call failed: %s: %s", failure.code().name, failure.details())
+    details = failure.details() or ""
+    if failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(details):
+        reason = "TOO_LARGE"
+    if failure.code() in OPAQUE or reason == "TOO_LARGE":
+        logger.warning("call failed: %s: %s", failure.code().name, details)
         return problem(reason)
-    told = Problem(reason=reason, status=status, message=failure.details() or reason, headers=_headers(status, None))
-    return told if reason not in RULES else replace(told, status=RULES[reason].http_status)
-
-
-def _rich_status(failure: grpc.aio.AioRpcError) -> Any:
-    for key, value in failure.trailing_metadata() or ():
-        if key == STATUS_DETAILS:
-            try:
-                return status_pb2.Status.FromString(value)
-            except DecodeError:
-                logger.warning("call failed with unreadable details: %s", failure.code().name)
-    return None
-
-
-def _unpack(status: Any, into: Any) -> bool:
-    """Reads the detail of `into`'s type, if the status carries one."""
-    return any(detail.Is(into.DESCRIPTOR) and detail.Unpack(into) for detail in status.details)
-
-
-def _typed(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """ErrorInfo has strings only; sequence numbers are numbers in JSON."""
-    return {
-        key: int(value) if key.endswith("_sequence") and value.isdecimal() else value
-        for key, value in sorted(metadata.items())
-    }
-
-
-def _fields(status: Any) -> dict[str, Any]:
-    refused = error_details_pb2.BadRequest()
-    if not _unpack(status, refused):
-        return {}
-    return {"fields": [{"field": v.field, "description": v.description} for v in refused.field_violations]}
-
-
-def _retry_after(status: Any) -> dict[str, str]:
-    retry = error_details_pb2.RetryInfo()
-    if not _unpack(status, retry):
-        return {}
-    delay = retry.retry_delay
-    return {"Retry-After": str(max(0, math.ceil(delay.seconds + delay.nanos / 1e9)))}
+    return Problem(
+        reason=reason, status=RULES[reason].http_status if reason in RULES else status, message=details or reason
+    )
 
 
 def _headers(status: int, more: Mapping[str, str] | None) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """One request on its way through the gateway."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,7 +9,7 @@ from aiohttp import web
 
 from jobledger_gateway.binding import Incoming
 from jobledger_gateway.errors import GatewayError, bad_request, problem
-from jobledger_gateway.metadata import Metadata, deadline, request_metadata
+from jobledger_gateway.metadata import Metadata, Passing, deadline, request_metadata
 
 # A client that sends its body more slowly than this only holds a connection.
 BODY_SECONDS = 30.0
@@ -34,12 +34,18 @@ class Exchange:
     Attributes:
         metadata: what calls made for it carry.
         deadline: seconds that the client gives, or None.
+        passing: what else passes between headers and metadata.
     """
 
     request: web.Request
     incoming: Incoming
     metadata: Metadata
     deadline: float | None
+    passing: Passing
+
+    def answers_with(self, initial: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
+        """Headers that a call's initial metadata sets on the answer."""
+        return self.passing.to_headers(initial)
 
 
 class Endpoint(Protocol):
@@ -64,7 +70,9 @@ class Page:
         return await self.respond(exchange)
 
 
-async def receive(request: web.Request, target: Target, *, verb: str, max_body_bytes: int) -> Exchange:
+async def receive(
+    request: web.Request, target: Target, *, verb: str, max_body_bytes: int, passing: Passing
+) -> Exchange:
     """Reads all there is of a request.
 
     Raises:
@@ -81,13 +89,16 @@ async def receive(request: web.Request, target: Target, *, verb: str, max_body_b
             body=await _read_body(request, max_body_bytes),
             content_type=request.headers.get("Content-Type"),
         ),
-        metadata=request_metadata(request),
+        metadata=(*request_metadata(request), *passing.to_metadata(request)),
         deadline=deadline(request),
+        passing=passing,
     )
 
 
 async def _read_body(request: web.Request, limit: int) -> bytes:
     """The body, inflated where it came compressed. The limit holds for what it inflates to."""
+    if not request.body_exists:
+        return b""
     body = bytearray()
     try:
         async with asyncio.timeout(BODY_SECONDS):

@@ -14,6 +14,10 @@ from jobledger_gateway.errors import GatewayError, problem
 BACKLOG = 64
 
 
+class Singles(list[Any]):
+    """Messages that came one by one, and are ready together. A list of any other kind came as one."""
+
+
 @dataclass(frozen=True, slots=True)
 class End:
     """The stream is over: by a failure, or (None) as it should."""
@@ -44,8 +48,11 @@ class Feed:
         """
         self._call = call
         self._entries: asyncio.Queue[list[Any] | End] = asyncio.Queue()
+        # The last entry, while it waits and others may join it.
+        self._open: Singles | None = None
         self._backlog = 0
         self._room = asyncio.Event()
+        self._made_room = False
         self._writer_waits = False
         self._began = asyncio.Event()
         self._refusal: Exception | None = None
@@ -68,19 +75,35 @@ class Feed:
         if not self._began.is_set():
             self._refusal = end.failure
             self._began.set()
-        self._entries.put_nowait(end)
+        self._enter(end)
 
     async def _put(self, ready: Any) -> None:
         """Takes a message, or a list of those that are ready together; waits for room for it."""
         self._began.set()
         if isinstance(ready, list) and self._push(ready):
             return
-        burst = ready if isinstance(ready, list) else [ready]
         while self._backlog >= BACKLOG:
             self._room.clear()
             await self._room.wait()
-        self._backlog += len(burst)
-        self._entries.put_nowait(burst)
+        if isinstance(ready, list):
+            self._backlog += len(ready)
+            self._enter(ready)
+        else:
+            self._backlog += 1
+            self._join(ready)
+
+    def _enter(self, entry: list[Any] | End) -> None:
+        self._open = None
+        self._entries.put_nowait(entry)
+
+    def _join(self, message: Any) -> None:
+        """Puts a message to those that wait already: a queue's entry for each would cost more than encoding it."""
+        if self._open is not None:
+            self._open.append(message)
+        else:
+            single = Singles((message,))
+            self._enter(single)
+            self._open = single
 
     def _push(self, burst: list[Any]) -> bool:
         """Takes the shortcut, where the writer waits with nothing before it."""
@@ -91,14 +114,14 @@ class Feed:
 
     async def _await_stop(self, stopping: asyncio.Event) -> None:
         await stopping.wait()
-        self._entries.put_nowait(End(GatewayError(problem("ENGINE_SHUTTING_DOWN"))))
+        self._enter(End(GatewayError(problem("ENGINE_SHUTTING_DOWN"))))
 
     def _tell_silence(self) -> None:
         now = self._loop.time()
         if now >= self._taken_at + self._silence:
             self._taken_at = now
             if self._entries.empty():
-                self._entries.put_nowait([])
+                self._enter([])
         self._timer = self._loop.call_at(self._taken_at + self._silence, self._tell_silence)
 
     async def accepted(self, patience: float) -> None:
@@ -118,8 +141,11 @@ class Feed:
         if self._refusal is not None:
             raise self._refusal
 
-    def is_ready(self) -> bool:
-        """Whether `next` would not wait."""
+    async def more(self) -> bool:
+        """Whether `next` would not wait. Where the call waited for room, it has its turn before."""
+        if self._made_room and self._entries.empty():
+            self._made_room = False
+            await asyncio.sleep(0)
         return not self._entries.empty()
 
     async def next(self) -> list[Any] | End:
@@ -127,8 +153,11 @@ class Feed:
         self._writer_waits = True
         entry = await self._entries.get()
         self._writer_waits = False
+        if entry is self._open:
+            self._open = None
         self._taken_at = self._loop.time()
         if isinstance(entry, list):
+            self._made_room = self._backlog >= BACKLOG
             self._backlog -= len(entry)
             self._room.set()
         return entry

@@ -1,6 +1,8 @@
 """What the parts of a descriptor are, where its own types leave it open."""
 
+from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 
@@ -35,3 +37,23 @@ def map_parts(field: FieldDescriptor) -> tuple[FieldDescriptor, FieldDescriptor]
     """Key and value of a map."""
     entry = message_of(field)
     return entry.fields_by_name["key"], entry.fields_by_name["value"]
+
+
+def find_message(pool: DescriptorPool, full_name: str) -> Descriptor | None:
+    """The message type of that name: of a pool, else of the modules that this process has imported."""
+    for each in (pool, descriptor_pool.Default()):
+        try:
+            found: Descriptor = each.FindMessageTypeByName(full_name)
+        except KeyError:
+            continue
+        return found
+    return None
+
+
+def assign(target: Message, made: Message) -> None:
+    """Copies a message into one of the same type, which another pool may have defined."""
+    if type(target) is type(made):
+        target.CopyFrom(made)
+    else:
+        target.SetInParent()
+        target.ParseFromString(made.SerializeToString())

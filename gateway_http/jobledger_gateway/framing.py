@@ -2,7 +2,8 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -10,7 +11,8 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from jobledger.v1 import annotations_pb2
 
-from jobledger_gateway.encoding import encoder
+from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.encoding import encoder, value_encoder
 from jobledger_gateway.errors import Problem
 from jobledger_gateway.fields import descriptor_of, message_of
 from jobledger_gateway.http_rule import RuleError, resolve
@@ -26,28 +28,35 @@ BURSTS, BURST_BYTES = 16, 64 * 1024
 
 
 class StreamShape:
-    """What a StreamRule says of the messages of a stream."""
+    """What a StreamRule says of the messages of a stream, and how its items look in JSON."""
 
-    def __init__(self, message: Descriptor, rule: annotations_pb2.StreamRule) -> None:
-        """Checks the rule.
+    def __init__(
+        self,
+        message: Descriptor,
+        rule: annotations_pb2.StreamRule,
+        *,
+        dialect: Dialect = Dialect.PLAIN,
+        response_body: str = "",
+    ) -> None:
+        """Checks the rule. Where it names no event, all are a `message`, as the format has it.
 
         Raises:
             RuleError: it names fields that there are not.
         """
         self.rule = rule
+        self.dialect = dialect
         item = message_of(resolve(message, (rule.item_field,))) if rule.item_field else message
         if rule.end_field:
             resolve(message, (rule.end_field,))
         for name in filter(None, (rule.event_field, rule.id_field)):
             resolve(item, (name,))
-        if not (rule.event_name or rule.event_field):
-            raise RuleError(f"the stream rule of {message.full_name} names neither event_name nor event_field")
+        if response_body and rule.item_field:
+            raise RuleError("a stream rule with item_field leaves response_body nothing to say")
+        part = resolve(message, (response_body,)) if response_body else None
+        self.value_of = encoder(item, dialect) if part is None else value_encoder(part, dialect)
         self.id_is_optional = bool(rule.id_field) and item.fields_by_name[rule.id_field].has_presence
 
-    def item_of(self, message: Message) -> Message:
-        """The item that a message of the stream carries."""
-        item: Message = getattr(message, self.rule.item_field) if self.rule.item_field else message
-        return item
+        self.item_of: Callable[[Any], Any] = attrgetter(rule.item_field) if rule.item_field else lambda message: message
 
     def end_of(self, message: Message) -> Message | None:
         """The end that a message of the stream carries, if it does."""
@@ -56,9 +65,14 @@ class StreamShape:
         end: Message = getattr(message, self.rule.end_field)
         return end
 
-    def event_of(self, item: Message) -> str:
+    def last(self, end: Message) -> Any:
+        """The JSON value of the end that a message carries."""
+        return encoder(descriptor_of(end), self.dialect)(end)
+
+    def event_of(self, item: Message) -> bytes:
         """Name of the item's event."""
-        return self.rule.event_name or LINE_BREAKS.sub(" ", getattr(item, self.rule.event_field))
+        name: str = LINE_BREAKS.sub(" ", getattr(item, self.rule.event_field)) if self.rule.event_field else ""
+        return (self.rule.event_name or name or "message").encode()
 
     def id_of(self, item: Message) -> int | None:
         """Number of the item's event, or None for one that is not numbered."""
@@ -106,8 +120,12 @@ class Framing(ABC):
         self._bursts = Remembered(BURSTS, BURST_BYTES)
 
     def message(self, message: Message) -> bytes:
-        """The item that a message carries."""
-        return self._messages.get(message) or self._messages.keep(message, self._item(self._shape.item_of(message)))
+        """The item that a message carries, which other readers may be given too."""
+        return self._messages.get(message) or self._messages.keep(message, self.single(message))
+
+    def single(self, message: Message) -> bytes:
+        """The item that a message for one reader carries."""
+        return self._item(self._shape.item_of(message))
 
     def burst(self, messages: Sequence[Message]) -> bytes:
         """The items that messages carry which are ready together."""
@@ -139,6 +157,13 @@ class ServerSentEvents(Framing):
 
     media_type = SSE
 
+    def __init__(self, shape: StreamShape) -> None:
+        super().__init__(shape)
+        # Where all items have one name and a number each, what surrounds them is known beforehand.
+        fixed = bool(shape.rule.event_name and shape.rule.id_field and not shape.id_is_optional)
+        self._head = b"event: %s\nid: " % shape.rule.event_name.encode() if fixed else b""
+        self._number: Callable[[Any], Any] = attrgetter(shape.rule.id_field) if fixed else shape.id_of
+
     def preamble(self) -> bytes:
         return b"retry: 2000\n\n"
 
@@ -146,12 +171,15 @@ class ServerSentEvents(Framing):
         return b": ping\n\n"
 
     def _item(self, item: Message) -> bytes:
-        number = self._shape.id_of(item)
+        data = orjson.dumps(self._shape.value_of(item))
+        number = self._number(item)
+        if self._head:
+            return b"%s%d\ndata: %s\n\n" % (self._head, number, data)
         numbered = b"" if number is None else b"id: %d\n" % number
-        return b"event: %s\n%sdata: %s\n\n" % (self._shape.event_of(item).encode(), numbered, _json(item))
+        return b"event: %s\n%sdata: %s\n\n" % (self._shape.event_of(item), numbered, data)
 
     def end(self, last: Message | None) -> bytes:
-        return b"event: end\ndata: %s\n\n" % (b"{}" if last is None else _json(last))
+        return b"event: end\ndata: %s\n\n" % (b"{}" if last is None else orjson.dumps(self._shape.last(last)))
 
     def error(self, told: Problem) -> bytes:
         name = self._shape.rule.error_event or "error"
@@ -170,10 +198,10 @@ class JsonLines(Framing):
         return b""
 
     def _item(self, item: Message) -> bytes:
-        return _line("result", item)
+        return _line("result", self._shape.value_of(item))
 
     def end(self, last: Message | None) -> bytes:
-        return b'{"end":{}}\n' if last is None else _line("end", last)
+        return _line("end", {} if last is None else self._shape.last(last))
 
     def error(self, told: Problem) -> bytes:
         return orjson.dumps({"error": told.body()}, option=orjson.OPT_APPEND_NEWLINE)
@@ -190,13 +218,5 @@ class Framings:
         return self._lines if NDJSON in accept.lower() else self._events
 
 
-def _json(message: Message) -> bytes:
-    return orjson.dumps(_value(message))
-
-
-def _line(key: str, message: Message) -> bytes:
-    return orjson.dumps({key: _value(message)}, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _value(message: Message) -> Any:
-    return encoder(descriptor_of(message))(message)
+def _line(key: str, value: Any) -> bytes:
+    return orjson.dumps({key: value}, option=orjson.OPT_APPEND_NEWLINE)

@@ -4,13 +4,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 import grpc
-import orjson
 from aiohttp import web
 
-from jobledger_gateway import dashboard
+from jobledger_gateway.codec import PLAIN, Codec
 from jobledger_gateway.errors import GatewayError, Problem, internal, problem, problem_of
 from jobledger_gateway.exchange import Endpoint, Target, receive, too_large
-from jobledger_gateway.http_rule import Template
+from jobledger_gateway.http_rule import RuleError, Template
+from jobledger_gateway.metadata import Passing
 from jobledger_gateway.metrics import Counted, Counters
 from jobledger_gateway.origins import Origins
 from jobledger_gateway.percent import check_target, decode_segment
@@ -22,36 +22,56 @@ TOKEN_REASONS = frozenset({"AUTH_RATE_LIMITED"})
 
 # Asks the server whether the token is good; raises AioRpcError where it is not.
 Probe = Callable[[web.Request], Awaitable[None]]
+# An error's body, for the request that it answers.
+Render = Callable[[web.Request, Problem], bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """An endpoint at its path."""
+    """An endpoint at its path, and what people call it."""
 
     template: Template
     endpoint: Endpoint
+    name: str
 
     def __str__(self) -> str:
-        return self.template.text
+        return self.name
 
 
 class Gateway:
     """Answers all requests of an application."""
 
-    def __init__(self, *, origins: Origins, max_body_bytes: int, probe: Probe | None, counters: Counters) -> None:
+    def __init__(
+        self,
+        *,
+        origins: Origins,
+        max_body_bytes: int,
+        counters: Counters,
+        probe: Probe | None = None,
+        codec: Codec = PLAIN,
+        passing: Passing | None = None,
+        render: Render | None = None,
+    ) -> None:
+        """`render` makes the bodies of errors where they are not all of one shape."""
         self._origins = origins
         self._max_body_bytes = max_body_bytes
         self._probe = probe
         self._counters = counters
+        self._codec = codec
+        self._passing = passing or Passing()
+        self._render = render or (lambda _, told: told.encode())
         self._router: Router[Served] = Router()
 
-    def add(self, method: str, template: Template, endpoint: Endpoint) -> None:
-        """Adds an endpoint.
+    def add(self, method: str, template: Template, endpoint: Endpoint, *, name: str) -> None:
+        """Adds an endpoint; `name` tells people which.
 
         Raises:
             RuleError: another one answers the very same requests.
         """
-        self._router.add(method, template, Served(template, endpoint))
+        try:
+            self._router.add(method, template, Served(template, endpoint, name))
+        except RuleError as error:
+            raise RuleError(f"{name}: {error}") from None
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answers a request, with an error where it is refused or something fails."""
@@ -63,11 +83,11 @@ class Gateway:
                 abort(request)
                 response = web.Response(status=499)
             except GatewayError as error:
-                response = _error_response(request, await self._told(request, error))
+                response = self._error_response(request, await self._told(request, error))
             except grpc.aio.AioRpcError as failure:
-                response = _error_response(request, problem_of(failure))
+                response = self._error_response(request, problem_of(failure, self._codec))
             except Exception as failure:  # noqa: BLE001 - logged by `internal`, and told as a reference
-                response = _error_response(request, internal(failure))
+                response = self._error_response(request, internal(failure))
             counted.status = response.status
             return response
 
@@ -82,7 +102,13 @@ class Gateway:
             return self._options(request, target)
         served = self._router.find(request.method, target.segments)
         counted.route = served.template.text
-        exchange = await receive(request, target, verb=served.template.verb, max_body_bytes=self._max_body_bytes)
+        exchange = await receive(
+            request,
+            target,
+            verb=served.template.verb,
+            max_body_bytes=self._max_body_bytes,
+            passing=self._passing,
+        )
         return await served.endpoint.answer(exchange)
 
     def _options(self, request: web.Request, target: Target) -> web.StreamResponse:
@@ -109,12 +135,6 @@ class Gateway:
                 return refusal if refusal.reason in TOKEN_REASONS else error.problem
         return error.problem
 
-
-def _error_response(request: web.Request, told: Problem) -> web.Response:
-    body = orjson.dumps(dashboard.render(told)) if is_dashboard(request) else told.encode()
-    return web.Response(status=told.status, body=body, content_type="application/json", headers=dict(told.headers))
-
-
-def is_dashboard(request: web.Request) -> bool:
-    """Whether a path lies under the operators' view, whose errors have their own shape."""
-    return request.rel_url.raw_path.split("/")[1:2] == [dashboard.PREFIX]
+    def _error_response(self, request: web.Request, told: Problem) -> web.Response:
+        body = self._render(request, told)
+        return web.Response(status=told.status, body=body, content_type="application/json", headers=dict(told.headers))

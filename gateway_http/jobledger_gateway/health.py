@@ -30,6 +30,9 @@ class Health:
                 deadline=min(exchange.deadline or PATIENCE_SECONDS, PATIENCE_SECONDS),
             )
         except grpc.aio.AioRpcError as failure:
+            if failure.code() is grpc.StatusCode.UNIMPLEMENTED:
+                # It answers, and has no health to tell.
+                return web.json_response({"status": "ok"})
             return web.json_response({"status": "unreachable", "code": failure.code().name}, status=503)
         serves = reply.message.status == health_pb2.HealthCheckResponse.SERVING
         return web.json_response({"status": "ok" if serves else "not_serving"}, status=200 if serves else 503)

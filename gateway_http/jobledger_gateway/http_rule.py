@@ -12,11 +12,17 @@ from jobledger_gateway.fields import message_of
 
 ANY = "*"
 ANY_DEPTH = "**"
+MOST_SEGMENTS = 32
 
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 LITERAL = re.compile(r"[A-Za-z0-9\-._~!$&'()+,;=@%]+")
 VERB = re.compile(r"[A-Za-z0-9\-._~]+")
+METHOD = re.compile(r"[A-Z]+")
 VARIABLE = re.compile(r"\{([^{}=]+)(?:=([^{}]+))?\}")
+
+
+# Methods of HTTP itself, which no rule can have.
+RESERVED = frozenset({"OPTIONS", "CONNECT", "TRACE"})
 
 
 class RuleError(Exception):
@@ -56,6 +62,7 @@ class Rule:
     Attributes:
         method: HTTP method, or `*` for any.
         body: "" for none, `*` for the whole request, else the name of a field.
+        response_body: "" for the whole answer, else the name of the field that is answered with.
         index: 0 for the annotation itself, from 1 for its additional bindings.
     """
 
@@ -63,6 +70,7 @@ class Rule:
     method: str
     template: Template
     body: str
+    response_body: str
     index: int
 
     def __str__(self) -> str:
@@ -99,13 +107,30 @@ def _rule(rpc: MethodDescriptor, annotation: Any, index: int) -> Rule:
         else (kind.upper(), getattr(annotation, kind))
     )
     try:
-        if annotation.response_body:
-            raise RuleError("response_body is not supported: answer with the message that is meant")  # noqa: TRY301
+        _check_method(method, annotation.body)
         template = parse_template(path)
         _check_fields(rpc.input_type, template, annotation.body)
+        if annotation.response_body:
+            resolve(rpc.output_type, (annotation.response_body,))
     except RuleError as error:
         raise RuleError(f"{rpc.full_name}: {method} {path}: {error}") from None
-    return Rule(rpc=rpc, method=method, template=template, body=annotation.body, index=index)
+    return Rule(
+        rpc=rpc,
+        method=method,
+        template=template,
+        body=annotation.body,
+        response_body=annotation.response_body,
+        index=index,
+    )
+
+
+def _check_method(method: str, body: str) -> None:
+    if method != ANY and not METHOD.fullmatch(method):
+        raise RuleError("custom.kind must be an HTTP method in capitals, or '*'")
+    if method in RESERVED:
+        raise RuleError(f"{method} is answered by the gateway itself")
+    if method in {"GET", "HEAD"} and body:
+        raise RuleError(f"{method} takes no body")
 
 
 def parse_template(text: str) -> Template:
@@ -129,6 +154,8 @@ def parse_template(text: str) -> Template:
         segments += inner
     if ANY_DEPTH in segments[:-1]:
         raise RuleError("'**' must be the last segment")
+    if len(segments) > MOST_SEGMENTS:
+        raise RuleError(f"the path has more than {MOST_SEGMENTS} segments")
     names = [variable.field for variable in variables]
     if len(set(names)) != len(names):
         raise RuleError("two variables set one field")
@@ -177,12 +204,16 @@ def _variable(name: str, segments: Sequence[str], *, start: int) -> Variable:
 def _check_fields(message: Descriptor, template: Template, body: str) -> None:
     for variable in template.variables:
         field = resolve(message, variable.field)
-        if field.is_repeated or field.type == FieldDescriptor.TYPE_MESSAGE:
+        if field.is_repeated or not _may_be_text(field):
             raise RuleError(f"the path can't set '{'.'.join(variable.field)}', which is not a single scalar")
     if body and body != "*":
         resolve(message, (body,))
-        if any(variable.field[0] == body for variable in template.variables):
+        if any(variable.field == (body,) for variable in template.variables):
             raise RuleError(f"path and body both set '{body}'")
+
+
+def _may_be_text(field: FieldDescriptor) -> bool:
+    return field.message_type is None or field.message_type.full_name.startswith("google.protobuf.")
 
 
 def resolve(message: Descriptor, path: Sequence[str]) -> FieldDescriptor:

@@ -21,21 +21,28 @@ def parse_object(body: bytes) -> dict[str, Any]:
     Raises:
         GatewayError: `BAD_JSON`: not strict JSON, a duplicate key, nested too deeply, or no object.
     """
-    if not body:
-        return {}
+    value = parse_json(body) if body else {}
+    if not isinstance(value, dict):
+        _refuse("The body is not a JSON object")
+    return value
+
+
+def parse_json(body: bytes) -> Any:
+    """The JSON value that bytes are.
+
+    Raises:
+        GatewayError: `BAD_JSON`: not strict JSON, a duplicate key, or nested too deeply.
+    """
     _check_depth(body)
     try:
         # orjson refuses what the standard library lets pass: NaN, lone surrogates, a BOM, bad UTF-8.
         orjson.loads(body)
         # The standard library tells of duplicate keys, and keeps large integers exact.
-        value = json.loads(body, object_pairs_hook=_unique)
+        return json.loads(body, object_pairs_hook=_unique)
     except json.JSONDecodeError as error:
         _refuse(f"The body is not strict JSON: line {error.lineno}, column {error.colno}")
     except ValueError:
         _refuse("The body holds a number that is too long")
-    if not isinstance(value, dict):
-        _refuse("The body is not a JSON object")
-    return value
 
 
 def _check_depth(body: bytes) -> None:

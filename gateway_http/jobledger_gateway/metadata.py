@@ -1,12 +1,14 @@
 """Headers of HTTP and metadata of gRPC: what may pass, in either direction."""
 
+import base64
+import binascii
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from aiohttp import web
 
-from jobledger_gateway.errors import GatewayError, Violation, invalid, problem
+from jobledger_gateway.errors import GatewayError, Violation, bad_request, invalid, problem
 
 PEER = "x-jobledger-peer"
 TRACING = ("traceparent", "tracestate", "x-request-id")
@@ -22,7 +24,60 @@ GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 SECONDS = re.compile(r"[0-9]{1,8}(\.[0-9]{1,9})?")
 
-Metadata = tuple[tuple[str, str], ...]
+# Names that are HTTP's, gRPC's or ours: no option lets them pass.
+NAME = re.compile(r"[0-9a-z_.-]+")
+KEPT = frozenset({PEER, "host", "connection", "content-length", "content-type", "te", "trailer", "transfer-encoding"})
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+
+
+class Passing:
+    """What passes between headers and metadata beside what always does. Names that end in `-bin` carry base64."""
+
+    def __init__(self, *, request: Sequence[str] = (), response: Sequence[str] = ()) -> None:
+        """Takes names in any case.
+
+        Raises:
+            ValueError: a name is none, or one of HTTP's or gRPC's own.
+        """
+        self._request = tuple(map(_checked, request))
+        self._response = {name: name.title() for name in map(_checked, response)}
+
+    def to_metadata(self, request: web.BaseRequest) -> Iterator[tuple[str, str | bytes]]:
+        """What a call carries of a request's headers.
+
+        Raises:
+            GatewayError: `BAD_REQUEST` for a value that metadata can't carry.
+        """
+        for name in self._request:
+            for value in request.headers.getall(name, []):
+                if len(value) > MAX_CREDENTIALS or not PLAIN.fullmatch(value):
+                    raise bad_request(f"The header {name.title()} is too long, or not printable ASCII")
+                yield name, _decoded(name, value) if name.endswith("-bin") else value
+
+    def to_headers(self, initial: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
+        """Headers that a call's initial metadata sets on the answer."""
+        found = response_headers(initial)
+        for key, value in initial or () if self._response else ():
+            text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
+            if key in self._response and PLAIN.fullmatch(text):
+                found[self._response[key]] = text
+        return found
+
+
+def _checked(name: str) -> str:
+    lower = name.lower()
+    if not NAME.fullmatch(lower) or lower in KEPT or lower.startswith("grpc-"):
+        raise ValueError(f"the header '{name}' can't pass between HTTP and gRPC")
+    return lower
+
+
+def _decoded(name: str, value: str) -> bytes:
+    text = value.rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise bad_request(f"The header {name.title()} is not base64") from None
 
 
 def request_metadata(request: web.BaseRequest) -> Metadata:
@@ -33,7 +88,7 @@ def request_metadata(request: web.BaseRequest) -> Metadata:
     Raises:
         GatewayError: `AUTH_MALFORMED` for credentials that metadata can't carry.
     """
-    pairs = []
+    pairs: list[tuple[str, str | bytes]] = []
     for value in request.headers.getall("Authorization", []):
         if len(value) > MAX_CREDENTIALS or not PLAIN.fullmatch(value):
             raise GatewayError(problem("AUTH_MALFORMED"), token_first=False)

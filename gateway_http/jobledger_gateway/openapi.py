@@ -7,13 +7,14 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from jobledger_gateway import dashboard_schemas
+from jobledger_gateway.bodies import HTTP_BODY
 from jobledger_gateway.comments import comments
 from jobledger_gateway.dashboard import PREFIX
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.framing import NDJSON, SSE
 from jobledger_gateway.http_rule import ANY, ANY_DEPTH, Rule, resolve
+from jobledger_gateway.routes import Route, response_rule
 from jobledger_gateway.schemas import Schema, Schemas
-from jobledger_gateway.transcoder import HTTP_BODY, Route, response_rule
 
 JSON = "application/json"
 ERROR = {"$ref": "#/components/responses/Error"}
@@ -125,9 +126,6 @@ def _path_parameters(rule: Rule, schemas: Schemas) -> Iterator[dict[str, Any]]:
 
 def _query_parameters(route: Route, schemas: Schemas) -> Iterator[dict[str, Any]]:
     for name, parameter in route.binder.parameters.items():
-        # The camel-case spelling of a name is understood, but not advertised.
-        if name != ".".join(parameter.path):
-            continue
         style = {"style": "form", "explode": not parameter.splits} if parameter.field.is_repeated else {}
         yield {"name": name, "in": "query", **style, **_about(parameter.field, schemas)}
 

@@ -6,30 +6,22 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
+from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.enums import choices, numbers
-from jobledger_gateway.fields import enum_of, message_of
+from jobledger_gateway.fields import enum_of
 
 Convert = Callable[[Any], Any]
 
 INTEGER = re.compile(r"-?(0|[1-9][0-9]*)")
 NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
-TIMESTAMP = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2})"
-)
-DURATION = re.compile(r"(-?[0-9]{1,12}(?:\.[0-9]{1,9})?)s")
-
 EXACT = 1 << 53
-LONGEST_DURATION = 315_576_000_000
-NANOS = 1_000_000_000
 NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+
+NULL_VALUE = "google.protobuf.NullValue"
 
 RANGES: Mapping[int, tuple[int, int]] = {
     **dict.fromkeys(
@@ -49,45 +41,44 @@ class InvalidValueError(ValueError):
     """A value that its field does not take. The text says what it does."""
 
 
-def from_json(field: FieldDescriptor) -> Convert | None:
-    """What makes a single value of the field of a JSON value; None for messages that are objects in JSON.
+def scalar_from_json(field: FieldDescriptor, dialect: Dialect) -> Convert:
+    """What makes a single value of a field, which is of no message type, of a JSON value.
 
     The function raises InvalidValueError.
     """
-    if field.type == FieldDescriptor.TYPE_MESSAGE:
-        return MESSAGES.get(message_of(field).full_name)
     if field.type == FieldDescriptor.TYPE_ENUM:
-        return enum_reader(enum_of(field))
+        return enum_reader(enum_of(field), dialect)
     if field.type in RANGES:
         return integer_reader(*RANGES[field.type])
     return SCALARS[field.type]
 
 
-def from_text(field: FieldDescriptor) -> Convert | None:
-    """What makes a single value of the field of text in a path or query; None where text can't say it.
+def scalar_from_text(field: FieldDescriptor, dialect: Dialect) -> Convert:
+    """What makes a single value of a field, which is of no message type, of text in a path or query.
 
     The function raises InvalidValueError.
     """
     if field.type == FieldDescriptor.TYPE_BOOL:
         return _bool_text
+    read = scalar_from_json(field, dialect)
     if field.type == FieldDescriptor.TYPE_ENUM:
-        read = enum_reader(enum_of(field))
-        return lambda text: read(int(text) if INTEGER.fullmatch(text) else text)
-    if field.message_type is not None and field.message_type.full_name == Duration.DESCRIPTOR.full_name:
-        return _duration_text
-    return from_json(field)
+        return lambda text: read(int(text) if len(text) <= 20 and INTEGER.fullmatch(text) else text)
+    return read
 
 
-def enum_reader(enum: EnumDescriptor) -> Convert:
-    """Reads a short name, a name of the .proto, or the number of a value that exists."""
-    by_name, known = numbers(enum), {value.number for value in enum.values}
+def enum_reader(enum: EnumDescriptor, dialect: Dialect) -> Convert:
+    """Reads a name of the .proto, in the plain dialect a short one too, or the number of a value that exists."""
+    by_name, known = numbers(enum, dialect), {value.number for value in enum.values}
+    nothing = None if enum.full_name != NULL_VALUE else 0
 
     def read(value: Any) -> int:
         if isinstance(value, str) and value in by_name:
             return by_name[value]
         if isinstance(value, int) and not isinstance(value, bool) and value in known:
             return value
-        raise InvalidValueError(f"must be one of {choices(enum)}")
+        if value is None and nothing is not None:
+            return nothing
+        raise InvalidValueError(f"must be one of {choices(enum, dialect)}")
 
     return read
 
@@ -172,57 +163,10 @@ def _bytes(value: Any) -> bytes:
         raise InvalidValueError("must be base64") from None
 
 
-def _timestamp(value: Any) -> Timestamp:
-    match = TIMESTAMP.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        hint = "; a '+' in a query must be sent as %2B" if isinstance(value, str) and " " in value else ""
-        raise InvalidValueError(f"must be a time such as 2026-01-02T03:04:05Z{hint}")
-    whole, fraction, zone = match.groups()
-    try:
-        moment = datetime.fromisoformat(whole + zone.replace("Z", "+00:00")).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InvalidValueError("is not a time that exists in the years 1 to 9999") from None
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return Timestamp(seconds=since.days * 86400 + since.seconds, nanos=int((fraction or "0").ljust(9, "0")))
-
-
-def _duration(value: Any) -> Duration:
-    if isinstance(value, str):
-        match = DURATION.fullmatch(value)
-        if match is None:
-            raise InvalidValueError('must be a duration such as "1.5s", or a number of seconds')
-        return _span(Decimal(match[1]))
-    return _span(Decimal(repr(_seconds(value))))
-
-
-def _seconds(value: Any) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InvalidValueError('must be a duration such as "1.5s", or a number of seconds')
-    return value
-
-
-def _duration_text(text: str) -> Duration:
-    return _duration(f"{text}s" if DURATION.fullmatch(f"{text}s") else text)
-
-
-def _span(seconds: Decimal) -> Duration:
-    if abs(seconds) > LONGEST_DURATION:
-        raise InvalidValueError(f"must be from -{LONGEST_DURATION}s to {LONGEST_DURATION}s")
-    nanos = int((seconds * NANOS).to_integral_value())
-    sign = -1 if nanos < 0 else 1
-    whole, rest = divmod(abs(nanos), NANOS)
-    return Duration(seconds=sign * whole, nanos=sign * rest)
-
-
 SCALARS: Mapping[int, Convert] = {
     FieldDescriptor.TYPE_STRING: _string,
     FieldDescriptor.TYPE_BOOL: _bool,
     FieldDescriptor.TYPE_DOUBLE: _double,
     FieldDescriptor.TYPE_FLOAT: _float,
     FieldDescriptor.TYPE_BYTES: _bytes,
-}
-
-MESSAGES: Mapping[str, Convert] = {
-    "google.protobuf.Timestamp": _timestamp,
-    "google.protobuf.Duration": _duration,
 }

@@ -13,14 +13,16 @@ from jobledger.v1 import annotations_pb2
 
 from jobledger_gateway.binding import Binder
 from jobledger_gateway.calls import Rpc
-from jobledger_gateway.errors import GatewayError, Problem, internal, problem, problem_of
+from jobledger_gateway.codec import PLAIN, Codec
+from jobledger_gateway.errors import GatewayError, internal, problem, problem_of
 from jobledger_gateway.exchange import Exchange
-from jobledger_gateway.feed import End, Feed
+from jobledger_gateway.feed import End, Feed, Singles
 from jobledger_gateway.framing import Framing, Framings, StreamShape
 from jobledger_gateway.http_rule import RuleError, resolve
 from jobledger_gateway.writing import abort, has_room, write, write_at_once
 
-CHUNK = 16 * 1024
+# A write costs more than encoding a hundred small items.
+CHUNK = 64 * 1024
 RESUME = re.compile(r"[0-9]{1,18}")
 
 
@@ -50,6 +52,7 @@ class StreamEndpoint:
         *,
         settings: StreamSettings,
         stopping: asyncio.Event,
+        codec: Codec = PLAIN,
     ) -> None:
         """Compiles the rule. When the gateway shuts down, `stopping` is set: streams then end with an error.
 
@@ -61,13 +64,16 @@ class StreamEndpoint:
         self._rule = rule
         self._settings = settings
         self._stopping = stopping
+        self._codec = codec
         try:
-            self._shape = StreamShape(rpc.method.output_type, rule)
+            self._shape = StreamShape(
+                rpc.method.output_type, rule, dialect=codec.dialect, response_body=binder.rule.response_body
+            )
             self._framings = Framings(self._shape)
             if rule.resume_field:
                 resolve(rpc.method.input_type, (rule.resume_field,))
         except RuleError as error:
-            raise RuleError(f"{rpc.method.full_name}: {error}") from None
+            raise RuleError(f"{binder.rule}: {error}") from None
 
     async def answer(self, exchange: Exchange) -> web.StreamResponse:
         request = exchange.request
@@ -119,40 +125,41 @@ class StreamEndpoint:
             raise
 
     async def _chunks(self, feed: Feed, framing: Framing) -> AsyncIterator[bytes]:
-        """What to write, each chunk all that is ready up to 16 KiB; the last one holds the marker of the end."""
+        """What to write, each chunk all that is ready up to 64 KiB; the last one holds the marker of the end."""
         chunk = bytearray()
+        ends, end_of = bool(self._rule.end_field), self._shape.end_of
         while True:
-            if chunk and not feed.is_ready():
+            if chunk and not await feed.more():
                 yield bytes(chunk)
                 chunk.clear()
             entry = await feed.next()
             if isinstance(entry, End):
-                yield bytes(chunk) + _marker(entry, framing)
+                yield bytes(chunk) + self._marker(entry, framing)
                 return
             if not entry:
                 chunk += framing.ping()
+            frame = framing.single if isinstance(entry, Singles) else framing.message
             for message in entry:
-                last = self._shape.end_of(message)
+                last = end_of(message) if ends else None
                 if last is not None:
                     yield bytes(chunk) + framing.end(last)
                     return
-                chunk += framing.message(message)
+                chunk += frame(message)
                 if len(chunk) >= CHUNK:
                     yield bytes(chunk)
                     chunk.clear()
+
+    def _marker(self, end: End, framing: Framing) -> bytes:
+        if end.failure is None:
+            return framing.end(None)
+        if isinstance(end.failure, GatewayError):
+            return framing.error(end.failure.problem)
+        if isinstance(end.failure, grpc.aio.AioRpcError):
+            return framing.error(problem_of(end.failure, self._codec))
+        return framing.error(internal(end.failure))
 
 
 def _write_at_once(request: web.Request, response: web.StreamResponse, framing: Framing, burst: list[Message]) -> bool:
     """Writes a burst, in whatever task this is, if that does not come to a wait."""
     chunk = framing.burst(burst)
     return not chunk or (has_room(request, len(chunk)) and write_at_once(response, chunk))
-
-
-def _marker(end: End, framing: Framing) -> bytes:
-    return framing.end(None) if end.failure is None else framing.error(_problem(end.failure))
-
-
-def _problem(failure: Exception) -> Problem:
-    if isinstance(failure, GatewayError):
-        return failure.problem
-    return problem_of(failure) if isinstance(failure, grpc.aio.AioRpcError) else internal(failure)

@@ -1,102 +1,100 @@
-"""Methods as HTTP endpoints: descriptors and a channel in, routes out."""
+"""The transcoder for any gRPC service: descriptors with google.api.http annotations and a channel in, an app out.
+
+services = load_services(Path("api.binpb"))
+async with grpc.aio.insecure_channel("127.0.0.1:50051") as channel:
+    app = transcode(services, channel, options=TranscoderOptions(dialect=Dialect.PROTOJSON))
+    async with serve(app, host="127.0.0.1", port=8080) as address:
+        ...
+"""
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 
 import grpc
 from aiohttp import web
-from google.api import httpbody_pb2
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from jobledger.v1 import annotations_pb2
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import ServiceDescriptor
 
-from jobledger_gateway.answers import Answers
-from jobledger_gateway.binding import Binder
-from jobledger_gateway.calls import Rpc
-from jobledger_gateway.conditions import not_modified
-from jobledger_gateway.content import ContentEndpoint, content_response
-from jobledger_gateway.exchange import Endpoint, Exchange
-from jobledger_gateway.http_rule import Rule, rules_of
-from jobledger_gateway.metadata import response_headers
-from jobledger_gateway.streaming import StreamEndpoint, StreamSettings
+from jobledger_gateway.application import application
+from jobledger_gateway.codec import Codec
+from jobledger_gateway.descriptors import DescriptorError, load_services
+from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.exchange import Page
+from jobledger_gateway.gateway import Gateway
+from jobledger_gateway.health import Health
+from jobledger_gateway.http_rule import RuleError, parse_template
+from jobledger_gateway.metadata import Passing
+from jobledger_gateway.metrics import Counters
+from jobledger_gateway.origins import Origins
+from jobledger_gateway.routes import routes_of
+from jobledger_gateway.serving import Address, serve
+from jobledger_gateway.streaming import StreamSettings
 
-SAFE = frozenset({"GET", "HEAD"})
-HTTP_BODY: str = httpbody_pb2.HttpBody.DESCRIPTOR.full_name
+__all__ = [
+    "Address",
+    "DescriptorError",
+    "Dialect",
+    "RuleError",
+    "StreamSettings",
+    "TranscoderOptions",
+    "load_services",
+    "serve",
+    "transcode",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Route:
-    """A rule, how its requests are bound, and what answers them."""
+class TranscoderOptions:
+    """How a transcoder serves.
 
-    rule: Rule
-    binder: Binder
-    endpoint: Endpoint
+    Attributes:
+        dialect: how messages look in JSON.
+        allowed_hosts: names, without port, that the Host header may have; None for any.
+        allowed_origins: origins of pages that may call, beside the application's own.
+        max_body_bytes: largest body, inflated.
+        request_headers: headers that go along as metadata, beside credentials and trace; `-bin` ones are base64.
+        response_headers: initial metadata that becomes headers, beside location, etag and content-disposition.
+        streams: how streams behave.
+    """
 
-    def __str__(self) -> str:
-        return str(self.rule)
-
-
-class UnaryEndpoint:
-    """Answers with the one message of a unary call, as JSON. An `etag` in the call's metadata becomes the answer's."""
-
-    def __init__(self, binder: Binder, rpc: Rpc, answers: Answers) -> None:
-        self._binder = binder
-        self._rpc = rpc
-        self._answers = answers
-        self._status = response_rule(rpc.method).success_status or 200
-        self._is_content = rpc.method.output_type.full_name == HTTP_BODY
-
-    async def answer(self, exchange: Exchange) -> web.StreamResponse:
-        message = self._binder.bind(exchange.incoming)
-        reply = await self._rpc(message, metadata=exchange.metadata, deadline=exchange.deadline)
-        headers = response_headers(reply.initial_metadata)
-        if self._is_content:
-            return content_response(exchange.request, reply.message, headers, status=self._status)
-        unchanged = not_modified(exchange.request, headers) if exchange.request.method in SAFE else None
-        if unchanged is not None:
-            return unchanged
-        body = self._answers.json(self._rpc.method.full_name, headers.get("ETag"), reply.message)
-        return json_response(body, status=self._status, headers=headers)
+    dialect: Dialect = Dialect.PLAIN
+    allowed_hosts: tuple[str, ...] | None = None
+    allowed_origins: tuple[str, ...] = ()
+    max_body_bytes: int = 1024 * 1024
+    request_headers: tuple[str, ...] = ()
+    response_headers: tuple[str, ...] = ()
+    streams: StreamSettings = field(default_factory=StreamSettings)
 
 
-def json_response(body: bytes, *, status: int, headers: Mapping[str, str]) -> web.Response:
-    """A message in the plain dialect."""
-    return web.Response(status=status, body=body, content_type="application/json", headers=dict(headers))
+def transcode(
+    services: Sequence[ServiceDescriptor], channel: grpc.aio.Channel, *, options: TranscoderOptions | None = None
+) -> web.Application:
+    """The application that answers HTTP with calls over the channel, as the annotations of the services say.
 
-
-def response_rule(method: MethodDescriptor) -> annotations_pb2.HttpResponseRule:
-    """How a method answers over HTTP, as its option says."""
-    return method.GetOptions().Extensions[annotations_pb2.http_response]
-
-
-def routes_of(
-    services: Sequence[ServiceDescriptor], channel: grpc.aio.Channel, settings: StreamSettings, stopping: asyncio.Event
-) -> Iterator[Route]:
-    """The routes of services. Once `stopping` is set, streams end.
+    `/healthz` and `/readyz` are added where no annotation has them.
 
     Raises:
-        RuleError: an annotation can't be served.
+        RuleError: an annotation can't be served, or two of them mean the same requests.
+        ValueError: an option names a header that must not pass.
     """
-    answers = Answers()
-    for service in services:
-        for method in service.methods:
-            rpc = Rpc(channel, method)
-            for rule in rules_of(method):
-                yield _route(rule, rpc, answers, settings, stopping)
-
-
-def _route(rule: Rule, rpc: Rpc, answers: Answers, settings: StreamSettings, stopping: asyncio.Event) -> Route:
-    ranges = response_rule(rpc.method).range
-    hidden = [name for name in (ranges.offset_field, ranges.length_field) if name]
-    binder = Binder(rule, hidden=hidden)
-    return Route(rule=rule, binder=binder, endpoint=_endpoint(binder, rpc, answers, settings, stopping))
-
-
-def _endpoint(
-    binder: Binder, rpc: Rpc, answers: Answers, settings: StreamSettings, stopping: asyncio.Event
-) -> Endpoint:
-    if not rpc.method.server_streaming:
-        return UnaryEndpoint(binder, rpc, answers)
-    if rpc.method.output_type.full_name == HTTP_BODY:
-        return ContentEndpoint(binder, rpc, response_rule(rpc.method).range)
-    return StreamEndpoint(binder, rpc, response_rule(rpc.method).stream, settings=settings, stopping=stopping)
+    options = options or TranscoderOptions()
+    stopping = asyncio.Event()
+    origins = Origins(hosts=options.allowed_hosts, origins=options.allowed_origins)
+    pool = services[0].file.pool if services else descriptor_pool.Default()
+    codec = Codec(dialect=options.dialect, pool=pool)
+    gateway = Gateway(
+        origins=origins,
+        max_body_bytes=options.max_body_bytes,
+        counters=Counters(),
+        codec=codec,
+        passing=Passing(request=options.request_headers, response=options.response_headers),
+    )
+    for route in routes_of(services, channel, options.streams, stopping, codec):
+        gateway.add(route.rule.method, route.rule.template, route.endpoint, name=str(route))
+    health = Health(channel)
+    for path, respond in (("/healthz", health.alive), ("/readyz", health.ready)):
+        with suppress(RuleError):
+            gateway.add("GET", parse_template(path), Page(respond), name=path)
+    return application(gateway, origins, stopping)

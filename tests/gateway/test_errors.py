@@ -28,7 +28,7 @@ BARE = [
     (grpc.StatusCode.NOT_FOUND, 404, "E_NOT_FOUND"),
     (grpc.StatusCode.ALREADY_EXISTS, 409, "E_ALREADY_EXISTS"),
     (grpc.StatusCode.PERMISSION_DENIED, 403, "E_FORBIDDEN"),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, 413, "E_TOO_LARGE"),
+    (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "E_RESOURCE_EXHAUSTED"),
     (grpc.StatusCode.FAILED_PRECONDITION, 400, "E_FAILED_PRECONDITION"),
     (grpc.StatusCode.ABORTED, 409, "E_ABORTED"),
     (grpc.StatusCode.OUT_OF_RANGE, 400, "E_OUT_OF_RANGE"),
@@ -172,7 +172,7 @@ async def test_a_fault_of_the_gateway_itself_is_an_internal_error(
     def broken(*_: object) -> None:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr("jobledger_gateway.transcoder.json_response", broken)
+    monkeypatch.setattr("jobledger_gateway.unary.json_response", broken)
     answer = await client.get("/v1/jobs")
     assert (answer.status, answer.json["error_code"]) == (500, "E_INTERNAL")
     assert b"secret" not in answer.body

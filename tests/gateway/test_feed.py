@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gateway.client import eventually
 from jobledger_gateway.errors import GatewayError
-from jobledger_gateway.feed import BACKLOG, End, Feed
+from jobledger_gateway.feed import BACKLOG, End, Feed, Singles
 
 Put = Callable[[Any], Awaitable[None]]
 
@@ -69,7 +69,23 @@ async def test_messages_come_in_order_and_the_end_after_them() -> None:
     for message in (1, 2, None):
         call.messages.put_nowait(message)
     async with feeding(call) as (feed, _):
-        assert [await feed.next() for _ in range(3)] == [[1], [2], End(None)]
+        found = list[Any]()
+        while not isinstance(entry := await feed.next(), End):
+            found += entry
+        assert (found, entry) == ([1, 2], End(None))
+
+
+async def test_messages_that_wait_are_taken_together_but_never_with_a_burst() -> None:
+    """A burst is known by what it is: its bytes are remembered for others."""
+    call, burst = NearCall(), [3, 4]
+    async with feeding(call) as (feed, _):
+        for ready in (1, 2, burst, 5, 6):
+            await call.give(ready)
+        assert await feed.next() == Singles([1, 2])
+        assert await feed.next() is burst
+        assert await feed.next() == Singles([5, 6])
+        await call.give(7)
+        assert await feed.next() == Singles([7])
 
 
 async def test_a_call_within_the_process_hands_over_bursts() -> None:
@@ -99,7 +115,13 @@ async def test_the_call_waits_for_a_writer_that_is_behind(kind: type[RemoteCall]
             await eventually(lambda: call.read > BACKLOG)
             await turns()
             assert call.read == BACKLOG + 1
-            assert [await feed.next() for _ in range(3 * BACKLOG)] == [[it] for it in range(3 * BACKLOG)]
+            found = list[Any]()
+            while len(found) < 3 * BACKLOG:
+                entry = await feed.next()
+                assert isinstance(entry, list)
+                assert len(entry) <= BACKLOG
+                found += entry
+            assert found == list(range(3 * BACKLOG))
 
 
 async def test_a_burst_takes_the_shortcut_only_while_the_writer_waits_with_nothing_before_it() -> None:

@@ -3,7 +3,7 @@
 from google.protobuf.message import Message
 from jobledger.v1 import events_pb2, job_service_pb2
 from jobledger_gateway.framing import BURSTS, MESSAGES, Framings, Remembered, StreamShape
-from jobledger_gateway.transcoder import response_rule
+from jobledger_gateway.routes import response_rule
 
 METHOD = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods_by_name["WatchEvents"]
 

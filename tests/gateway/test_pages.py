@@ -13,8 +13,8 @@ from grpc_health.v1 import health_pb2
 from jobledger.v1 import engine_service_pb2
 from jobledger_gateway.app import GatewayOptions, build_app
 from jobledger_gateway.openapi import document
+from jobledger_gateway.routes import routes_of
 from jobledger_gateway.streaming import StreamSettings
-from jobledger_gateway.transcoder import routes_of
 
 
 async def test_health_needs_no_token_and_no_engine(client: Client, engine: Engine) -> None:

@@ -1,0 +1,96 @@
+"""The update_mask of a PATCH: which fields its body names."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from jobledger_gateway.encoding import VALUES
+from jobledger_gateway.errors import Violation
+from jobledger_gateway.fields import message_of
+from jobledger_gateway.http_rule import ANY, Rule
+
+FIELD_MASK = "google.protobuf.FieldMask"
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateMask:
+    """The mask of a method that changes part of a message.
+
+    Attributes:
+        name: field of the request that holds the mask.
+        body: field of the request that holds what is changed.
+        changed: its type.
+        named: paths of its fields that the path of the request sets: they say what is changed, and are not.
+    """
+
+    name: str
+    body: str
+    changed: Descriptor
+    named: frozenset[str]
+
+    def fill(self, message: Message, fields: Mapping[str, Any]) -> list[Violation]:
+        """Derives the mask where the request gives none; tells what is wrong with one that it gives.
+
+        Args:
+            fields: what the body gave, by field of the request.
+        """
+        mask = getattr(message, self.name)
+        if mask.paths:
+            return [
+                Violation(self.name, f"'{path}' is not a field of {self.changed.full_name}")
+                for path in mask.paths
+                if path != ANY and not _is_path(self.changed, path)
+            ]
+        given = fields.get(self.body)
+        present = _paths(self.changed, given if isinstance(given, dict) else {})
+        mask.paths.extend(sorted(path for path in present if path not in self.named))
+        # An empty mask would mean all fields to some servers, and none to others.
+        return [] if mask.paths else [Violation(self.body, f"names no field to change; give one, or {self.name}")]
+
+
+def update_mask_of(rule: Rule) -> UpdateMask | None:
+    """The mask of a rule: of a PATCH whose body is a field, and whose request has exactly one FieldMask."""
+    request = rule.rpc.input_type
+    if rule.method != "PATCH" or rule.body in {"", ANY}:
+        return None
+    masks = [field for field in request.fields if _is_single(field) and message_of(field).full_name == FIELD_MASK]
+    body = request.fields_by_name[rule.body]
+    if len(masks) != 1 or not _is_single(body) or message_of(body).full_name in VALUES:
+        return None
+    variables = (variable.field for variable in rule.template.variables)
+    named = frozenset(".".join(path[1:]) for path in variables if path[0] == body.name)
+    return UpdateMask(name=masks[0].name, body=body.name, changed=message_of(body), named=named)
+
+
+def _is_single(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and not field.is_repeated
+
+
+def _paths(message: Descriptor, given: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """The innermost fields that an object names: lists, maps and values are not entered."""
+    for field in message.fields:
+        name = next((name for name in (field.name, field.json_name) if name in given), None)
+        if name is None:
+            continue
+        inner, path = given[name], f"{above}{field.name}"
+        if isinstance(inner, dict) and inner and _is_single(field) and message_of(field).full_name not in VALUES:
+            yield from _paths(message_of(field), inner, f"{path}.")
+        else:
+            yield path
+
+
+def _is_path(message: Descriptor, path: str) -> bool:
+    """Whether a path names a field; what lies within a map, a list or a value is the server's to judge."""
+    for part in path.split("."):
+        field = message.fields_by_name.get(part)
+        if field is None:
+            return False
+        if field.is_repeated or (field.message_type is not None and field.message_type.full_name in VALUES):
+            return True
+        if field.message_type is None:
+            return path.endswith(part)
+        message = field.message_type
+    return True

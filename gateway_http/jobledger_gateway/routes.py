@@ -1,0 +1,78 @@
+"""Methods as routes: descriptors and a channel in, endpoints out."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from jobledger.v1 import annotations_pb2
+
+from jobledger_gateway.answers import Answers
+from jobledger_gateway.binding import Binder
+from jobledger_gateway.bodies import HTTP_BODY
+from jobledger_gateway.calls import Rpc
+from jobledger_gateway.codec import PLAIN, Codec
+from jobledger_gateway.content import ContentEndpoint
+from jobledger_gateway.exchange import Endpoint
+from jobledger_gateway.http_rule import Rule, RuleError, rules_of
+from jobledger_gateway.streaming import StreamEndpoint, StreamSettings
+from jobledger_gateway.unary import UnaryEndpoint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A rule, how its requests are bound, and what answers them."""
+
+    rule: Rule
+    binder: Binder
+    endpoint: Endpoint
+
+    def __str__(self) -> str:
+        return str(self.rule)
+
+
+def response_rule(method: MethodDescriptor) -> annotations_pb2.HttpResponseRule:
+    """How a method answers over HTTP, as its option says."""
+    return method.GetOptions().Extensions[annotations_pb2.http_response]
+
+
+def routes_of(
+    services: Sequence[ServiceDescriptor],
+    channel: grpc.aio.Channel,
+    settings: StreamSettings,
+    stopping: asyncio.Event,
+    codec: Codec = PLAIN,
+) -> Iterator[Route]:
+    """The routes of services. Once `stopping` is set, streams end.
+
+    Raises:
+        RuleError: an annotation can't be served.
+    """
+    answers = Answers()
+    for service in services:
+        for method in service.methods:
+            rules = rules_of(method)
+            if not rules:
+                continue
+            rpc = Rpc(channel, method)
+            for rule in rules:
+                yield _route(rule, rpc, answers, settings, stopping, codec)
+
+
+def _route(
+    rule: Rule, rpc: Rpc, answers: Answers, settings: StreamSettings, stopping: asyncio.Event, codec: Codec
+) -> Route:
+    answer = response_rule(rpc.method)
+    hidden = [name for name in (answer.range.offset_field, answer.range.length_field) if name]
+    binder = Binder(rule, hidden=hidden, dialect=codec.dialect)
+    endpoint: Endpoint
+    if not rpc.method.server_streaming:
+        endpoint = UnaryEndpoint(binder, rpc, answers=answers, codec=codec, status=answer.success_status or 200)
+    elif rpc.method.output_type.full_name == HTTP_BODY:
+        if rule.response_body:
+            raise RuleError(f"{rule}: a stream of google.api.HttpBody can't have a response_body")
+        endpoint = ContentEndpoint(binder, rpc, answer.range)
+    else:
+        endpoint = StreamEndpoint(binder, rpc, answer.stream, settings=settings, stopping=stopping, codec=codec)
+    return Route(rule=rule, binder=binder, endpoint=endpoint)

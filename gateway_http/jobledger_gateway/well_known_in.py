@@ -1,0 +1,152 @@
+"""Well-known types of protobuf as clients write them, in JSON or as text in a path or query."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from google.protobuf import wrappers_pb2
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
+
+from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.errors import GatewayError
+from jobledger_gateway.fields import message_of
+from jobledger_gateway.json_in import parse_json
+from jobledger_gateway.scalars import EXACT, Convert, InvalidValueError, scalar_from_json, scalar_from_text
+from jobledger_gateway.times import duration, seconds_or_duration, seconds_or_duration_text, timestamp
+
+MASK_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*|\*")
+HUMP = re.compile(r"[A-Z]")
+
+
+def from_json(field: FieldDescriptor, dialect: Dialect) -> Convert | None:
+    """What makes a single value of the field of a JSON value; None for messages that are objects in JSON.
+
+    The function raises InvalidValueError.
+    """
+    if field.message_type is None:
+        return scalar_from_json(field, dialect)
+    return message_from_json(field.message_type, dialect)
+
+
+def message_from_json(message: Descriptor, dialect: Dialect) -> Convert | None:
+    """What makes a message of a JSON value; None for messages that are objects in JSON.
+
+    The function raises InvalidValueError.
+    """
+    if message.full_name in WRAPPERS:
+        return _wrapper(message, scalar_from_json, dialect)
+    return VALUES[dialect].get(message.full_name)
+
+
+def from_text(field: FieldDescriptor, dialect: Dialect) -> Convert | None:
+    """What makes a single value of the field of text in a path or query; None where text can't say it.
+
+    Struct, Value and ListValue are JSON text. The function raises InvalidValueError.
+    """
+    if field.message_type is None:
+        return scalar_from_text(field, dialect)
+    name = field.message_type.full_name
+    if name in WRAPPERS:
+        return _wrapper(field.message_type, scalar_from_text, dialect)
+    return TEXTS[dialect].get(name)
+
+
+def takes_null(field: FieldDescriptor) -> bool:
+    """Whether null is a value of the field's type, and does not mean that it is unset."""
+    if field.message_type is not None:
+        return message_of(field).full_name == Value.DESCRIPTOR.full_name
+    return field.enum_type is not None and field.enum_type.full_name == "google.protobuf.NullValue"
+
+
+def _struct(value: Any) -> Struct:
+    if not isinstance(value, dict):
+        raise InvalidValueError("must be an object")
+    return Struct(fields={key: _value(item) for key, item in value.items()})
+
+
+def _list(value: Any) -> ListValue:
+    if not isinstance(value, list):
+        raise InvalidValueError("must be a list")
+    return ListValue(values=[_value(item) for item in value])
+
+
+def _value(value: Any) -> Value:
+    if isinstance(value, str):
+        return Value(string_value=value)
+    if isinstance(value, bool):
+        return Value(bool_value=value)
+    if isinstance(value, int | float):
+        return Value(number_value=_exact(value))
+    if isinstance(value, dict):
+        return Value(struct_value=_struct(value))
+    if isinstance(value, list):
+        return Value(list_value=_list(value))
+    return Value(null_value=NULL_VALUE)
+
+
+def _exact(value: int | float) -> float:
+    """A Struct holds doubles only: a whole number that would change is refused, and so is one past their range."""
+    if isinstance(value, int) and abs(value) > EXACT:
+        raise InvalidValueError(f"holds a whole number past {EXACT}, which would lose digits: send it as a string")
+    if value in {float("inf"), float("-inf")}:
+        raise InvalidValueError("holds a number that is too large")
+    return float(value)
+
+
+def _mask(value: Any) -> FieldMask:
+    """Paths with commas between, in the names of the .proto or in camel case."""
+    if not isinstance(value, str):
+        raise InvalidValueError('must be the names of fields with commas between, such as "name,owner.email"')
+    paths = value.split(",") if value else []
+    for path in paths:
+        if not MASK_PATH.fullmatch(path):
+            raise InvalidValueError(f"'{path[:64]}' is not the path of a field")
+    return FieldMask(paths=[HUMP.sub(lambda hump: f"_{hump[0].lower()}", path) for path in paths])
+
+
+def _wrapper(
+    wrapper: Descriptor, read: Callable[[FieldDescriptor, Dialect], Convert], dialect: Dialect
+) -> Callable[[Any], Any]:
+    convert, wrapping = read(wrapper.fields_by_name["value"], dialect), GetMessageClass(wrapper)
+    return lambda value: wrapping(value=convert(value))
+
+
+def _json_text(convert: Convert) -> Convert:
+    def read(text: str) -> Any:
+        try:
+            value = parse_json(text.encode())
+        except GatewayError:
+            raise InvalidValueError("must be JSON") from None
+        return convert(value)
+
+    return read
+
+
+WRAPPERS = frozenset(message.full_name for message in wrappers_pb2.DESCRIPTOR.message_types_by_name.values())
+ALIKE: Mapping[str, Convert] = {
+    "google.protobuf.Struct": _struct,
+    "google.protobuf.ListValue": _list,
+    "google.protobuf.Value": _value,
+    "google.protobuf.FieldMask": _mask,
+    "google.protobuf.Timestamp": timestamp,
+}
+
+# What is not read field by field, beside wrappers: by the full name of its type.
+VALUES: Mapping[Dialect, Mapping[str, Convert]] = {
+    Dialect.PLAIN: {**ALIKE, "google.protobuf.Duration": seconds_or_duration},
+    Dialect.PROTOJSON: {**ALIKE, "google.protobuf.Duration": duration},
+}
+JSON_TEXTS = {
+    f"google.protobuf.{name}": _json_text(ALIKE[f"google.protobuf.{name}"]) for name in ("Struct", "ListValue", "Value")
+}
+TEXTS: Mapping[Dialect, Mapping[str, Convert]] = {
+    Dialect.PLAIN: {
+        **VALUES[Dialect.PLAIN],
+        **JSON_TEXTS,
+        "google.protobuf.Duration": seconds_or_duration_text,
+    },
+    Dialect.PROTOJSON: {**VALUES[Dialect.PROTOJSON], **JSON_TEXTS},
+}

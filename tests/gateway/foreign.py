@@ -1,0 +1,146 @@
+"""A gRPC service that is not Jobledger's: compiled for the test, served by a recorder, in process or on a socket."""
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import status_pb2
+from grpc_tools import protoc
+from jobledger_gateway.descriptors import services_in
+from jobledger_server.api.inprocess import InProcessChannel
+
+VECTORS = Path(__file__).with_name("vectors")
+CODES = {code.value[0]: code for code in grpc.StatusCode}
+
+
+def compile_protos(out: Path, *files: Path, imports: bool = True) -> Path:
+    """Writes the descriptor set of .proto files, as a user does."""
+    google = next(Path(entry) for entry in sys.path if (Path(entry) / "google/api/annotations.proto").exists())
+    arguments = [
+        "protoc",
+        f"--proto_path={files[0].parent}",
+        f"--proto_path={google}",
+        f"--proto_path={Path(protoc.__file__).parent / '_proto'}",
+        f"--descriptor_set_out={out}",
+        *(["--include_imports"] if imports else []),
+        *map(str, files),
+    ]
+    assert protoc.main(arguments) == 0
+    return out
+
+
+@cache
+def vectors_service() -> ServiceDescriptor:
+    """The service of vectors.proto, in a pool of its own."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as directory:
+        compiled = compile_protos(Path(directory) / "set.binpb", VECTORS / "vectors.proto")
+        (service,) = services_in(compiled.read_bytes(), name="vectors.proto")
+    return service
+
+
+def message_class(full_name: str) -> Any:
+    """The class of a message type that vectors.proto has or imports."""
+    return GetMessageClass(vectors_service().file.pool.FindMessageTypeByName(full_name))
+
+
+class Failure(Exception):  # noqa: N818 - a script's step, not an error of the test
+    """A step of a script: the call fails with this status."""
+
+    def __init__(self, code: int, message: str = "", details: Sequence[Any] = ()) -> None:
+        self.code, self.message, self.details = code, message, details
+
+
+class Recorder:
+    """Records calls, and answers as `answers` says by method: a message, a Failure; for streams an iterable of them."""
+
+    def __init__(self, service: ServiceDescriptor) -> None:
+        self.service = service
+        self.answers: dict[str, Any] = {}
+        self.initial_metadata: Sequence[tuple[str, str | bytes]] = ()
+        self.calls: list[tuple[str, Any]] = []
+        self.metadata: list[Any] = []
+        self.ended = 0
+
+    async def unary(self, method: MethodDescriptor, request: Any, context: Any) -> Any:
+        self._record(method, request, context)
+        await context.send_initial_metadata(self.initial_metadata)
+        return await _step(self.answers.get(method.name, GetMessageClass(method.output_type)()), context)
+
+    async def stream(self, method: MethodDescriptor, request: Any, context: Any) -> AsyncIterator[Any]:
+        self._record(method, request, context)
+        try:
+            script = self.answers.get(method.name, ())
+            if hasattr(script, "__aiter__"):
+                async for item in script:
+                    yield item
+                return
+            for item in script:
+                yield await _step(item, context)
+        finally:
+            self.ended += 1
+
+    def _record(self, method: MethodDescriptor, request: Any, context: Any) -> None:
+        self.calls.append((method.name, request))
+        self.metadata.append(tuple(context.invocation_metadata()))
+
+    def handler(self) -> Any:
+        methods = {method.name: self._handler(method) for method in self.service.methods if not method.client_streaming}
+        return grpc.method_handlers_generic_handler(self.service.full_name, methods)
+
+    def _handler(self, method: MethodDescriptor) -> Any:
+        async def unary(request: Any, context: Any) -> Any:
+            return await self.unary(method, request, context)
+
+        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+            async for item in self.stream(method, request, context):
+                yield item
+
+        streams = method.server_streaming
+        make: Any = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+        return make(
+            stream if streams else unary,
+            request_deserializer=GetMessageClass(method.input_type).FromString,
+            response_serializer=GetMessageClass(method.output_type).SerializeToString,
+        )
+
+
+async def _step(script: Any, context: Any) -> Any:
+    if not isinstance(script, Failure):
+        return script
+    status = status_pb2.Status(code=script.code, message=script.message, details=script.details)
+    trailing = (("grpc-status-details-bin", status.SerializeToString()),) if script.details else ()
+    return await context.abort(CODES[script.code], script.message, trailing)
+
+
+@asynccontextmanager
+async def listening(recorder: Recorder, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[str]:
+    """The service on a port of its own; yields its address."""
+    server = grpc.aio.server()
+    server.add_generic_rpc_handlers((recorder.handler(),))
+    address = "127.0.0.1:0"
+    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(0)
+
+
+@asynccontextmanager
+async def reached(recorder: Recorder, kind: str) -> AsyncIterator[Any]:
+    """A channel to the service: over a `socket`, or `in process`."""
+    if kind == "in process":
+        async with InProcessChannel(()) as channel:
+            channel.add_generic_rpc_handlers([recorder.handler()])
+            yield channel
+    else:
+        async with listening(recorder) as target, grpc.aio.insecure_channel(target) as opened:
+            yield opened
