@@ -23,7 +23,7 @@ from jobledger_server.lifecycle import StartError, announced, locked, settle_mem
 from jobledger_server.service.archiving import RolledBackError
 from jobledger_server.service.signing import KeyRingError
 from jobledger_server.stores.errors import SchemaError
-from jobledger_server.wiring import Embedded, embedded
+from jobledger_server.wiring.embedded import Embedded, embedded
 
 # grpc would otherwise wait for every open stream at a fork, and the server never forks.
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")

@@ -9,8 +9,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from jobledger_server import wiring
 from jobledger_server.config import Limit, Settings
+from jobledger_server.wiring import supervision
+from jobledger_server.wiring.embedded import embedded
 from support.doors import Door, RestDoor
 from support.eventually import eventually
 from support.running import RunningServer, start
@@ -112,7 +113,7 @@ async def test_after_a_crash_what_runs_counts_by_the_limits_of_the_new_server(tm
 async def test_those_who_watch_are_told_what_is_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], reason: str
 ) -> None:
-    monkeypatch.setattr(wiring, "QUEUE_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(supervision, "QUEUE_BEAT_SECONDS", 0.05)
     data_dir = tmp_path / "data"
     data_dir.mkdir(mode=0o700)
     settings = Settings(
@@ -124,7 +125,7 @@ async def test_those_who_watch_are_told_what_is_full(
         queue_limits=(Limit("single", 1),),
         label_limits=(Limit("tenant", 1),),
     )
-    async with wiring.embedded(settings) as served, aiohttp.ClientSession() as session:
+    async with embedded(settings) as served, aiohttp.ClientSession() as session:
         rest = RestDoor(session, served.http_url, served.token_file.read_text().strip())
         async with running(rest, **fields):
             job_id = (await rest.create("true", **fields))["job_id"]

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from jobledger_server import wiring
 from jobledger_server.config import Settings
+from jobledger_server.wiring import supervision
+from jobledger_server.wiring.embedded import embedded
 from support.doors import Door, Json, Refused, RestDoor, server_sent
 from support.eventually import eventually
 from support.running import RunningServer, start
@@ -122,11 +123,11 @@ async def test_more_input_than_is_kept_for_the_start_is_refused_until_the_job_ru
 
 async def test_a_job_that_waits_is_told_to_those_who_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a server within this process, whose queue has a quick heart."""
-    monkeypatch.setattr(wiring, "QUEUE_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(supervision, "QUEUE_BEAT_SECONDS", 0.05)
     data_dir = tmp_path / "data"
     data_dir.mkdir(mode=0o700)
     settings = Settings(data_dir=data_dir, grpc_port=0, http_port=0, unix_socket=False, max_running=1)
-    async with wiring.embedded(settings) as running, aiohttp.ClientSession() as session:
+    async with embedded(settings) as running, aiohttp.ClientSession() as session:
         rest = RestDoor(session, running.http_url, running.token_file.read_text().strip())
         async with busy(rest):
             job_id = (await rest.create("true"))["job_id"]
