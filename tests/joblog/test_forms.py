@@ -122,3 +122,28 @@ def test_pages_hold_the_numbers_on_either_side_of_a_longer_code(tmp_path: Path, 
     assert [(entry.id, entry.job_sequence, entry.message) for entry in entries] == [
         (3 << 30 | place, place, f"line {place}") for place in range(1, count + 1)
     ]
+
+
+def test_structured_entries_hold_the_numbers_on_either_side_of_a_longer_code(tmp_path: Path) -> None:
+    said = b'{"level":"error","message":"said"}'
+    for number, ahead in enumerate((126, 16_382, (1 << 21) - 2)):
+        chunks = [(Stream.STDOUT, [b""] * ahead), (Stream.STDOUT, [said] * 4)]
+        times = [999_999] * 1000 + [268_435, 268_436, 0, 1_000_000]
+        pieces = pieces_of(tmp_path / str(number), 3, chunks, times, LogQuery(levels=frozenset([5])))
+        entries = GetLogsResponse.FromString(wire_answer(3, pieces, GetLogsResponse())).logs
+        assert [(entry.id, entry.job_sequence, entry.message) for entry in entries] == [
+            (3 << 30 | place, place, "said") for place in range(ahead + 1, ahead + 5)
+        ]
+
+
+@pytest.mark.parametrize("micros", [0, 1, 16, 17, 268_435, 268_436, 999_999, 1_000_000, 1_268_435, 1 << 50])
+def test_a_time_is_the_same_bytes_whatever_comes_before_it(tmp_path: Path, micros: int) -> None:
+    line = b'{"level":"error","message":"said"}'
+    chunks = [(stream, [line]) for stream in (Stream.STDOUT, Stream.STDERR, Stream.STDOUT)]
+    pieces = pieces_of(tmp_path, 3, chunks, [micros // 2, micros, micros + 1] + [1 << 51] * 9, LogQuery())
+    wire = wire_answer(3, pieces, GetLogsResponse())
+    message = GetLogsResponse.FromString(wire)
+    assert message.SerializeToString(deterministic=True) == wire
+    times = [entry.timestamp_utc.ToMicroseconds() for entry in message.logs]
+    assert times == [micros // 2, micros, micros + 1]
+    assert encode_json(message) == json_answer(3, pieces, GetLogsResponse())

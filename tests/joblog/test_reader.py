@@ -2,6 +2,7 @@
 
 import itertools
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,34 @@ def test_a_page_ends_before_it_grows_past_its_bytes(log_dir: Path) -> None:
     assert len(reader.page(LogQuery(max_bytes=5000)).entries) == 4
     page = reader.page(LogQuery(max_bytes=1, offset=9))
     assert (len(page.entries), page.has_more) == (1, False)
+
+
+def test_a_page_of_structured_entries_ends_before_it_grows_past_its_bytes(log_dir: Path) -> None:
+    writer = LogWriter(log_dir)
+    for number in range(10):
+        writer.write(Stream.STDOUT, b'plain\n{"level":"error","message":"%d%s"}\n' % (number, b"x" * 999))
+    writer.close()
+    page = LogReader(log_dir, 1).page(LogQuery(levels=frozenset([5]), offset=1, max_bytes=5000))
+    assert [entry.message[:2] for entry in page.entries] == ["1x", "2x", "3x", "4x"]
+    assert (page.total, page.has_more) == (10, True)
+
+
+def test_lone_entries_and_others_come_in_their_order(log_dir: Path) -> None:
+    """Entries that are alone in their runs are read together, and by another way."""
+    writer, expected = LogWriter(log_dir), list[str]()
+    for number in range(400):
+        texts = [f"{number}.{place}" for place in range(1 + (number % 7 == 0))]
+        lines = [b'{"level":"error","message":"%s"}\n' % text.encode() for text in texts]
+        long = b'{"level":"error","message":"%d%s"}\n' % (number, b"y" * 5000) if number % 50 == 3 else b""
+        writer.write(Stream.STDOUT, b"plain\n%bplain\n%b" % (b"".join(lines), long))
+        expected += texts + [f"{number}" + "y" * 5000] * bool(long)
+    writer.close()
+    reader = LogReader(log_dir, 1)
+    for offset, limit in ((0, 1000), (3, 57), (len(expected) - 5, 3)):
+        rare = LogQuery(levels=frozenset([4, 5]), offset=offset, limit=limit)
+        assert [entry.message for entry in reader.page(rare).entries] == expected[offset : offset + limit]
+        latest = replace(rare, descending=True)
+        assert [entry.message for entry in reader.page(latest).entries] == expected[::-1][offset : offset + limit]
 
 
 def test_a_log_that_does_not_exist_is_empty(log_dir: Path) -> None:

@@ -147,3 +147,47 @@ def test_a_damaged_log_that_was_never_sealed_says_so(log_dir: Path) -> None:
     os.truncate(log_dir / "00000001.data", 10)
     with pytest.raises(DamagedLogError, match="no seal"):
         LogReader(log_dir, 1).page(LogQuery())
+
+
+LINE = b'{"level":"warn","message":"odd","k":"v"}\n'
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        [LINE, LINE.replace(b"warn", b"none"), LINE],
+        [LINE, LINE.replace(b"level", b"Level"), LINE],
+        [LINE, LINE.replace(b"message", b"Message"), LINE],
+        [LINE, LINE.replace(b',"k"', b'\n"k"'), LINE],
+        # Another number of objects, and yet as many as there are lines.
+        [
+            b'{"level":"warn","message":"a"}, {"level":"warn","message":"b"}\n',
+            b'{"level":"warn"\n',
+            b'"message":"c"}\n',
+        ],
+    ],
+)
+def test_lines_that_are_not_entries_of_their_own_are_damage(log_dir: Path, changed: list[bytes]) -> None:
+    """Structured entries far from each other are parsed together: none may pass for a part of its neighbour."""
+    length = max(map(len, changed))
+    writer = LogWriter(log_dir)
+    for _ in changed:
+        writer.write(Stream.STDOUT, b"plain\n" + LINE.replace(b"odd", b"o" * (length - len(LINE) + 3)))
+    writer.seal()
+    writer.close()
+    padded = [line[:-1] + b" " * (length - len(line)) + b"\n" for line in changed]
+    (log_dir / "00000001.data").write_bytes(b"".join(b"plain\n" + line for line in padded))
+    with pytest.raises(DamagedLogError, match="was changed after it was sealed"):
+        LogReader(log_dir, 1).page(LogQuery(levels=frozenset([4])))
+
+
+@pytest.mark.parametrize("name", ["level", "message"])
+def test_an_entry_without_level_or_message_is_damage(log_dir: Path, name: str) -> None:
+    writer = LogWriter(log_dir)
+    writer.write(Stream.STDOUT, b'{"level":"warn","message":"odd"}\n')
+    writer.seal()
+    writer.close()
+    data = log_dir / "00000001.data"
+    data.write_bytes(data.read_bytes().replace(name.encode(), name.upper().encode()))
+    with pytest.raises(DamagedLogError, match="was changed after it was sealed"):
+        LogReader(log_dir, 1).page(LogQuery())

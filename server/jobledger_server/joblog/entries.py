@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate
 
-from jobledger_server.joblog.pieces import Lines, Piece, gap_piece, pieces_of, said_of
+from jobledger_server.joblog.pieces import Piece, gap_piece, lone_piece, piece_of
 from jobledger_server.joblog.segments import Run
 from jobledger_server.joblog.wire import wire_entries
 
@@ -44,23 +44,22 @@ class EntryList:
             MisfitError: the bytes are not what the run says.
         """
         places = places[: self.room]
-        self._add(pieces_of(run, data, places), len(places), run.length)
+        self._add(piece_of(run, data, places), len(places), run.length)
 
-    def add_said(self, runs: Sequence[Run], lines: Sequence[bytes]) -> None:
+    def add_lone(self, runs: Sequence[Run], lines: Sequence[bytes]) -> None:
         """Adds structured entries that are the only ones of their runs; `lines` has the bytes of each.
 
         Raises:
             MisfitError: the bytes are not what the runs say.
         """
-        runs, lines = runs[: self.room], lines[: self.room]
-        self._add(said_of(runs, lines), len(runs), sum(map(len, lines)))
+        self._add(lone_piece(runs, lines), len(runs), sum(map(len, lines)))
 
     def add_gap(self, run: Run, first_sequence: int, dropped: int) -> None:
         """Adds the entry that stands for `dropped` ones from `first_sequence` on."""
-        self._add([gap_piece(run, first_sequence, dropped)], 1, 0)
+        self._add(gap_piece(run, first_sequence, dropped), 1, 0)
 
-    def _add(self, pieces: Sequence[Piece], count: int, length: int) -> None:
-        self.pieces += pieces
+    def _add(self, piece: Piece, count: int, length: int) -> None:
+        self.pieces.append(piece)
         self.room -= count
         self._bound += length * MOST_GROWTH + count * MOST_FRAME
         if self._bound > self._max_bytes:
@@ -73,7 +72,7 @@ class EntryList:
             sizes = list(accumulate(map(len, wire_entries(self._job_number, [piece]))))
             kept = bisect_right(sizes, self._max_bytes - self._measured_bytes) or int(place == 0)
             if kept < len(sizes):
-                self.pieces[place:] = [piece.first(kept)] if kept and isinstance(piece, Lines) else []
+                self.pieces[place:] = [piece.first(kept)] if kept else []
                 self.room = 0
                 return
             self._measured_bytes += sizes[-1]

@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Sequence
+from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -68,16 +69,15 @@ class SegmentFiles:
             raise damaged(self._log_dir, number, "its data ends before what its index covers")
         return part
 
-    def pieces(self, number: int, places: Sequence[tuple[int, int]]) -> list[bytes]:
-        """Bytes of a segment's data at each of these places, offset and size, which are small and far from each other.
+    def pieces(self, number: int, offsets: Sequence[int], sizes: Sequence[int]) -> list[bytes]:
+        """Bytes of a segment's data at each of these offsets, so many at each: few, and far from each other.
 
         Raises:
             FileNotFoundError: the segment was removed.
             DamagedLogError: there are fewer.
         """
-        descriptor, read = self._descriptor(number, DATA), os.pread
-        parts = [read(descriptor, size, offset) for offset, size in places]
-        if [len(part) for part in parts] != [size for _, size in places]:
+        parts = list(map(os.pread, repeat(self._descriptor(number, DATA)), sizes, offsets))
+        if sum(map(len, parts)) != sum(sizes):
             raise damaged(self._log_dir, number, "its data ends before what its index covers")
         return parts
 

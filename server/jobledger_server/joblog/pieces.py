@@ -5,12 +5,13 @@ No message is made of an entry: an answer has thousands, and its bytes are put t
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
 from typing import Any, NamedTuple, cast
 
 import orjson
 
 from jobledger_server.joblog.segments import Kind, Run, Stream
-from jobledger_server.joblog.structured import Structured, parse_structured, structured_of
+from jobledger_server.joblog.structured import LEVEL_NAMES, Structured, parse_structured, structured_of
 
 GAP_SUBSYSTEM = "engine"
 STRUCTURED = int(Kind.STRUCTURED)
@@ -46,19 +47,32 @@ class Lines(NamedTuple):
 
 
 class Said(NamedTuple):
-    """A structured entry. `time` in microseconds since the epoch; `subsystem` unless it says its own."""
+    """Structured entries in the order of the answer: columns, each with one item an entry.
 
-    time: int
-    level: int
-    subsystem: str
-    sequence: int
-    said: Structured
+    Attributes:
+        sequences: their numbers; `times` in microseconds since the epoch.
+        payloads: None where there is none; `correlation_ids` likewise.
+    """
+
+    sequences: Sequence[int]
+    times: Sequence[int]
+    levels: Sequence[int]
+    subsystems: Sequence[str]
+    messages: Sequence[str]
+    correlation_ids: Sequence[str | None]
+    payloads: Sequence[Mapping[str, Any] | None]
+
+    def first(self, count: int) -> "Said":
+        """The first ones alone."""
+        return Said._make(column[:count] for column in self)
 
 
 Piece = Lines | Said
+# Of what structured entries say: subsystems, messages, correlation ids, payloads.
+Columns = tuple[Sequence[str], Sequence[str], Sequence[str | None], Sequence[Mapping[str, Any] | None]]
 
 
-def pieces_of(run: Run, data: bytes, places: Sequence[int]) -> Sequence[Piece]:
+def piece_of(run: Run, data: bytes, places: Sequence[int]) -> Piece:
     """The entries of a run at these places, from 0.
 
     Args:
@@ -67,15 +81,14 @@ def pieces_of(run: Run, data: bytes, places: Sequence[int]) -> Sequence[Piece]:
     Raises:
         MisfitError: they are not what the run says.
     """
-    first, time, _, _, _, _, level, stream, kind, _ = run
-    lines, subsystem = lines_of(run, data), SUBSYSTEMS[stream]
-    if kind == STRUCTURED:
-        chosen = [lines[place] + b"\n" for place in places]
-        numbered = zip(places, _all_said(chosen), strict=True)
-        return [Said(time, level, subsystem, first + place, said) for place, said in numbered]
-    messages = _readable([lines[place] for place in places], data)
-    sequences = [first + place for place in places]
-    return [Lines(time, level, subsystem, sequences, messages, CONTINUED.get(kind))]
+    lines = lines_of(run, data)
+    chosen, count = [lines[place] for place in places], len(places)
+    sequences = [run.first_sequence + place for place in places]
+    if run.kind == STRUCTURED:
+        columns = _said([line + b"\n" for line in chosen], [SUBSYSTEMS[run.stream]] * count)
+        return Said(sequences, [run.time] * count, [run.level] * count, *columns)
+    messages = _readable(chosen, data)
+    return Lines(run.time, run.level, SUBSYSTEMS[run.stream], sequences, messages, CONTINUED.get(run.kind))
 
 
 def gap_piece(run: Run, first_sequence: int, dropped: int) -> Lines:
@@ -86,12 +99,12 @@ def gap_piece(run: Run, first_sequence: int, dropped: int) -> Lines:
 
 def count_entries(pieces: Iterable[Piece]) -> int:
     """How many there are in all."""
-    return sum(len(piece.sequences) if isinstance(piece, Lines) else 1 for piece in pieces)
+    return sum(len(piece.sequences) for piece in pieces)
 
 
 def last_sequence(piece: Piece) -> int:
     """Number of its last entry."""
-    return piece.sequences[-1] if isinstance(piece, Lines) else piece.sequence
+    return piece.sequences[-1]
 
 
 def lines_of(run: Run, data: bytes) -> list[bytes]:
@@ -118,7 +131,7 @@ def gap_message(dropped: int) -> str:
     return f"{dropped} entries were dropped here to keep the log within its limit"
 
 
-def said_of(runs: Sequence[Run], lines: Sequence[bytes]) -> list[Said]:
+def lone_piece(runs: Sequence[Run], lines: Sequence[bytes]) -> Said:
     """Structured entries that are the only ones of their runs.
 
     Args:
@@ -127,28 +140,50 @@ def said_of(runs: Sequence[Run], lines: Sequence[bytes]) -> list[Said]:
     Raises:
         MisfitError: they are not what the runs say.
     """
-    found = _all_said(lines)
-    return [
-        Said(time, level, SUBSYSTEMS[stream], sequence, said)
-        for (sequence, time, _, _, _, _, level, stream, _, _), said in zip(runs, found, strict=True)
-    ]
+    subsystems = [SUBSYSTEMS[run.stream] for run in runs]
+    return Said(
+        [run.first_sequence for run in runs],
+        [run.time for run in runs],
+        [run.level for run in runs],
+        *_said(lines, subsystems),
+    )
 
 
-def _all_said(lines: Sequence[bytes]) -> list[Structured]:
-    """What lines say, all of which are structured and end with a newline, but for the last one.
+def _said(lines: Sequence[bytes], subsystems: Sequence[str]) -> Columns:
+    """What lines say that are structured and end with a newline, but for the last one.
 
-    One call reads them all where they have texts alone, as most have. Numbers are read with more care.
+    Args:
+        subsystems: of those that do not say their own.
+    """
+    found = _objects_of_texts(lines)
+    if found is None:
+        return _columns([_parsed(line) for line in lines], subsystems)
+    if set(map(len, found)) != {2}:
+        return _columns([structured_of(fields) for fields in found], subsystems)
+    # A level and a message, and nothing else.
+    try:
+        levels, messages = set(map(itemgetter("level"), found)), list(map(itemgetter("message"), found))
+    except KeyError:
+        raise MisfitError from None
+    if not all(level.lower() in LEVEL_NAMES for level in levels):
+        raise MisfitError
+    nothing = [None] * len(found)
+    return subsystems, messages, nothing, nothing
+
+
+def _objects_of_texts(lines: Sequence[bytes]) -> list[dict[str, str]] | None:
+    """The JSON objects that lines are, if each is one that has texts alone, as most are. One call reads them all.
+
+    Between two of these a line ends and a brace follows, which is found nowhere inside such an object.
     """
     array = b"[%b]" % b",".join(lines)
+    if not len(lines) == array.count(b"\n") == array.count(b"\n,{") + array.startswith(b"[{"):
+        return None
     try:
         found = orjson.loads(array)
     except orjson.JSONDecodeError:
-        found = []
-    is_plain = len(lines) == len(found) == array.count(b"\n") == array.count(b"\n,") + 1 and _are_texts(found)
-    said = [structured_of(fields) for fields in found] if is_plain else [_said(line) for line in lines]
-    if None in said:
-        raise MisfitError
-    return cast("list[Structured]", said)
+        return None
+    return found if len(found) == len(lines) and _are_texts(found) else None
 
 
 def _are_texts(values: Sequence[object]) -> bool:
@@ -158,9 +193,17 @@ def _are_texts(values: Sequence[object]) -> bool:
     return ONLY_TEXTS.issuperset(map(type, chain.from_iterable(map(dict.values, cast("list[dict[str, Any]]", values)))))
 
 
-def _said(line: bytes) -> Structured | None:
+def _parsed(line: bytes) -> Structured | None:
     line = line.removesuffix(b"\n")
     return None if b"\n" in line else parse_structured(line)
+
+
+def _columns(found: Sequence[Structured | None], subsystems: Sequence[str]) -> Columns:
+    """The columns of entries, of which none must be missing."""
+    if None in found:
+        raise MisfitError
+    _, messages, own, correlation_ids, payloads = zip(*cast("Sequence[Structured]", found), strict=True)
+    return [said or given for said, given in zip(own, subsystems, strict=True)], messages, correlation_ids, payloads
 
 
 def _readable(lines: list[bytes], data: bytes) -> list[bytes]:

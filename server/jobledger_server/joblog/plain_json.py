@@ -4,7 +4,7 @@ The gateway can make the same of the message that `wire` gives, and does where a
 which takes several times as long.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -17,63 +17,67 @@ from jobledger_server.core.times import SECOND
 from jobledger_server.joblog.pieces import Lines, Piece, Said
 from jobledger_server.joblog.structured import EXACT, LEVELS
 
-LEVEL_TEXTS = dict(zip(LEVELS, (b"trace", b"debug", b"info", b"warn", b"error"), strict=True))
-NULL = b"null"
+LEVEL_TEXTS = dict(zip(LEVELS, ("trace", "debug", "info", "warn", "error"), strict=True))
 
 
 def json_answer(job_number: int, pieces: Iterable[Piece], totals: GetLogsResponse) -> bytes:
     """The answer of GetLogs; `totals` has all of it but the entries."""
-    entries: list[bytes] = []
+    entries: list[dict[str, Any]] = []
     for piece in pieces:
-        if isinstance(piece, Lines):
-            entries += _lines(job_number, piece)
-        else:
-            entries.append(_said(job_number, piece))
-    return b'{"logs":[%b],"total":%d,"offset":%d,"limit":%d,"has_more":%b}' % (
-        b",".join(entries),
-        totals.total,
-        totals.offset,
-        totals.limit,
-        b"true" if totals.has_more else b"false",
+        entries += _lines(job_number, piece) if isinstance(piece, Lines) else _said(job_number, piece)
+    return orjson.dumps(
+        {
+            "logs": entries,
+            "total": totals.total,
+            "offset": totals.offset,
+            "limit": totals.limit,
+            "has_more": totals.has_more,
+        }
     )
 
 
-def _lines(job_number: int, piece: Lines) -> Iterator[bytes]:
+def _lines(job_number: int, piece: Lines) -> list[dict[str, Any]]:
     """Entries that share all but their number and their message."""
-    shared = b'%b,"subsystem":%b,"message":' % (_moment(piece.time, piece.level), orjson.dumps(piece.subsystem))
-    payload = NULL if piece.payload is None else orjson.dumps(piece.payload)
-    for sequence, message in zip(piece.sequences, piece.messages, strict=True):
-        yield b'{"id":%d,"job_sequence":%d%b%b,"payload":%b,"correlation_id":null}' % (
-            log_entry_id(job_number, sequence),
-            sequence,
-            shared,
-            orjson.dumps(message.decode()),
-            payload,
-        )
+    moment, level, subsystem, payload = _moment(piece.time), LEVEL_TEXTS[piece.level], piece.subsystem, piece.payload
+    return [
+        {
+            "id": log_entry_id(job_number, sequence),
+            "job_sequence": sequence,
+            "timestamp_utc": moment,
+            "level": level,
+            "subsystem": subsystem,
+            "message": message.decode(),
+            "payload": payload,
+            "correlation_id": None,
+        }
+        for sequence, message in zip(piece.sequences, piece.messages, strict=True)
+    ]
 
 
-def _said(job_number: int, entry: Said) -> bytes:
-    said = entry.said
-    return b'{"id":%d,"job_sequence":%d%b,"subsystem":%b,"message":%b,"payload":%b,"correlation_id":%b}' % (
-        log_entry_id(job_number, entry.sequence),
-        entry.sequence,
-        _moment(entry.time, entry.level),
-        orjson.dumps(said.subsystem or entry.subsystem),
-        orjson.dumps(said.message),
-        NULL if said.payload is None else orjson.dumps(_sorted(said.payload)),
-        NULL if said.correlation_id is None else orjson.dumps(said.correlation_id),
-    )
+def _said(job_number: int, piece: Said) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": log_entry_id(job_number, sequence),
+            "job_sequence": sequence,
+            "timestamp_utc": _moment(time),
+            "level": LEVEL_TEXTS[level],
+            "subsystem": subsystem,
+            "message": message,
+            "payload": None if payload is None else _sorted(payload),
+            "correlation_id": correlation_id,
+        }
+        for sequence, time, level, subsystem, message, correlation_id, payload in zip(*piece, strict=True)
+    ]
 
 
-def _moment(time: int, level: int) -> bytes:
-    """Time and level."""
+def _moment(time: int) -> str:
     seconds, micros = divmod(time, SECOND)
-    return b',"timestamp_utc":"%b.%06dZ","level":"%b"' % (_to_the_second(seconds), micros, LEVEL_TEXTS[level])
+    return f"{_to_the_second(seconds)}.{micros:06d}Z"
 
 
 @lru_cache(maxsize=4096)
-def _to_the_second(seconds: int) -> bytes:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _sorted(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby, islice
+from itertools import groupby
+from operator import add
 from pathlib import Path
+from typing import NamedTuple
 
 from jobledger.v1.job_pb2 import LogEntry
 from jobledger.v1.job_service_pb2 import GetLogsResponse
@@ -20,8 +22,8 @@ from jobledger_server.joblog.wire import wire_entries
 PAGE_BYTES = 3 * 1024 * 1024
 EVERY_LEVEL = frozenset(LEVELS)
 GAP, STRUCTURED = int(Kind.GAP), int(Kind.STRUCTURED)
-# Structured entries far from each other are the dearest: so many at a time are read, if they are not longer than that.
-MOST_LONE, MOST_LONE_BYTES = 100, 4096
+# Structured entries far from each other are the dearest: many at a time are read, if they are not longer than that.
+MOST_LONE_BYTES = 4096
 
 
 class AbandonedError(Exception):
@@ -123,8 +125,17 @@ class LogReader:
         return consistently(self._log_dir, lambda snapshot: snapshot.content(offset, length))
 
 
-# Entries of a run in a segment: its number, the run, and their places in it, from 0, in the order asked for.
-Slice = tuple[int, Run, Sequence[int]]
+class Slice(NamedTuple):
+    """Entries in the order asked for. Of each run there is one at least.
+
+    Attributes:
+        segment: number of the segment that their runs are in.
+        places: of each run, the places of its entries in it, from 0.
+    """
+
+    segment: int
+    runs: Sequence[Run]
+    places: Sequence[Sequence[int]]
 
 
 class _Paging:
@@ -136,6 +147,7 @@ class _Paging:
         self._job_number = job_number
         self._abandoned = abandoned
         self._levels = query.levels or EVERY_LEVEL
+        self._count = counter_of(self._levels)
         self._matcher = Matcher(query.subsystem, query.contains)
         total = snapshot.total(self._levels)
         self._first = 0 if query.since is None else snapshot.position_of_time(query.since, self._levels)
@@ -172,26 +184,38 @@ class _Paging:
 
     def _collect(self, slices: Iterable[Slice]) -> list[Piece]:
         entries = EntryList(self._job_number, limit=self._query.limit, max_bytes=self._query.max_bytes)
-        for lone, group in groupby(slices, key=_lone_in):
-            while batch := list(islice(group, min(MOST_LONE, entries.room) if lone else 1)):
-                self._add(entries, batch, lone=bool(lone))
-                if entries.is_full:
-                    return entries.pieces
+        for part in slices:
+            try:
+                self._add(entries, part)
+            except MisfitError:
+                raise self._snapshot.damage(part.segment) from None
+            if entries.is_full:
+                break
         return entries.pieces
 
-    def _add(self, entries: EntryList, batch: list[Slice], *, lone: bool) -> None:
-        """Adds a slice, or several of a segment that have one structured entry each."""
-        segment, run, places = batch[0]
-        try:
+    def _add(self, entries: EntryList, part: Slice) -> None:
+        """Adds what there is room for: structured entries that are alone in their runs together, other runs singly."""
+        segment, runs, places = part
+        start = 0
+        for are_lone, group in groupby(_are_lone(runs)):
+            stop = start + len(list(group))
+            if are_lone:
+                lone = runs[start : min(stop, start + entries.room)]
+                entries.add_lone(lone, self._snapshot.lone_bytes(segment, lone))
+            else:
+                self._add_singly(entries, Slice(segment, runs[start:stop], places[start:stop]))
+            if entries.is_full:
+                return
+            start = stop
+
+    def _add_singly(self, entries: EntryList, part: Slice) -> None:
+        for run, places in zip(part.runs, part.places, strict=True):
             if run.kind == GAP:
                 entries.add_gap(run, *self._seen_gap())
-            elif lone:
-                runs = [run for _, run, _ in batch]
-                entries.add_said(runs, self._snapshot.lone_bytes(segment, runs))
             else:
-                entries.add(run, self._snapshot.run_bytes(segment, run), places)
-        except MisfitError:
-            raise self._snapshot.damage(segment) from None
+                entries.add(run, self._snapshot.run_bytes(part.segment, run), places)
+            if entries.is_full:
+                return
 
     def _seen_gap(self) -> tuple[int, int]:
         """The gap as one sees it who has read up to the cursor: first number and count of what was dropped after it."""
@@ -207,14 +231,17 @@ class _Paging:
         """A page of the entries that match, all of which are counted."""
         query, page = self._query, list[Slice]()
         before = after = 0
-        for segment, run, places in self._slices(self._first, self._end, passes=self._passes):
-            matching = self._matching(segment, run, places)
-            following = self._after_cursor(run, matching)
-            taken = following[max(0, query.offset - after) : max(0, query.offset + query.limit - after)]
+        for segment, runs, places in self._slices(self._first, self._end, passes=self._passes):
+            taken: list[tuple[Run, Sequence[int]]] = []
+            for run, its in zip(runs, places, strict=True):
+                matching = self._matching(segment, run, its)
+                following = self._after_cursor(run, matching)
+                if chosen := following[max(0, query.offset - after) : max(0, query.offset + query.limit - after)]:
+                    taken.append((run, chosen))
+                before += len(matching) - len(following)
+                after += len(following)
             if taken:
-                page.append((segment, run, taken))
-            before += len(matching) - len(following)
-            after += len(following)
+                page.append(Slice(segment, *zip(*taken, strict=True)))
         return self._page(page, before + after, before + min(after, query.offset))
 
     def _passes(self, stretch: range) -> bool:
@@ -257,23 +284,32 @@ class _Paging:
         Args:
             passes: says which stretches of runs to look at; None for all.
         """
-        backward, expected, count = self._query.descending, None, counter_of(self._levels)
+        expected = None
         for stretch in self._stretches(first, end):
             if passes and not passes(stretch):
                 expected = None
                 continue
             segment, runs = self._snapshot.select(stretch, self._levels)
-            for run in reversed(runs) if backward else runs:
-                start = count(run.before)
-                stop = start + run.entries
-                # Quicker than min and max, for runs that come by the thousand.
-                low, high = (first if first > start else start), (end if end < stop else stop)  # noqa: FURB136
-                begin, following = (high, low) if backward else (low, high)
-                if low >= high or (expected is not None and begin != expected):
-                    raise self._snapshot.damage(segment)
-                expected = following
-                places = range(low - start, high - start)
-                yield segment, run, places[::-1] if backward and high - low > 1 else places
+            if not runs:
+                continue
+            starts, entries = list(map(self._count, runs)), [run.entries for run in runs]
+            ends = list(map(add, starts, entries))
+            low, high = max(first, starts[0]), min(end, ends[-1])
+            begin, following = (high, low) if self._query.descending else (low, high)
+            fits = starts[1:] == ends[:-1] and first < ends[0] and starts[-1] < end
+            if not fits or (expected is not None and begin != expected):
+                raise self._snapshot.damage(segment)
+            expected = following
+            places = list(map(range, entries))
+            places[0] = places[0][low - starts[0] :]
+            places[-1] = places[-1][: len(places[-1]) - (ends[-1] - high)]
+            yield self._slice(segment, runs, places)
+
+    def _slice(self, segment: int, runs: list[Run], places: list[range]) -> Slice:
+        """What stands here in the log's order, in the order asked for."""
+        if self._query.descending:
+            return Slice(segment, runs[::-1], [its[::-1] for its in reversed(places)])
+        return Slice(segment, runs, places)
 
     def _stretches(self, first: int, end: int) -> Iterator[range]:
         """Stretches of runs that hold these positions, in the order asked for."""
@@ -287,7 +323,9 @@ class _Paging:
             index = stretch.start - 1 if self._query.descending else stretch.stop
 
 
-def _lone_in(piece: Slice) -> int:
-    """The segment of a run that has one structured entry, and no long one; 0 for others."""
-    segment, run, _ = piece
-    return segment if run.entries == 1 and run.kind == STRUCTURED and run.length <= MOST_LONE_BYTES else 0
+def _are_lone(runs: Sequence[Run]) -> list[bool]:
+    """Of each run, whether it has one structured entry, and no long one."""
+    return [
+        entries == 1 and kind == STRUCTURED and length <= MOST_LONE_BYTES
+        for _, _, _, entries, _, length, _, _, kind, _, _, _, _, _ in runs
+    ]

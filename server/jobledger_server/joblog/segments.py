@@ -12,7 +12,9 @@ import contextlib
 import enum
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
+from functools import partial
+from itertools import compress, count, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,8 +24,6 @@ DATA, INDEX, SEAL = ".data", ".index", ".seal"
 RECORD = struct.Struct("<QQQIIIBBBx5Q")
 # Values before the counts per level.
 PLAIN_FIELDS = 9
-
-
 # Where the level stands in a record.
 LEVEL_AT = struct.calcsize("<QQQIII")
 LARGEST_OFFSET = 1 << 40
@@ -60,8 +60,8 @@ class Kind(enum.IntEnum):
 
 STREAM_LEVELS = {Stream.STDOUT: INFO, Stream.STDERR: WARN}
 # As plain numbers, since runs are looked at by the thousand.
-STREAMS = tuple(map(int, Stream))
-STORED_KINDS = tuple(int(kind) for kind in Kind if kind != Kind.GAP)
+KNOWN_LEVELS, STREAMS = frozenset(LEVELS), frozenset(map(int, Stream))
+STORED_KINDS = frozenset(int(kind) for kind in Kind if kind != Kind.GAP)
 
 
 class Run(NamedTuple):
@@ -73,7 +73,7 @@ class Run(NamedTuple):
         content: bytes of stdout and stderr in the log before this run.
         entries: how many.
         offset: of the first byte in the segment's data; `length` in bytes.
-        before: entries in the log before this run, by level from trace to error.
+        traces: entries of level trace in the log before this run; `debugs` to `errors` likewise.
     """
 
     first_sequence: int
@@ -85,7 +85,16 @@ class Run(NamedTuple):
     level: int
     stream: int
     kind: int
-    before: tuple[int, ...]
+    traces: int
+    debugs: int
+    infos: int
+    warns: int
+    errors: int
+
+    @property
+    def before(self) -> tuple[int, ...]:
+        """Entries in the log before this run, by level from trace to error."""
+        return self[PLAIN_FIELDS:]
 
     @property
     def end_sequence(self) -> int:
@@ -96,12 +105,6 @@ class Run(NamedTuple):
     def end(self) -> int:
         """Offset after that of the last byte."""
         return self.offset + self.length
-
-    @property
-    def is_sound(self) -> bool:
-        """Whether these are values that a writer writes."""
-        known = self.level in LEVELS and self.stream in STREAMS and self.kind in STORED_KINDS
-        return known and self.entries > 0 and self.offset + self.length < LARGEST_OFFSET and self.time < END_OF_TIME
 
     @property
     def content_length(self) -> int:
@@ -123,24 +126,38 @@ class Run(NamedTuple):
             content=self.content + first.content_length,
             entries=self.entries - entries,
             length=self.length - length,
-            before=first.after(),
         )
-        return first, second
+        return first, second.counted(first.after())
+
+    def counted(self, before: Iterable[int]) -> "Run":
+        """The same with so many entries before it, by level from trace to error."""
+        return Run(*self[:PLAIN_FIELDS], *before)
 
     def pack(self) -> bytes:
         """The record."""
-        return RECORD.pack(*self[:-1], *self.before)
+        return RECORD.pack(*self)
 
 
 def unpack_run(records: bytes, place: int) -> Run:
     """The run in the record at `place`, from 0."""
-    values = RECORD.unpack_from(records, place * RECORD.size)
-    return Run._make((*values[:PLAIN_FIELDS], values[PLAIN_FIELDS:]))
+    return Run._make(RECORD.unpack_from(records, place * RECORD.size))
 
 
-def unpack_runs(records: bytes) -> list[Run]:
-    """The runs in records that lie side by side."""
-    return [Run._make((*values[:PLAIN_FIELDS], values[PLAIN_FIELDS:])) for values in RECORD.iter_unpack(records)]
+def unpack_runs(records: bytes, levels: Container[int]) -> list[Run]:
+    """The runs of these levels in records that lie side by side."""
+    places = compress(count(0, RECORD.size), map(levels.__contains__, records[LEVEL_AT :: RECORD.size]))
+    # `Run._make` without the steps around it: runs come by the thousand.
+    return list(map(partial(tuple.__new__, Run), map(RECORD.unpack_from, repeat(records), places)))
+
+
+def are_sound(runs: Iterable[Run]) -> bool:
+    """Whether these have values that a writer writes."""
+    for _, time, _, entries, offset, length, level, stream, kind, _, _, _, _, _ in runs:
+        if level not in KNOWN_LEVELS or stream not in STREAMS or kind not in STORED_KINDS:
+            return False
+        if not entries or offset + length >= LARGEST_OFFSET or time >= END_OF_TIME:
+            return False
+    return True
 
 
 def segment_path(log_dir: Path, number: int, suffix: str) -> Path:
@@ -239,7 +256,7 @@ class Segment:
         last = None
         while records:
             last = unpack_run(os.pread(self._index, RECORD.size, (records - 1) * RECORD.size), 0)
-            if last.is_sound and last.end <= data_size:
+            if are_sound([last]) and last.end <= data_size:
                 break
             records, last = records - 1, None
         self._data_size = last.end if last else 0

@@ -16,12 +16,13 @@ from jobledger_server.joblog.files import SegmentFiles
 from jobledger_server.joblog.seals import damaged
 from jobledger_server.joblog.segments import (
     INDEX,
-    LEVEL_AT,
+    PLAIN_FIELDS,
     RECORD,
     DamagedLogError,
     Kind,
     Run,
     Stream,
+    are_sound,
     index_sizes,
     segment_numbers,
     segment_path,
@@ -92,7 +93,7 @@ class Snapshot:
 
     def _run(self, segment: int, records: bytes, position: int) -> Run:
         run = unpack_run(records, position)
-        if not run.is_sound:
+        if not are_sound([run]):
             raise self._nonsense(segment)
         return run
 
@@ -142,7 +143,7 @@ class Snapshot:
         following = self._stored(gap.place)
         before = self._stored(gap.place - 1).after() if gap.place else NOTHING
         content = following.content - gap.content
-        return Run(gap.first_sequence, following.time, content, 1, 0, 0, WARN, Stream.CONTROL, Kind.GAP, before)
+        return Run(gap.first_sequence, following.time, content, 1, 0, 0, WARN, Stream.CONTROL, Kind.GAP, *before)
 
     def last_stored(self) -> Run | None:
         """The last run as it is stored: `before` and `content` count what was dropped, too."""
@@ -157,16 +158,18 @@ class Snapshot:
 
     def total(self, levels: Collection[int]) -> int:
         """Entries of these levels."""
-        return count_of(self[len(self) - 1].after(), levels) if len(self) else 0
+        if not len(self):
+            return 0
+        last = self[len(self) - 1]
+        return counter_of(levels)(last) + (last.entries if last.level in levels else 0)
 
     def rank(self, index: int, levels: Collection[int]) -> int:
         """Entries of these levels before the run at `index`, which may be the end."""
-        return count_of(self[index].before, levels) if index < len(self) else self.total(levels)
+        return counter_of(levels)(self[index]) if index < len(self) else self.total(levels)
 
     def find_position(self, position: int, levels: Collection[int]) -> int:
         """Index of the run that holds the entry at `position` (from 0) among those of these levels."""
-        count = counter_of(levels)
-        return bisect_right(self, position, key=lambda run: count(run.before)) - 1
+        return bisect_right(self, position, key=counter_of(levels)) - 1
 
     def position_of_time(self, time: int, levels: Collection[int]) -> int:
         """Entries of these levels that were captured before `time`, microseconds since the epoch."""
@@ -204,15 +207,9 @@ class Snapshot:
         segment, within = self._place(stretch.start - is_after)
         block, position = divmod(within, BLOCK)
         records = self._block(segment, block)
-        found = records[position * RECORD.size + LEVEL_AT :: RECORD.size]
-        size = RECORD.size
-        chosen = [
-            records[place * size : (place + 1) * size]
-            for place, level in zip(range(position, position + len(stretch)), found, strict=False)
-            if level in levels
-        ]
-        runs = unpack_runs(b"".join(chosen))
-        if not all(run.is_sound for run in runs):
+        part = records[position * RECORD.size : (position + len(stretch)) * RECORD.size]
+        runs = unpack_runs(part, levels)
+        if not are_sound(runs):
             raise self._nonsense(segment)
         return self._numbers[segment], [_after_gap(run, gap) for run in runs] if gap and is_after else runs
 
@@ -224,7 +221,7 @@ class Snapshot:
 
     def lone_bytes(self, segment: int, runs: Iterable[Run]) -> list[bytes]:
         """The bytes of each of these runs of a segment, short ones that may be far from each other."""
-        return self._files.pieces(segment, [(run.offset, run.length) for run in runs])
+        return self._files.pieces(segment, [run.offset for run in runs], [run.length for run in runs])
 
     def stretch_bytes(self, stretch: range) -> bytes:
         """The bytes of the runs of a stretch, or of a part of it; none for the gap."""
@@ -306,20 +303,10 @@ def _after_gap(run: Run, gap: Gap) -> Run:
     """A run after the gap, with the counts of what is kept."""
     before = [count - dropped for count, dropped in zip(run.before, gap.by_level, strict=True)]
     before[WARN - 1] += 1
-    return run._replace(before=tuple(before), content=run.content - gap.content)
+    return run._replace(content=run.content - gap.content).counted(before)
 
 
-def count_of(counts: tuple[int, ...], levels: Collection[int]) -> int:
-    """The sum of the counts of these levels."""
-    return counter_of(levels)(counts)
-
-
-def counter_of(levels: Collection[int]) -> Callable[[tuple[int, ...]], int]:
-    """What sums up the counts of these levels."""
-    places = [level - 1 for level in levels]
-    if len(places) == len(NOTHING):
-        return sum
-    if len(places) == 1:
-        return itemgetter(*places)
-    chosen = itemgetter(*places)
-    return lambda counts: sum(chosen(counts))
+def counter_of(levels: Collection[int]) -> Callable[[Run], int]:
+    """What tells how many entries of these levels are in the log before a run."""
+    chosen = itemgetter(*(PLAIN_FIELDS + level - 1 for level in levels))
+    return chosen if len(levels) == 1 else lambda run: sum(chosen(run))

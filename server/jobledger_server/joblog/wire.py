@@ -13,6 +13,7 @@ from jobledger.v1.job_service_pb2 import GetLogsResponse
 from jobledger_server.core.ids import log_entry_id
 from jobledger_server.core.times import SECOND
 from jobledger_server.joblog.pieces import Lines, Piece, Said
+from jobledger_server.joblog.structured import LEVELS
 
 # Tags: a field's number, and how its value is coded.
 LOGS, ID, SEQUENCE, TIME, LEVEL = (bytes((tag,)) for tag in b"\x0a\x08\x10\x1a\x20")
@@ -23,16 +24,14 @@ MORE = 0x80
 LAST = [bytes((low,)) for low in range(MORE)]
 NOT_LAST = [bytes((low | MORE,)) for low in range(MORE)]
 PAIRS = [low + high for high in NOT_LAST for low in NOT_LAST]
+LEVELED = [LEVEL + LAST[level] for level in range(max(LEVELS) + 1)]
 
 
 def wire_entries(job_number: int, pieces: Iterable[Piece]) -> list[bytes]:
     """Each entry with its tag and length: a GetLogsResponse when they are joined, a TailLogsResponse each."""
     entries: list[bytes] = []
     for piece in pieces:
-        if isinstance(piece, Lines):
-            entries += _lines(job_number, piece)
-        else:
-            entries.append(_said(job_number, piece))
+        entries += _lines(job_number, piece) if isinstance(piece, Lines) else _said(job_number, piece)
     return entries
 
 
@@ -46,7 +45,7 @@ def _lines(job_number: int, piece: Lines) -> Iterator[bytes]:
 
     Of two numbers that follow each other, mostly the lowest seven bits differ, which come first.
     """
-    shared = _moment(piece.time, piece.level) + _subsystem(piece.subsystem)
+    shared = b"".join((*_moments((piece.time,)), LEVELED[piece.level], _subsystem(piece.subsystem)))
     payload = b"" if piece.payload is None else _payload(piece.payload)
     group, sizes = -1, dict[int, tuple[bytes, bytes]]()
     lowest, middle, common = LAST, b"", b""
@@ -71,45 +70,66 @@ def _sizes(message: int, rest: int) -> tuple[bytes, bytes]:
     return LOGS + varint(rest + len(between) + message) + ID, between
 
 
-def _said(job_number: int, entry: Said) -> bytes:
-    time, level, subsystem, sequence, (_, message, own, correlation_id, payload) = entry
-    text, number, low = message.encode(), log_entry_id(job_number, sequence), PAIRS[sequence & 0x3FFF]
-    body = b"".join(
-        (
-            ID,
-            # The lowest bits of id and number are the same.
-            low,
-            PAIRS[number >> 14 & 0x3FFF],
-            varint(number >> 28),
-            SEQUENCE,
-            low + varint(sequence >> 14) if sequence >> 14 else varint(sequence),
-            _moment(time, level),
-            _subsystem(own or subsystem),
-            MESSAGE + varint(len(text)) + text if text else b"",
-            b"" if payload is None else _payload(payload),
-            b"" if correlation_id is None else _text(CORRELATION, correlation_id.encode()),
+def _said(job_number: int, piece: Said) -> Iterator[bytes]:
+    """Structured entries. Of the numbers of many, the lowest fourteen bits alone differ."""
+    group, middle, highest = -1, b"", b""
+    sequences, times, *rest = piece
+    columns = zip(sequences, _moments(times), *rest, strict=True)
+    for sequence, moment, level, subsystem, message, correlation_id, payload in columns:
+        if sequence >> 14 != group:
+            group = sequence >> 14
+            middle = varint(log_entry_id(job_number, group << 14) >> 14) + SEQUENCE
+            highest = varint(group) if group else b""
+        low, text = PAIRS[sequence & 0x3FFF], message.encode()
+        body = b"".join(
+            (
+                ID,
+                # The lowest bits of id and number are the same.
+                low,
+                middle,
+                low if group else varint(sequence),
+                highest,
+                moment,
+                LEVELED[level],
+                _subsystem(subsystem),
+                _message(len(text)),
+                text,
+                b"" if payload is None else _payload(payload),
+                b"" if correlation_id is None else _text(CORRELATION, correlation_id.encode()),
+            )
         )
-    )
-    return LOGS + varint(len(body)) + body
+        yield _start(len(body)) + body
 
 
-def _moment(time: int, level: int) -> bytes:
-    """Time and level."""
-    seconds, micros = divmod(time, SECOND)
-    nanos = micros * 1000
-    if nanos < 1 << 28:
-        instant = _second(seconds)[2:] + (NANOS + varint(nanos) if nanos else b"")
-        return TIME + LAST[len(instant)] + instant + LEVEL + LAST[level]
-    # As most are: the same with fewer steps.
-    low, middle = PAIRS[nanos & 0x3FFF], PAIRS[nanos >> 14 & 0x3FFF]
-    return b"".join((_second(seconds), NANOS, low, middle, LAST[nanos >> 28], LEVEL, LAST[level]))
+@lru_cache(maxsize=1024)
+def _start(size: int) -> bytes:
+    """What stands before an entry of so many bytes."""
+    return LOGS + varint(size)
 
 
-@lru_cache(maxsize=256)
-def _second(seconds: int) -> bytes:
-    """What comes first of a time of so many seconds and at least 2^28 nanoseconds, which take six bytes."""
-    coded = SECONDS + varint(seconds) if seconds else b""
-    return TIME + LAST[len(coded) + 6] + coded
+@lru_cache(maxsize=1024)
+def _message(size: int) -> bytes:
+    """What stands before a message of so many bytes."""
+    return MESSAGE + varint(size) if size else b""
+
+
+def _moments(times: Iterable[int]) -> Iterator[bytes]:
+    """Times. Those that follow each other are mostly of one second."""
+    second = -SECOND
+    for time in times:
+        micros = time - second
+        if not 0 <= micros < SECOND:
+            seconds, micros = divmod(time, SECOND)
+            second = time - micros
+            coded = SECONDS + varint(seconds) if seconds else b""
+            common = TIME + LAST[len(coded) + 6] + coded + NANOS
+        nanos = micros * 1000
+        if nanos >= 1 << 28:
+            # As most are.
+            yield common + PAIRS[nanos & 0x3FFF] + PAIRS[nanos >> 14 & 0x3FFF] + LAST[nanos >> 28]
+        else:
+            rest = coded + NANOS + varint(nanos) if nanos else coded
+            yield TIME + LAST[len(rest)] + rest
 
 
 @lru_cache(maxsize=256)

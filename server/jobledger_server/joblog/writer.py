@@ -158,16 +158,16 @@ class LogWriter:
     def _add(self, stream: Stream, cut: Cut) -> None:
         self._time = max(self._time, self._now())
         run = Run(
-            first_sequence=self._sequence + 1,
-            time=self._time,
-            content=self._content,
-            entries=cut.entries,
-            offset=0,
-            length=len(cut.data),
-            level=cut.level,
-            stream=stream,
-            kind=cut.kind,
-            before=self._counts,
+            self._sequence + 1,
+            self._time,
+            self._content,
+            cut.entries,
+            0,
+            len(cut.data),
+            cut.level,
+            stream,
+            cut.kind,
+            *self._counts,
         )
         self._queue.append((run, cut.data))
         self._sequence += cut.entries
