@@ -26,6 +26,9 @@ from support.eventually import eventually, pace
 from support.running import RunningServer, start
 
 LINES = 20
+LIVE = ["queued", "running", "cancelling"]
+# More are not submitted: what is left at the end of the load must end soon.
+BACKLOG = 100
 JOB = """
 echo "$JOBLEDGER_JOB_ID $JOBLEDGER_ATTEMPT" >> {starts}
 i=0; while [ $i -lt {lines} ]; do i=$((i+1)); echo "line $i"; done
@@ -66,7 +69,8 @@ class KillLoop:
         self._launch()
         submitters = [asyncio.create_task(self._submit(number, stop)) for number in range(4)]
         while time.monotonic() - began < self._seconds or self._wants_more():
-            await pace(self._random.uniform(0.05, 0.6))
+            # Mostly in the midst of a start, and now and then after a while of work.
+            await pace(self._random.uniform(0.05, 0.6) if self._random.random() < 0.8 else self._random.uniform(1, 5))
             await self._kill_something()
         stop.set()
         await asyncio.gather(*submitters)
@@ -118,10 +122,12 @@ class KillLoop:
             async with grpc.aio.insecure_channel(server.target) as channel:
                 door = GrpcDoor(channel, server.token)
                 try:
-                    job = await asyncio.wait_for(door.create("sh", "-c", script, key=key), 2)
-                    return str(job["job_id"])
+                    async with asyncio.timeout(2):
+                        if (await door.call("ListJobs", state=LIVE, limit=1))["total"] < BACKLOG:
+                            return str((await door.create("sh", "-c", script, key=key))["job_id"])
                 except (Refused, TimeoutError):
-                    await pace(0.02)
+                    pass
+                await pace(0.02)
         return None
 
     async def _settle(self) -> None:
@@ -129,9 +135,8 @@ class KillLoop:
         assert self._server is not None
         async with grpc.aio.insecure_channel(self._server.target) as channel:
             door = GrpcDoor(channel, self._server.token)
-            live = ["queued", "running", "cancelling"]
             await eventually(
-                lambda: door.call("ListJobs", state=live), seconds=60, until=lambda page: page["total"] == 0
+                lambda: door.call("ListJobs", state=LIVE), seconds=60, until=lambda page: page["total"] == 0
             )
         await eventually(self._kept_attempts, until=lambda kept: not kept)
 
