@@ -46,6 +46,7 @@ bench: .venv/dev  ## Measure on this machine: tests/benchmarks; ARGS chooses, --
 generate: .venv/dev  ## Write the stubs anew
 	$(BIN)/buf format --write protos
 	$(BIN)/python clients/generate.py
+	$(BIN)/python -m jobledger_gateway.openapi_file clients/openapi.json
 
 format: .venv/dev  ## Put the code in order
 	$(BIN)/ruff check --fix --quiet $(TREES)

@@ -152,7 +152,7 @@ def problem_of(failure: grpc.aio.AioRpcError, codec: Codec = PLAIN) -> Problem:
     status = rich_status(failure)
     info = reason_of(status)
     told = _by_reason(info.reason, failure, status.message) if info.reason else _by_code(failure)
-    if told.reason == "INTERNAL":
+    if told.reason == "INTERNAL" and not info.reason:
         return told
     return replace(
         told, details=details_of(status, codec), headers={**_headers(told.status, None), **retry_after(status)}

@@ -4,8 +4,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
-
 from jobledger_gateway import dashboard_schemas
 from jobledger_gateway.bodies import HTTP_BODY
 from jobledger_gateway.comments import comments
@@ -13,6 +11,7 @@ from jobledger_gateway.dashboard import PREFIX
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.framing import NDJSON, SSE
 from jobledger_gateway.http_rule import ANY, ANY_DEPTH, Rule, resolve
+from jobledger_gateway.request_schemas import RequestSchemas
 from jobledger_gateway.routes import Route, response_rule
 from jobledger_gateway.schemas import Schema, Schemas
 
@@ -23,7 +22,7 @@ DASHBOARD_ERROR = {"$ref": "#/components/responses/DashboardError"}
 DESCRIPTION = """Jobs you can trust: submit, watch, cancel and read them, and keep a signed receipt of each.
 
 Names are snake_case, enums short and lower case, times RFC 3339 in UTC, durations seconds such as `"1.5s"`. What is not
-understood is refused, never ignored. Every error is `{"error_code", "message", "details"}`."""
+understood is refused, never ignored; null means unset. Every error is `{"error_code", "message", "details"}`."""
 
 ERROR_SCHEMA: Schema = {
     "type": "object",
@@ -50,9 +49,16 @@ ERROR_SCHEMA: Schema = {
 }
 
 
+class Both:
+    """Schemas of what is answered, and of what is asked."""
+
+    def __init__(self) -> None:
+        self.answers, self.requests = Schemas(), RequestSchemas()
+
+
 def document(routes: Sequence[Route]) -> dict[str, Any]:
     """The document for routes. The same routes give the same document."""
-    schemas = Schemas()
+    schemas = Both()
     paths: dict[str, dict[str, Any]] = {}
     for route in sorted(routes, key=lambda route: (_path(route.rule), route.rule.method)):
         paths.setdefault(_path(route.rule), {})[route.rule.method.lower()] = _operation(route, schemas)
@@ -71,7 +77,7 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
             "schemas": {
                 "Error": ERROR_SCHEMA,
                 **dashboard_schemas.COMPONENTS,
-                **dict(sorted(schemas.components.items())),
+                **dict(sorted((schemas.answers.components | schemas.requests.components).items())),
             },
         },
     }
@@ -79,7 +85,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
 
 def _tags(routes: Sequence[Route]) -> list[dict[str, str]]:
     services = {route.rule.rpc.containing_service.name: route.rule.rpc.containing_service for route in routes}
-    return [{"name": name, "description": comments().get(found.full_name, "")} for name, found in services.items()]
+    tags = [{"name": name, "description": comments().get(found.full_name, "")} for name, found in services.items()]
+    return [*tags, {"name": "Gateway", "description": "The gateway itself."}]
 
 
 def _path(rule: Rule) -> str:
@@ -100,7 +107,7 @@ def _wildcards(rule: Rule) -> Iterator[tuple[int, str]]:
             yield at, name if len(places) == 1 else f"{name}_{number}"
 
 
-def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
+def _operation(route: Route, schemas: Both) -> dict[str, Any]:
     rule, method = route.rule, route.rule.rpc
     text = comments().get(method.full_name, "")
     suffix = f"_{rule.index}" if rule.index else ""
@@ -109,7 +116,7 @@ def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
         "tags": [method.containing_service.name],
         "summary": text.split(". ")[0].rstrip("."),
         "description": text,
-        "parameters": [*_path_parameters(rule, schemas), *_query_parameters(route, schemas), *_headers(rule)],
+        "parameters": [*_path_parameters(rule, schemas), *_query_parameters(route, schemas), *_headers(rule, schemas)],
         "responses": _responses(rule, schemas),
     }
     if rule.body:
@@ -117,50 +124,50 @@ def _operation(route: Route, schemas: Schemas) -> dict[str, Any]:
     return operation
 
 
-def _path_parameters(rule: Rule, schemas: Schemas) -> Iterator[dict[str, Any]]:
+def _path_parameters(rule: Rule, schemas: Both) -> Iterator[dict[str, Any]]:
     fields = {".".join(v.field): resolve(rule.rpc.input_type, v.field) for v in rule.template.variables}
     for _, name in _wildcards(rule):
         field = fields.get(name) or fields[name.rpartition("_")[0]]
-        yield {"name": name, "in": "path", "required": True, **_about(field, schemas)}
+        yield {"name": name, "in": "path", "required": True, **_about(schemas.requests.path_value(field))}
 
 
-def _query_parameters(route: Route, schemas: Schemas) -> Iterator[dict[str, Any]]:
+def _query_parameters(route: Route, schemas: Both) -> Iterator[dict[str, Any]]:
     for name, parameter in route.binder.parameters.items():
         style = {"style": "form", "explode": not parameter.splits} if parameter.field.is_repeated else {}
-        yield {"name": name, "in": "query", **style, **_about(parameter.field, schemas)}
+        # With commas between them, no values are one empty value.
+        least = {"minItems": 1} if parameter.splits else {}
+        yield {"name": name, "in": "query", **style, **_about({**schemas.requests.value(parameter.field), **least})}
 
 
-def _about(field: FieldDescriptor, schemas: Schemas) -> dict[str, Any]:
-    schema = schemas.field(field)
+def _about(schema: Schema) -> dict[str, Any]:
     description = schema.pop("description", "")
-    # A parameter that is absent is unset: null has no spelling there.
-    if isinstance(schema.get("type"), list):
-        schema["type"] = schema["type"][0]
-    if "anyOf" in schema:
-        schema = schema["anyOf"][0]
     return {"description": description, "schema": schema}
 
 
-def _headers(rule: Rule) -> Iterator[dict[str, Any]]:
+def _headers(rule: Rule, schemas: Both) -> Iterator[dict[str, Any]]:
     answer = response_rule(rule.rpc)
     if answer.stream.resume_field:
+        number = schemas.requests.value(resolve(rule.rpc.input_type, (answer.stream.resume_field,)))
         text = f"Number of the last event received; wins over `{answer.stream.resume_field}`."
-        yield {"name": "Last-Event-ID", "in": "header", "description": text, "schema": {"type": "integer"}}
+        schema = {"minimum": 0, **_about(number)["schema"]}
+        yield {"name": "Last-Event-ID", "in": "header", "description": text, "schema": schema}
     if answer.range.offset_field:
         text = "One range of bytes, such as `bytes=0-99` or `bytes=-100`."
         yield {"name": "Range", "in": "header", "description": text, "schema": {"type": "string"}}
 
 
-def _request_body(rule: Rule, schemas: Schemas) -> dict[str, Any]:
+def _request_body(rule: Rule, schemas: Both) -> dict[str, Any]:
     request = rule.rpc.input_type
     if rule.body == "*":
-        schema = schemas.object_of(request, without=[variable.field[0] for variable in rule.template.variables])
+        schema = schemas.requests.object_of(
+            request, without=[variable.field[0] for variable in rule.template.variables]
+        )
     else:
-        schema = schemas.field(request.fields_by_name[rule.body])
+        schema = schemas.requests.field(request.fields_by_name[rule.body])
     return {"required": "required" in schema, "content": {JSON: {"schema": schema}}}
 
 
-def _responses(rule: Rule, schemas: Schemas) -> dict[str, Any]:
+def _responses(rule: Rule, schemas: Both) -> dict[str, Any]:
     method, answer = rule.rpc, response_rule(rule.rpc)
     view = dashboard_schemas.RESPONSES.get(method.full_name)
     if rule.template.segments[0] == PREFIX and view:
@@ -173,13 +180,13 @@ def _responses(rule: Rule, schemas: Schemas) -> dict[str, Any]:
     if method.server_streaming:
         return {status: _stream(rule, schemas), "default": ERROR}
     text = comments().get(method.output_type.full_name, "Success.")
-    return {status: _json(text, schemas.reference(method.output_type)), "default": ERROR}
+    return {status: _json(text, schemas.answers.reference(method.output_type)), "default": ERROR}
 
 
-def _stream(rule: Rule, schemas: Schemas) -> dict[str, Any]:
+def _stream(rule: Rule, schemas: Both) -> dict[str, Any]:
     answer, message = response_rule(rule.rpc).stream, rule.rpc.output_type
     item = message_of(resolve(message, (answer.item_field,))) if answer.item_field else message
-    schema = schemas.reference(item)
+    schema = schemas.answers.reference(item)
     line = {"type": "object", "properties": {"result": schema, "end": {"type": "object"}, "error": ERROR_SCHEMA}}
     return {
         "description": "Events as they come; the schema is that of the data of one. The last is `end` or an error.",

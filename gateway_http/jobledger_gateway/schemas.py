@@ -1,6 +1,6 @@
 """JSON schemas of messages, for the OpenAPI document."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from buf.validate import validate_pb2
@@ -39,7 +39,8 @@ WELL_KNOWN: Mapping[str, Schema] = {
 }
 
 # Rules of protovalidate that JSON Schema can say, by the kind of field that they are for.
-STRINGS = {"min_len": "minLength", "max_len": "maxLength", "pattern": "pattern"}
+# No character has less than a byte: a bound of bytes is one of characters too.
+STRINGS = {"min_len": "minLength", "max_bytes": "maxLength", "max_len": "maxLength", "pattern": "pattern"}
 NUMBERS = {"gte": "minimum", "gt": "exclusiveMinimum", "lte": "maximum", "lt": "exclusiveMaximum"}
 LISTS = {"min_items": "minItems", "max_items": "maxItems", "unique": "uniqueItems"}
 MAPS = {"min_pairs": "minProperties", "max_pairs": "maxProperties"}
@@ -49,63 +50,62 @@ RULES = {"string": STRINGS, "repeated": LISTS, "map": MAPS}
 class Schemas:
     """Schemas of messages and enums, gathered as they are referred to."""
 
+    # What the names of components end with.
+    suffix = ""
+
     def __init__(self) -> None:
         self.components: dict[str, Schema] = {}
-        self._inputs: set[str] = set()
 
     def reference(self, kind: Descriptor | EnumDescriptor) -> Schema:
         """A reference to the schema of a message or enum."""
         if isinstance(kind, Descriptor) and kind.full_name in WELL_KNOWN:
             return dict(WELL_KNOWN[kind.full_name])
-        if kind.full_name not in self.components:
+        name = kind.full_name + self.suffix
+        if name not in self.components:
             # Entered before its fields are looked at, so that a recursive type ends.
-            self.components[kind.full_name] = {}
+            self.components[name] = {}
             made = _enum(kind) if isinstance(kind, EnumDescriptor) else self._message(kind)
-            self.components[kind.full_name].update(made)
-        return {"$ref": f"#/components/schemas/{kind.full_name}"}
-
-    def object_of(self, message: Descriptor, *, without: Iterable[str] = ()) -> Schema:
-        """An object with the fields of a request but for some."""
-        left = set(without)
-        fields = [field for field in message.fields if field.name not in left]
-        schema: Schema = {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {field.name: self.field(field) for field in fields},
-        }
-        required = [field.name for field in fields if _constraints(field).required]
-        return {**schema, "required": required} if required else schema
+            self.components[name].update(made)
+        return {"$ref": f"#/components/schemas/{name}"}
 
     def _message(self, message: Descriptor) -> Schema:
         properties: Schema = {}
+        required: list[str] = []
         for field in message.fields:
-            if json_rule(field).flatten:
-                inner = message_of(field)
-                properties.update({part.name: self.field(part) for part in inner.fields})
-            else:
-                properties[field.name] = self.field(field)
-        return {"type": "object", **_described(message.full_name), "properties": properties}
+            rule = json_rule(field)
+            if rule.flatten:
+                properties.update({part.name: self.field(part) for part in message_of(field).fields})
+                continue
+            properties[field.name] = self.field(field)
+            if not rule.omit_unset:
+                required.append(field.name)
+        return {"type": "object", **described(message.full_name), "properties": properties, "required": required}
 
     def field(self, field: FieldDescriptor) -> Schema:
         """The schema of a field, null included where it can be unset."""
-        rules = _constraints(field)
+        value = self.value(field)
+        unset = field.has_presence and not field.is_repeated
+        return {**or_null(value), **described(field.full_name)} if unset else value
+
+    def value(self, field: FieldDescriptor) -> Schema:
+        """The schema of a field that is set."""
+        rules = constraints(field)
         if is_map(field):
-            value = self._single(map_parts(field)[1], rules.map.values)
-            schema: Schema = {"type": "object", "additionalProperties": value, **_limits(rules)}
+            made = self._single(map_parts(field)[1], rules.map.values)
+            keys = {"propertyNames": found} if (found := limits(rules.map.keys)) else {}
+            schema: Schema = {"type": "object", "additionalProperties": made, **keys, **limits(rules)}
         elif field.is_repeated:
-            schema = {"type": "array", "items": self._single(field, rules.repeated.items), **_limits(rules)}
+            schema = {"type": "array", "items": self._single(field, rules.repeated.items), **limits(rules)}
         else:
             schema = self._single(field, rules)
-            if field.has_presence:
-                schema = _or_null(schema)
-        return {**schema, **_described(field.full_name)}
+        return {**schema, **described(field.full_name)}
 
     def _single(self, field: FieldDescriptor, rules: Any) -> Schema:
         if field.message_type is not None:
             return self.reference(field.message_type)
         if field.enum_type is not None:
             return self.reference(field.enum_type)
-        return {**_scalar(field), **_limits(rules)}
+        return {**_scalar(field), **limits(rules)}
 
 
 def _scalar(field: FieldDescriptor) -> Schema:
@@ -122,31 +122,35 @@ def _scalar(field: FieldDescriptor) -> Schema:
             return {"type": "integer", **INTEGERS[kind]}
 
 
-def _constraints(field: FieldDescriptor) -> Any:
+def constraints(field: FieldDescriptor) -> Any:
+    """The rules of protovalidate for a field."""
     return field.GetOptions().Extensions[validate_pb2.field]
 
 
-def _limits(rules: Any) -> Schema:
+def limits(rules: Any) -> Schema:
+    """What JSON Schema can say of the rules of protovalidate for a value."""
     kind = rules.WhichOneof("type")
     if kind in {None, "enum", "duration", "timestamp", "bool", "any"}:
         return {}
     given = getattr(rules, kind)
     names = RULES.get(kind, NUMBERS)
-    limits = {
-        target: getattr(given, name)
-        for name, target in names.items()
-        if given.HasField(name) and getattr(given, name) != ""
-    }
+    found = {target: getattr(given, name) for name, target in names.items() if given.HasField(name)}
     if kind == "string" and getattr(given, "in"):
-        limits["enum"] = list(getattr(given, "in"))
-    return limits
+        found["enum"] = list(getattr(given, "in"))
+    return {target: value for target, value in found.items() if value is not False and value != ""}
 
 
-def _or_null(schema: Schema) -> Schema:
+def or_null(schema: Schema) -> Schema:
+    """The schema, or null."""
     if isinstance(schema.get("type"), str):
         nullable = {**schema, "type": [schema["type"], "null"]}
         return {**nullable, "enum": [*schema["enum"], None]} if "enum" in schema else nullable
-    return {"anyOf": [schema, {"type": "null"}]} if schema else schema
+    if not schema:
+        return schema
+    text = {"description": schema["description"]} if "description" in schema else {}
+    inner = {name: value for name, value in schema.items() if name != "description"}
+    alternatives = inner.pop("anyOf") if inner.keys() == {"anyOf"} else [inner]
+    return {"anyOf": [*alternatives, {"type": "null"}], **text}
 
 
 def _enum(enum: EnumDescriptor) -> Schema:
@@ -163,6 +167,7 @@ def _enum(enum: EnumDescriptor) -> Schema:
     }
 
 
-def _described(full_name: str) -> Schema:
+def described(full_name: str) -> Schema:
+    """The comment of what has this name, if it has one."""
     text = comments().get(full_name)
     return {"description": text} if text else {}

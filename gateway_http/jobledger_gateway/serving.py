@@ -38,6 +38,11 @@ class Address:
 class JsonRequestHandler(web.RequestHandler):
     """Answers requests that are not HTTP in the shape of every other error, and without echoing them."""
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # Else aiohttp's timer for idle connections leaves those alone that have never asked for anything.
+        self.keep_alive(True)
+        super().connection_made(transport)
+
     def log_exception(self, *args: Any, **options: Any) -> None:
         """Logs, but not that a client sent a body which can't be read: it was told, and could fill the log."""
         if not isinstance(options.get("exc_info"), RequestPayloadError):

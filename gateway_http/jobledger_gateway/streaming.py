@@ -23,7 +23,7 @@ from jobledger_gateway.writing import abort, has_room, write, write_at_once
 
 # A write costs more than encoding a hundred small items.
 CHUNK = 64 * 1024
-RESUME = re.compile(r"[0-9]{1,18}")
+RESUME, LARGEST = re.compile(r"[0-9]{1,19}"), (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +107,9 @@ class StreamEndpoint:
         last = request.headers.get("Last-Event-ID", "")
         if not self._rule.resume_field or not last:
             return
-        if not RESUME.fullmatch(last):
-            raise GatewayError(problem(self._rule.resume_error or "BAD_REQUEST", "Last-Event-ID is not a number"))
+        if not RESUME.fullmatch(last) or int(last) > LARGEST:
+            text = "Last-Event-ID is not the number of an event"
+            raise GatewayError(problem(self._rule.resume_error or "BAD_REQUEST", text))
         setattr(message, self._rule.resume_field, int(last))
 
     async def _send(self, request: web.Request, response: web.StreamResponse, feed: Feed, framing: Framing) -> None:
@@ -138,7 +139,8 @@ class StreamEndpoint:
                 return
             if not entry:
                 chunk += framing.ping()
-            frame = framing.single if isinstance(entry, Singles) else framing.message
+            # What ends is told to one reader alone, and not worth remembering.
+            frame = framing.single if ends or isinstance(entry, Singles) else framing.message
             for message in entry:
                 last = end_of(message) if ends else None
                 if last is not None:

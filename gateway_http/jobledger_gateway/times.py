@@ -9,7 +9,7 @@ from typing import Any
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from jobledger_gateway.scalars import InvalidValueError
+from jobledger_gateway.scalars import NUMBER, InvalidValueError
 
 TIMESTAMP = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.([0-9]{1,9}))?(Z|[+-][0-9]{2}:[0-9]{2})"
@@ -66,12 +66,14 @@ def seconds_or_duration(value: Any) -> Duration:
 
 
 def seconds_or_duration_text(text: str) -> Duration:
-    """The same of text in a path or query, where a number has no other form.
+    """The same of text in a path or query; a number has there what forms it has in JSON.
 
     Raises:
         InvalidValueError: it is neither.
     """
-    return seconds_or_duration(f"{text}s" if DURATION.fullmatch(f"{text}s") else text)
+    if DURATION.fullmatch(f"{text}s"):
+        return duration(f"{text}s")
+    return seconds_or_duration(float(text) if NUMBER.fullmatch(text) else text)
 
 
 def _span(seconds: Decimal) -> Duration:

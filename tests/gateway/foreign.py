@@ -1,6 +1,7 @@
 """A gRPC service that is not Jobledger's: compiled for the test, served by a recorder, in process or on a socket."""
 
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
@@ -36,13 +37,16 @@ def compile_protos(out: Path, *files: Path, imports: bool = True) -> Path:
 
 
 @cache
+def vectors_set() -> bytes:
+    """The descriptor set of vectors.proto."""
+    with tempfile.TemporaryDirectory() as directory:
+        return compile_protos(Path(directory) / "set.binpb", VECTORS / "vectors.proto").read_bytes()
+
+
+@cache
 def vectors_service() -> ServiceDescriptor:
     """The service of vectors.proto, in a pool of its own."""
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as directory:
-        compiled = compile_protos(Path(directory) / "set.binpb", VECTORS / "vectors.proto")
-        (service,) = services_in(compiled.read_bytes(), name="vectors.proto")
+    (service,) = services_in(vectors_set(), name="vectors.proto")
     return service
 
 

@@ -129,9 +129,11 @@ async def test_last_event_id_wins_over_the_query(client: Client, engine: Engine)
     await client.get("/v1/jobs/j/logs/tail", headers={"Last-Event-ID": "0"})
     assert [request.resume_from for request in engine.requests("WatchEvents")] == [41, 5]
     assert engine.requests("TailLogs")[0].HasField("after_sequence")
+    await client.get("/v1/stream", headers={"Last-Event-ID": str((1 << 63) - 1)})
+    assert engine.requests("WatchEvents")[-1].resume_from == (1 << 63) - 1
 
 
-@pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30, "1 2"])
+@pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30, "1 2", str(1 << 63)])
 async def test_a_last_event_id_that_is_no_number_is_an_invalid_sequence(client: Client, value: str) -> None:
     answer = await client.get("/v1/stream", headers={"Last-Event-ID": value})
     assert (answer.status, answer.json["error_code"]) == (400, "E_STREAM_INVALID_SEQUENCE")

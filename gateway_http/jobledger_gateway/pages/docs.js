@@ -28,7 +28,8 @@ function resolve(schema) {
 
 function typeOf(schema) {
   if (schema.$ref) return typeOf(resolve(schema));
-  if (schema.anyOf) return schema.anyOf.map(typeOf).join(" or ");
+  // Other spellings of what stands first have no type.
+  if (schema.anyOf) return schema.anyOf.filter((other) => other.type || other.$ref).map(typeOf).join(" or ");
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" | ");
   if (schema.const !== undefined) return JSON.stringify(schema.const);
   const types = [schema.type ?? "any"].flat().join(" or ");
@@ -66,7 +67,7 @@ function schemaTree(schema, depth = 0, above = []) {
 
 function fieldFor(parameter, id) {
   const schema = resolve(parameter.schema);
-  const choices = schema.enum;
+  const choices = schema.enum ?? schema.anyOf?.[0].enum;
   const input = choices
     ? make("select", { id }, make("option", { value: "" }, ""), ...choices.map((value) => make("option", { value }, value)))
     : make("input", { id, required: Boolean(parameter.required), spellcheck: false, autocomplete: "off" });

@@ -375,7 +375,7 @@ class CreateTokenRequest(_message.Message):
 
     @_builtins.property
     def expires_in(self) -> _duration_pb2.Duration:
-        """How long it works. Default: until it is revoked."""
+        """How long it works, at most a hundred years. Default: until it is revoked."""
 
     def __init__(
         self,

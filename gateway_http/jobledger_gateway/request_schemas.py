@@ -1,0 +1,127 @@
+"""JSON schemas of what clients send: the same messages as in answers, with what is understood beyond what is written.
+
+In a request null is unset, a duration may be a number of seconds, and an enum value may be spelled as in canonical
+ProtoJSON. Rules say what is refused; what is refused when it is left out is required.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
+
+from jobledger_gateway.enums import short_names
+from jobledger_gateway.scalars import EXACT
+from jobledger_gateway.schemas import Schema, Schemas, constraints, described, or_null
+from jobledger_gateway.times import LONGEST_DURATION
+
+DURATION = "google.protobuf.Duration"
+STRUCT = "google.protobuf.Struct"
+JSON_VALUE = "JsonValue"
+NANOSECOND = 1e-9
+FRACTION = r"(\.[0-9]{1,9})?"
+
+
+class RequestSchemas(Schemas):
+    """Schemas of messages as clients send them, gathered as they are referred to."""
+
+    suffix = ".Input"
+
+    def object_of(self, message: Descriptor, *, without: Iterable[str] = ()) -> Schema:
+        """An object with the fields of a message but for some; no others."""
+        left = set(without)
+        fields = [field for field in message.fields if field.name not in left]
+        schema: Schema = {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {field.name: self.field(field) for field in fields},
+        }
+        required = [field.name for field in fields if must_be_given(field)]
+        return {**schema, "required": required} if required else schema
+
+    def field(self, field: FieldDescriptor) -> Schema:
+        """The schema of a field of a body: null too, where it need not be given."""
+        value = self.value(field)
+        return value if must_be_given(field) else {**or_null(value), **described(field.full_name)}
+
+    def path_value(self, field: FieldDescriptor) -> Schema:
+        """The schema of a field that a segment of a path sets."""
+        schema = self.value(field)
+        if schema.get("type") != "string" or field.type != FieldDescriptor.TYPE_STRING:
+            return schema
+        return {**schema, "minLength": 1, "pattern": r"^(?!\.{1,2}$)[^\x00-\x1F\x7F]+$"}
+
+    def _message(self, message: Descriptor) -> Schema:
+        return {**self.object_of(message), **described(message.full_name)}
+
+    def _single(self, field: FieldDescriptor, rules: Any) -> Schema:
+        if field.enum_type is not None:
+            return self._enum_value(field.enum_type, rules)
+        if field.message_type is None or field.message_type.full_name not in {DURATION, STRUCT}:
+            return super()._single(field, rules)
+        if field.message_type.full_name == DURATION:
+            return _duration(rules.duration)
+        self.components[JSON_VALUE] = _json_value()
+        return {"type": "object", "additionalProperties": {"$ref": f"#/components/schemas/{JSON_VALUE}"}}
+
+    def _enum_value(self, enum: EnumDescriptor, rules: Any) -> Schema:
+        """Short names first; those and the numbers of canonical ProtoJSON are understood as well."""
+        refused = set(getattr(rules.enum, "not_in", ()))
+        values = [value for value in enum.values if value.number not in refused]
+        names = short_names(enum)
+        canonical = [*(value.name for value in values), *sorted({value.number for value in values})]
+        return {
+            "anyOf": [
+                {"type": "string", "enum": [names[value.number] for value in values]},
+                {"enum": canonical, "description": "As in canonical ProtoJSON."},
+            ],
+            **described(enum.full_name),
+        }
+
+
+def must_be_given(field: FieldDescriptor) -> bool:
+    """Whether a request without the field is refused."""
+    rules = constraints(field)
+    if rules.required:
+        return True
+    if field.has_presence:
+        return False
+    if field.is_repeated:
+        return bool(rules.repeated.min_items or rules.map.min_pairs)
+    return bool(rules.string.min_len) or 0 in rules.enum.not_in
+
+
+def _duration(rules: Any) -> Schema:
+    """A span within its bounds: text, or a number of seconds."""
+    low, high = rules.WhichOneof("greater_than"), rules.WhichOneof("less_than")
+    least = {"": -LONGEST_DURATION, "gt": NANOSECOND, "gte": 0}[low or ""]
+    most = rules.lte.seconds if high else LONGEST_DURATION
+    sign = "" if low else "-?"
+    more = "(?=.*[1-9])" if low == "gt" else ""
+    number = f"({_up_to(most)}{FRACTION}|{most}(\\.0{{1,9}})?)"
+    text = {"type": "string", "pattern": f"^{more}{sign}{number}s$", "examples": ["1.5s"]}
+    return {"anyOf": [text, {"type": "number", "minimum": least, "maximum": most, "description": "Seconds."}]}
+
+
+def _up_to(bound: int) -> str:
+    """A pattern for the whole numbers below a bound, without signs."""
+    return f"({'|'.join(_below(str(bound)))})"
+
+
+def _below(digits: str) -> Iterator[str]:
+    if len(digits) > 1:
+        yield f"[0-9]{{1,{len(digits) - 1}}}"
+    for place, digit in enumerate(digits):
+        if digit != "0":
+            yield f"{digits[:place]}[0-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
+
+
+def _json_value() -> Schema:
+    value = {"$ref": f"#/components/schemas/{JSON_VALUE}"}
+    return {
+        "description": "Any JSON. Whole numbers past 2^53 would lose digits: send them as strings.",
+        "type": ["object", "array", "string", "number", "boolean", "null"],
+        "minimum": -EXACT,
+        "maximum": EXACT,
+        "items": value,
+        "additionalProperties": value,
+    }
