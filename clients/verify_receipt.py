@@ -4,7 +4,7 @@
     python3 verify_receipt.py ENVELOPE KEYS [--proof FILE --log-key FILE] [--artifacts DIR]
 
 ENVELOPE is the receipt with `format=dsse`, KEYS the server's keys.json or the answer of /v1/receipts/keys; the proof is
-the receipt with `format=proof`, the log's key the server's log.vkey. Exits with 0 if all holds, else with 1 and a line.
+the receipt with `format=proof`, the log's key the server's log.vkey. Exits with 0 if all holds, else with 1.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+RECEIPT = ("https://in-toto.io/Statement/v1", "https://jobledger.dev/receipt/v1", 1)
 HASH = re.compile(rb'"receipt_hash":"sha256:([0-9a-f]{64})",')
 ED25519_DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
 
@@ -47,17 +48,14 @@ def decoded(text: str) -> bytes:
 
 def signed(public_der: bytes, signature: bytes, data: bytes) -> bool:
     with tempfile.TemporaryDirectory() as directory:
-        key, sig, message = (Path(directory, name) for name in ("key", "sig", "message"))
-        key.write_bytes(public_der)
-        sig.write_bytes(signature)
-        message.write_bytes(data)
-        verify = ["openssl", "pkeyutl", "-verify", "-rawin", "-pubin", "-keyform", "DER"]
-        command = [*verify, "-inkey", str(key), "-sigfile", str(sig), "-in", str(message)]
-        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        for name, content in (("key", public_der), ("sig", signature), ("data", data)):
+            Path(directory, name).write_bytes(content)
+        command = "openssl pkeyutl -verify -rawin -pubin -keyform DER -inkey key -sigfile sig -in data".split()  # noqa: SIM905 - as it is typed
+        return subprocess.run(command, cwd=directory, capture_output=True, check=False).returncode == 0
 
 
-def payload_of(envelope: Any, keys: Any) -> bytes:
-    """The payload, if a key that is trusted signed it."""
+def opened(envelope: Any, keys: Any) -> tuple[bytes, Any]:
+    """The payload, and the key that signed it, if that is trusted."""
     payload, kind = decoded(envelope["payload"]), envelope["payloadType"]
     demand(kind == PAYLOAD_TYPE, f"the payload is of another type: {kind}")
     to_sign = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
@@ -70,7 +68,7 @@ def payload_of(envelope: Any, keys: Any) -> bytes:
         der = decoded("".join(trusted[it["keyid"]]["public_key_pem"].strip().splitlines()[1:-1]))
         demand(hashlib.sha256(der).hexdigest() == it["keyid"], "a key's id is not the hash of the key")
         if signed(der, decoded(it["sig"]), to_sign):
-            return payload
+            return payload, trusted[it["keyid"]]
     raise NotValid("the signature is not of these bytes")
 
 
@@ -78,6 +76,8 @@ def check_receipt(payload: bytes) -> dict[str, Any]:
     """The receipt, if its hash and the subjects of the statement belong to it."""
     statement = parsed(payload)
     receipt: dict[str, Any] = statement["predicate"]
+    kind = (statement["_type"], statement["predicateType"], receipt["receipt_version"])
+    demand(kind == RECEIPT, "this is no statement about a receipt of version 1")
     # In the canonical form (RFC 8785) the receipt stands between these two, and its hash is over all but its own field.
     raw = payload[payload.index(b'"predicate":') + 12 : payload.rindex(b',"predicateType":')]
     found = [hit for hit in HASH.finditer(raw) if f"sha256:{hit[1].decode()}" == receipt["receipt_hash"]]
@@ -108,12 +108,10 @@ def check_log(payload: bytes, proof: str, log_key: str) -> None:
     computed = hashlib.sha256(b"\x00" + hashlib.sha256(payload).digest()).digest()
     for sibling in map(decoded, path):
         demand(sn > 0, "the proof has too many hashes")
-        if fn & 1 or fn == sn:
-            computed = hashlib.sha256(b"\x01" + sibling + computed).digest()
-            while fn and not fn & 1:
-                fn, sn = fn >> 1, sn >> 1
-        else:
-            computed = hashlib.sha256(b"\x01" + computed + sibling).digest()
+        right = bool(fn & 1) or fn == sn
+        computed = hashlib.sha256(b"\x01" + (sibling + computed if right else computed + sibling)).digest()
+        while right and fn and not fn & 1:
+            fn, sn = fn >> 1, sn >> 1
         fn, sn = fn >> 1, sn >> 1
     demand(sn == 0 and computed == decoded(root), "the log does not have this receipt")
 
@@ -134,14 +132,16 @@ def main() -> None:
     if given.proof and not given.log_key:
         parser.error("--proof needs --log-key")
     try:
-        payload = payload_of(parsed(given.envelope.read_bytes()), parsed(given.keys.read_bytes()))
+        payload, key = opened(parsed(given.envelope.read_bytes()), parsed(given.keys.read_bytes()))
         receipt = check_receipt(payload)
+        ended, until = receipt["timestamps"]["completed"], key.get("valid_until") or "9999"
+        demand(ended.rstrip("Z") <= until.rstrip("Z"), "the key had been replaced when the job ended")
         if given.proof:
             check_log(payload, given.proof.read_text("utf-8"), given.log_key.read_text())
         if given.artifacts:
             check_files(given.artifacts, receipt)
     except (NotValid, ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        sys.exit(f"NOT VALID: {error}")
+        sys.exit(f"NOT VALID: {ascii(str(error))[1:-1]}")
     sys.stdout.write(f"valid: {receipt['job_id']} {receipt['summary']['status']}\n")
 
 

@@ -1,6 +1,7 @@
 """Pages of a job's log: sealed ones keep their bytes, damaged ones are an error, searches end with their caller."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import aiohttp
@@ -77,3 +78,13 @@ async def test_a_tail_that_nobody_reads_holds_neither_the_job_nor_the_others(
             numbers = [int(line[4:]) async for line in response.content if line.startswith(b"id: ")]
         assert numbers == list(range(299_001, 300_001))
         assert server.resident_megabytes() - before < 64
+
+
+async def test_a_tail_whose_log_was_removed_is_told_so_and_not_that_it_is_over(
+    rest: RestDoor, server: RunningServer
+) -> None:
+    job_id = await ended(rest)
+    await asyncio.to_thread(shutil.rmtree, server.data_dir / "logs" / job_id)
+    url = f"{rest.url}/v1/jobs/{job_id}/logs/tail?after_sequence=2"
+    async with aiohttp.ClientSession(headers=rest.headers) as session, session.get(url) as response:
+        assert (response.status, (await response.json())["error_code"]) == (410, "E_STREAM_GAP_TOO_LARGE")

@@ -223,6 +223,35 @@ def test_the_standalone_verifier_refuses_what_contradicts_itself(place: Path) ->
     assert "subjects" in standalone(place).stderr
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("https://jobledger.dev/receipt/v1", "https://slsa.dev/provenance/v1"), ("Statement/v1", "Statement/v2")],
+)
+def test_the_standalone_verifier_refuses_another_statement_by_the_same_key(place: Path, old: str, new: str) -> None:
+    payload = base64.b64decode(GOOD["payload"]).replace(old.encode(), new.encode())
+    (place / "receipt.dsse.json").write_bytes(envelope(payload, SIGNER))
+    done = standalone(place)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "no statement about a receipt" in done.stderr
+
+
+@pytest.mark.parametrize(("until", "code"), [("2020-01-01T00:00:00Z", 1), ("2999-01-01T00:00:00Z", 0)])
+def test_the_standalone_verifier_refuses_a_key_that_had_been_replaced(place: Path, until: str, code: int) -> None:
+    keys = json.loads((place / "keys.json").read_text())
+    for key in keys["keys"]:
+        key["valid_until"] = until
+    (place / "keys.json").write_text(json.dumps(keys))
+    done = standalone(place)
+    assert (done.returncode, "had been replaced" in done.stderr) == (code, code == 1)
+
+
+def test_the_standalone_verifier_shows_nothing_that_a_terminal_would_obey(place: Path) -> None:
+    put(place, GOOD | {"payloadType": "\x1b[1A\x1b[2Kvalid: job_forged completed\x1b[8m"})
+    done = standalone(place)
+    assert done.returncode == 1
+    assert "\x1b" not in done.stderr
+
+
 @pytest.mark.parametrize("content", [b"name,total\n", None])
 def test_the_standalone_verifier_refuses_swapped_and_missing_files(place: Path, content: bytes | None) -> None:
     report = place / "output" / "out" / "report.csv"

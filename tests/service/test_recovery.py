@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from jobledger.v1.job_service_pb2 import CancelJobRequest
-from jobledger_server.core.ports import EndReason, Outcome, Running
+from jobledger_server.core.ports import EndReason, Outcome, Running, StoreUnavailableError
 from jobledger_server.core.times import duration
+from jobledger_server.service import recovery
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.executors import CANCELLED as STOPPED
@@ -56,6 +57,27 @@ async def test_a_job_that_ended_meanwhile_is_ended_with_that(
         assert served.slots.available == 2
     assert await store.receipt(job_id)
     assert executor.released == [(job_id, 1)]
+
+
+async def test_an_end_that_can_not_be_stored_does_not_keep_the_doors_shut(
+    life: Callable[..., Any], executor: ScriptedExecutor, store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a full disk or without its signer a server can still be read, and ends the job once that is over."""
+    job_id = await left_running(life)
+    executor.end(job_id, 1, FAILURE)
+
+    async def refuse(*_: object) -> None:
+        raise StoreUnavailableError("no room")
+
+    monkeypatch.setattr(recovery, "PATIENCE_SECONDS", 0.05)
+    with monkeypatch.context() as full_disk:
+        full_disk.setattr(SqliteStore, "update_job", refuse)
+        opening = life(schedule=False)
+        served = await opening.__aenter__()
+        assert (await served.get(job_id)).job.state == RUNNING
+    await served.reaches(job_id, FAILED)
+    await opening.__aexit__(None, None, None)
+    assert await store.receipt(job_id)
 
 
 async def test_a_job_that_runs_is_adopted(life: Callable[..., Any], executor: ScriptedExecutor) -> None:

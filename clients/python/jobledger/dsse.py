@@ -54,6 +54,7 @@ def decode(data: bytes) -> Envelope:
     """
     match strict_json.loads(data):
         case {"payload": str(payload), "payloadType": str(payload_type), "signatures": [_, *_] as signatures}:
+            payload_type.encode()  # a lone surrogate is no text: it could not have been signed
             return Envelope(payload_type, _bytes("payload", payload), tuple(map(_signature, signatures)))
         case _:
             raise ValueError("an envelope has the members payload, payloadType and signatures, at least one")

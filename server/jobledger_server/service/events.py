@@ -220,7 +220,12 @@ def check_resume_point(after: int, first: int, last: int) -> None:
             metadata={"last_sequence": str(last)},
         )
     if after < first - 1:
-        raise ServiceError(Reason.ERROR_REASON_STREAM_GAP_TOO_LARGE, metadata={"first_available_sequence": str(first)})
+        raise ServiceError(
+            Reason.ERROR_REASON_STREAM_GAP_TOO_LARGE,
+            f"The events from {after + 1} to {first - 1} are no longer kept: read the state anew, and resume from"
+            f" {first - 1}",
+            metadata={"first_available_sequence": str(first)},
+        )
 
 
 def _filter(request: WatchEventsRequest, principal: Principal) -> Filter | None:

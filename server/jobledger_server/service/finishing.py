@@ -92,6 +92,10 @@ class Finisher:
         await self._executor.release(job_id, attempt)
         self._slots.free(job_id, attempt)
 
+    def end_in_background(self, job_id: str, attempt: int, outcome: Outcome) -> asyncio.Task[None]:
+        """Stores the end of an attempt, however long that takes."""
+        return self._tasks.start(self.attempt_ended(job_id, attempt, outcome), f"end {job_id}")
+
     async def never_started(self, job_id: str, error_code: str, message: str, *, attempt: int) -> None:
         """Ends a job that still waits after `attempt` attempts: it can't be started, or has waited too long."""
 

@@ -110,10 +110,14 @@ class Logs:
         """Entries after `after_sequence`, then those that come, until the job is terminal and all was sent; in lists.
 
         Raises:
-            ServiceError: STREAM_INVALID_SEQUENCE, for a number that the log has not reached.
+            ServiceError: STREAM_INVALID_SEQUENCE, for a number that the log has not reached; STREAM_GAP_TOO_LARGE, at
+                any time, for one whose entries have been removed.
         """
-        reader = self._reader(await find_job(self._store, principal, request.job_id))
+        record = await find_job(self._store, principal, request.job_id)
+        reader = self._reader(record)
         last = await asyncio.to_thread(reader.last_sequence)
+        if request.after_sequence > last == 0 and is_terminal(record.job.state):
+            raise _removed(request.after_sequence)
         if request.after_sequence > last:
             raise ServiceError(
                 Reason.ERROR_REASON_STREAM_INVALID_SEQUENCE,
@@ -141,6 +145,9 @@ class Logs:
                     continue
                 if is_terminal(record.job.state):
                     last = await asyncio.to_thread(reader.last_sequence)
+                    if last < cursor:
+                        # Never told as the end: there was more, and now it is gone.
+                        raise _removed(cursor)
                     yield [TailLogsResponse(end=TailEnd(state=record.job.state, last_sequence=last))]
                     return
                 if not page.pieces:
@@ -150,6 +157,12 @@ class Logs:
 
     def _reader(self, record: JobRecord) -> LogReader:
         return LogReader(self._workspaces.log_dir(record.job.job_id), record.number)
+
+
+def _removed(after_sequence: int) -> ServiceError:
+    return ServiceError(
+        Reason.ERROR_REASON_STREAM_GAP_TOO_LARGE, f"The log's entries after {after_sequence} are no longer kept"
+    )
 
 
 async def _read(reader: LogReader, part: ByteRange) -> AsyncIterator[bytes]:

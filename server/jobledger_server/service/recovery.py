@@ -12,6 +12,8 @@ from jobledger_server.service.scheduler import Scheduler
 from jobledger_server.service.slots import Slots
 
 AT_A_TIME = 32
+# How long the doors stay shut for ends that can't be stored: with a full disk that may last, and reading goes on.
+PATIENCE_SECONDS = 10.0
 
 
 class Recovery:
@@ -25,6 +27,7 @@ class Recovery:
         self._scheduler = scheduler
         self._finisher = finisher
         self._slots = slots
+        self._until = 0.0
 
     async def run(self, *, restored: bool = False) -> None:
         """Goes through them.
@@ -32,6 +35,7 @@ class Recovery:
         Args:
             restored: this is a copy of an installation, which may have started since what waits here.
         """
+        self._until = asyncio.get_running_loop().time() + PATIENCE_SECONDS
         limit = asyncio.Semaphore(AT_A_TIME)
         records = await self._store.unfinished_jobs()
         await self._executor.release_others({(record.job.job_id, _attempt(record)) for record in records})
@@ -67,7 +71,8 @@ class Recovery:
         if found is None:
             found = await self._executor.end_unknown(job.job_id, attempt)
         if isinstance(found, Outcome):
-            await self._finisher.attempt_ended(job.job_id, attempt, found)
+            ending = self._finisher.end_in_background(job.job_id, attempt, found)
+            await asyncio.wait({ending}, timeout=max(0.0, self._until - asyncio.get_running_loop().time()))
         else:
             await self._adopt(record, attempt, found, waiting=waiting)
 

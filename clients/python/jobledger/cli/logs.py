@@ -48,8 +48,7 @@ async def command(
         return
     last = 0
     if tail:
-        newest = await client.logs(job_id, limit=tail, order="desc", **where)
-        for entry in reversed(newest.logs):
+        for entry in reversed(await _newest(client, job_id, tail, where)):
             last = entry.job_sequence
             show_entry(entry, as_json=as_json)
     if follow:
@@ -58,6 +57,18 @@ async def command(
     elif not tail:
         async for entry in client.iter_logs(job_id, **where):
             show_entry(entry, as_json=as_json)
+
+
+async def _newest(client: "Client", job_id: str, count: int, where: dict[str, Any]) -> "list[LogEntry]":
+    """The newest entries, the latest first. A page of long ones has fewer than it is asked for."""
+    found: list[LogEntry] = []
+    offset, more = 0, True
+    while more and len(found) < count:
+        page = await client.logs(job_id, limit=count - len(found), offset=offset, order="desc", **where)
+        # Where the log has grown meanwhile, some come again.
+        found += [entry for entry in page.logs if not found or entry.job_sequence < found[-1].job_sequence]
+        offset, more = offset + len(page.logs), page.has_more
+    return found
 
 
 def _check(where: dict[str, Any], *, follow: bool, tail: int | None, raw: bool, as_json: bool) -> None:
