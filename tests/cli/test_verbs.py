@@ -163,6 +163,18 @@ async def test_logs_tail_and_follow_join_without_a_gap(server: FakeServer, run: 
     assert len(server.requests["TailLogs"][0].level) == 2
 
 
+async def test_logs_tail_goes_on_where_a_page_has_fewer_than_it_is_asked_for(server: FakeServer, run: Run) -> None:
+    """Entry 8 comes again, since one was written meanwhile; it is shown once."""
+    server.on(
+        "GetLogs",
+        GetLogsResponse(logs=[_entry(9, "nine"), _entry(8, "eight")], total=9, has_more=True),
+        GetLogsResponse(logs=[_entry(8, "eight"), _entry(7, "seven")], total=10, has_more=True),
+    )
+    outcome = await run("logs", "job_1", "--tail", "3", "--json")
+    assert [json.loads(line)["message"] for line in outcome.out.splitlines()] == ["seven", "eight", "nine"]
+    assert [(asked.offset, asked.limit) for asked in server.requests["GetLogs"]] == [(0, 3), (2, 1)]
+
+
 async def test_logs_raw_are_the_very_bytes(server: FakeServer, run: Run) -> None:
     server.on("GetLogContent", [HttpBody(data=b"a\r\n"), HttpBody(data=b"\x1b[1m")])
     assert (await run("logs", "job_1", "--raw")).out == "a\r\n\x1b[1m"

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from jobledger_server.core import beneath
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.executors import ScriptedExecutor
@@ -32,3 +33,18 @@ async def served(
 ) -> AsyncIterator[Services]:
     async with serving(tmp_path, store=store, clock=clock, executor=executor) as served:
         yield served
+
+
+@pytest.fixture(params=["openat2", "step by step"])
+def opening(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what holds however files are opened."""
+    if request.param == "step by step":
+        monkeypatch.setattr(beneath, "_syscall", lambda: None)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Path:
+    """The output directory of a job."""
+    output = tmp_path / "job" / "output"
+    output.mkdir(parents=True)
+    return output

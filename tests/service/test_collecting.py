@@ -11,25 +11,10 @@ from pathlib import Path
 
 import pytest
 from jobledger_server.blobs.files import FileBlobs
-from jobledger_server.core import beneath
 from jobledger_server.core.output_names import MAX_PATH
 from jobledger_server.service.collecting import Collected, Collector
 
-pytestmark = pytest.mark.timeout(20)
-
-
-@pytest.fixture(params=["openat2", "step by step"], autouse=True)
-def opening(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that is told of here holds however files are opened."""
-    if request.param == "step by step":
-        monkeypatch.setattr(beneath, "_syscall", lambda: None)
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    output = tmp_path / "job" / "output"
-    output.mkdir(parents=True)
-    return output
+pytestmark = [pytest.mark.timeout(20), pytest.mark.usefixtures("opening")]
 
 
 @pytest.fixture

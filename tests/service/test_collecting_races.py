@@ -16,23 +16,9 @@ from jobledger_server.core import beneath
 from jobledger_server.service import collecting, outputs
 from jobledger_server.service.collecting import Collected, Collector
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = [pytest.mark.timeout(20), pytest.mark.usefixtures("opening")]
 CHUNK = 1024 * 1024
 TOKEN = "jl_the_token_of_the_server"
-
-
-@pytest.fixture(params=["openat2", "step by step"], autouse=True)
-def opening(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All that is told of here holds however files are opened."""
-    if request.param == "step by step":
-        monkeypatch.setattr(beneath, "_syscall", lambda: None)
-
-
-@pytest.fixture
-def output(tmp_path: Path) -> Path:
-    output = tmp_path / "job" / "output"
-    output.mkdir(parents=True)
-    return output
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+from jobledger_server.core.durable import sync_path
+
 
 class PrivateFileError(Exception):
     """A file or directory that others may have read or made; the message names it and the fix."""
@@ -58,7 +60,7 @@ def create_private(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(descriptor)
-    _sync_directory(path.parent)
+    sync_path(path.parent)
 
 
 def replace_file(path: Path, data: bytes, *, mode: int) -> None:
@@ -73,15 +75,7 @@ def replace_file(path: Path, data: bytes, *, mode: int) -> None:
         file.flush()
         os.fsync(descriptor)
     partial.replace(path)
-    _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_path(path.parent)
 
 
 def _refuse_unless_private(

@@ -14,6 +14,7 @@ from pathlib import Path
 from jobledger.tlog import Checkpoint, LogProofError
 
 from jobledger_server.core.archive import BODY_START, Batch, read_batch
+from jobledger_server.core.durable import sync_path
 from jobledger_server.core.ports.archive import ArchiveError, ArchiveHead
 
 log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class ReceiptArchive:
         finally:
             os.close(descriptor)
         if end == 0:
-            _sync_directory(self.directory)
+            sync_path(self.directory)
         self._file, self._end = file, end + len(batch)
         self._tell(note)
 
@@ -76,7 +77,7 @@ class ReceiptArchive:
         aside = self.directory.with_name(f"{self.directory.name}.before-{time.time_ns() // 1000}")
         self.directory.rename(aside)
         self.directory.mkdir(mode=0o700)
-        _sync_directory(self.directory.parent)
+        sync_path(self.directory.parent)
         self._file, self._end = None, 0
         return str(aside)
 
@@ -155,11 +156,3 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
     while view:
         written = os.pwrite(descriptor, view, offset)
         view, offset = view[written:], offset + written
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

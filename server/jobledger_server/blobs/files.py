@@ -10,7 +10,7 @@ from pathlib import Path
 
 from jobledger_server.blobs.incoming import LARGE, Incoming
 from jobledger_server.blobs.seen import CHUNK, Look, Seen, look_at, read_chunk
-from jobledger_server.blobs.syncing import sync_directory
+from jobledger_server.core.durable import sync_path
 from jobledger_server.core.ports import BlobDamagedError, StoredBlob
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -47,7 +47,7 @@ class FileBlobs:
         self._durable: set[Path] = set()
         root.mkdir(mode=0o700, exist_ok=True)
         self._incoming.mkdir(mode=0o700, exist_ok=True)
-        sync_directory(root.parent)
+        sync_path(root.parent)
 
     def discard_unfinished(self) -> None:
         """Deletes what a crash left of copies that it cut short. For the start, while nobody else writes here."""

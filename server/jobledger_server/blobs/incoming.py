@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobledger_server.blobs.seen import CHUNK, Look, Seen, look_at, read_chunk
-from jobledger_server.blobs.syncing import can_sync_all, sync_all, sync_directory
+from jobledger_server.blobs.syncing import can_sync_all, sync_all
+from jobledger_server.core.durable import sync_path
 from jobledger_server.core.ports import FileChangedError
 
 HOLE = bytes(CHUNK)
@@ -88,7 +89,7 @@ class Incoming:
             sync_all(self._descriptor)
         else:
             for directory in directories:
-                sync_directory(directory)
+                sync_path(directory)
         self._synced(directories)
 
     def _note(self, sha256: str, copy: Copy) -> None:

@@ -4,16 +4,6 @@ import ctypes
 import os
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
-
-
-def sync_directory(path: Path) -> None:
-    """Makes durable which names are in a directory."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def can_sync_all() -> bool:

@@ -207,15 +207,6 @@ def remove_orphans(log_dir: Path) -> None:
                 path.unlink()
 
 
-def sync_path(path: Path) -> None:
-    """Makes a file, or the entries of a directory, durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class Segment:
     """A segment to append to, repaired to what its index covers. Where it has no files yet, the first run makes them.
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from jobledger_server.core.durable import sync_path
 from jobledger_server.joblog.seals import is_sealed, seal_bytes, seal_path, write_seal
 from jobledger_server.joblog.segments import (
     DATA,
@@ -27,7 +28,6 @@ from jobledger_server.joblog.segments import (
     remove_segment,
     segment_numbers,
     segment_path,
-    sync_path,
 )
 from jobledger_server.joblog.snapshot import NOTHING, Snapshot
 from jobledger_server.joblog.splitter import Cut, LineSplitter

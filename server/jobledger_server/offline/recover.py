@@ -1,12 +1,12 @@
 """`jobledger recover`: a database out of the archive, or the decision to go on without it."""
 
-import os
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from jobledger_server.archive.files import ReceiptArchive
+from jobledger_server.core.durable import sync_path
 from jobledger_server.core.ports.archive import ArchiveError
 from jobledger_server.offline.believing import Trusted, believed, read_checkpoint
 from jobledger_server.offline.rebuilding import Rebuilding
@@ -150,7 +150,7 @@ def _replace(data_dir: Path, partial: Path, done: Recovered) -> None:
         token.rename(data_dir / f"token.before-{stamp}")
         done.aside["token"] = str(data_dir / f"token.before-{stamp}")
     partial.rename(data_dir / DATABASE)
-    _sync(data_dir)
+    sync_path(data_dir)
 
 
 def _note(done: Recovered, name: str, aside: Path | None) -> None:
@@ -165,14 +165,6 @@ def _stamp() -> str:
 def _remove(partial: Path) -> None:
     for suffix in ("", "-wal", "-shm"):
         partial.with_name(f"{partial.name}{suffix}").unlink(missing_ok=True)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 __all__ = ["ArchiveError", "Recovered", "RecoveryError", "go_on", "recover"]

@@ -116,7 +116,7 @@ class Logs:
         record = await find_job(self._store, principal, request.job_id)
         reader = self._reader(record)
         last = await asyncio.to_thread(reader.last_sequence)
-        if request.after_sequence > last == 0 and is_terminal(record.job.state):
+        if request.after_sequence and not last and is_terminal(record.job.state):
             raise _removed(request.after_sequence)
         if request.after_sequence > last:
             raise ServiceError(

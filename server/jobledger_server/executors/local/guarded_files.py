@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard, cast
 
+from jobledger_server.core.durable import sync_path
+
 # More than a request to create a job can bring about.
 MOST_BYTES = 16 * 1024 * 1024
 LARGEST_NUMBER = 2**63
@@ -48,7 +50,7 @@ def write_text(path: Path, text: str, *, durable: bool = True) -> None:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
-        sync_directory(path.parent)
+        sync_path(path.parent)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -111,15 +113,6 @@ def open_guarded(path: Path, flags: int = os.O_RDONLY, mode: str = "rb") -> Bina
 def is_finite(value: object) -> TypeGuard[float]:
     """Whether something that was read is a number that can be reckoned with."""
     return isinstance(value, int | float) and -LARGEST_NUMBER < value < LARGEST_NUMBER
-
-
-def sync_directory(path: Path) -> None:
-    """Makes names in a directory durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def poke(fifo: Path, message: bytes) -> None:

@@ -15,11 +15,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobledger_server.core.durable import sync_path
 from jobledger_server.executors.local import bwrap, cgroup
 from jobledger_server.executors.local.child import PASSING, Command, CommandError, become_command, start_child
 from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir
 from jobledger_server.executors.local.feeder import Feeder
-from jobledger_server.executors.local.guarded_files import open_fifo, poke, read_json, sync_directory, write_json
+from jobledger_server.executors.local.guarded_files import open_fifo, poke, read_json, write_json
 from jobledger_server.executors.local.isolation import BWRAP, isolation_of, private_temp
 from jobledger_server.executors.local.limits import resource_limits
 from jobledger_server.executors.local.process_tree import (
@@ -154,7 +155,7 @@ def _claim(control: ControlDir) -> Claim:
     try:
         os.write(descriptor, b" " * STARTED_BYTES)
         os.fsync(descriptor)
-        sync_directory(control.path)
+        sync_path(control.path)
     except OSError:
         control.started.unlink()
         os.close(descriptor)
