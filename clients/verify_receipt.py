@@ -1,49 +1,45 @@
 #!/usr/bin/env python3
-"""Verifies a Jobledger receipt with nothing of Jobledger: Python's standard library and the `openssl` program.
+"""Verifies a Jobledger receipt with nothing of Jobledger: the standard library of Python (3.11 or later) and `openssl`.
 
-    python3 verify_receipt.py ENVELOPE KEYS [--proof FILE --log-key FILE] [--artifacts DIR]
-
-ENVELOPE is the receipt with `format=dsse`, KEYS the server's keys.json or the answer of /v1/receipts/keys; the proof is
-the receipt with `format=proof`, the log's key the server's log.vkey. Exits with 0 if all holds, else with 1.
+ENVELOPE is the receipt with `format=dsse`, KEYS keys.json or what /v1/receipts/keys answers, --proof the receipt with
+`format=proof` or what /v1/receipts/inclusion answers. Exits with 0 valid, 1 not valid, 2 not checked, 3 wrong usage.
 """
 
 import argparse
-import base64
+import functools
 import hashlib
 import json
 import re
 import subprocess
-import sys
 import tempfile
+from base64 import b64decode, b64encode
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 RECEIPT = ("https://in-toto.io/Statement/v1", "https://jobledger.dev/receipt/v1", 1)
-HASH = re.compile(rb'"receipt_hash":"sha256:([0-9a-f]{64})",')
-ED25519_DER_PREFIX = bytes.fromhex("302a300506032b6570032100")
+PROOF = re.compile(r"c2sp\.org/tlog-proof@v1\n(?:extra [^\n]*\n)?index (0|[1-9][0-9]{0,17})((?:\n[^\n]*)*)")
+STATE = re.compile(r"([^\n]+)\n(0|[1-9][0-9]{0,17})\n([^\n]*)(?:\n.*)?", re.DOTALL)
+EPOCH = datetime.fromtimestamp(0, UTC)  # what has no time zone can't be held against it
+decoded = functools.partial(b64decode, validate=True)
+Keys = dict[str, tuple[bytes, dict[str, timedelta]]]  # by its id, the key's DER form, and the times that are told of it
+PEM, DER = (b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"), bytes.fromhex("302a300506032b6570032100")
 
 
 class NotValid(Exception):  # noqa: N818 - it reads as what is said of the receipt
-    """Why the receipt is not to be believed."""
+    """Why the receipt is not to be believed. Any other exception says why something can't be read."""
 
 
-def demand(holds: bool, reason: str) -> None:
+def demand(holds: object, reason: str, error: type[Exception] = NotValid) -> bool:
     if not holds:
-        raise NotValid(reason)
+        raise error(reason)
+    return True
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    demand(len(dict(pairs)) == len(pairs), "a JSON object has a key twice")
-    return dict(pairs)
-
-
-def parsed(data: bytes) -> Any:
-    return json.loads(data.decode(), object_pairs_hook=unique)
-
-
-def decoded(text: str) -> bytes:
-    return base64.b64decode(text.translate(str.maketrans("-_", "+/")), validate=True)
+def parsed(text: bytes) -> Any:
+    once = lambda its: demand(len(dict(its)) == len(its), "JSON with a key twice", ValueError) and dict(its)  # noqa: E731
+    finite = lambda it: demand(abs(float(it)) < float("inf"), "no number of JSON", ValueError) and float(it)  # noqa: E731
+    return json.loads(text.decode(), object_pairs_hook=once, parse_float=finite, parse_constant=finite)
 
 
 def signed(public_der: bytes, signature: bytes, data: bytes) -> bool:
@@ -54,96 +50,100 @@ def signed(public_der: bytes, signature: bytes, data: bytes) -> bool:
         return subprocess.run(command, cwd=directory, capture_output=True, check=False).returncode == 0
 
 
-def opened(envelope: Any, keys: Any) -> tuple[bytes, Any]:
-    """The payload, and the key that signed it, if that is trusted."""
-    payload, kind = decoded(envelope["payload"]), envelope["payloadType"]
-    demand(kind == PAYLOAD_TYPE, f"the payload is of another type: {kind}")
+def opened(envelope: Any, keys: Keys) -> tuple[bytes, dict[str, timedelta]]:
+    standard = str.maketrans("-_", "+/")
+    payload, kind = decoded(envelope["payload"].translate(standard)), envelope["payloadType"]
+    told = [(it.get("keyid", "").translate({}), it["sig"].translate(standard)) for it in envelope["signatures"]]
+    demand(kind == "application/vnd.in-toto+json", f"the payload is of another type: {kind}")
+    known = [(*keys[key_id], sig) for key_id, sig in [(key_id, decoded(sig)) for key_id, sig in told] if key_id in keys]
+    valid = [it for it in known if "revoked_at" not in it[1]]
+    demand(valid, "the key is revoked" if known else "signed by a foreign key")
     to_sign = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
-    trusted = {key["key_id"]: key for key in keys["keys"]}
-    known = [it for it in envelope["signatures"] if it.get("keyid") in trusted]
-    demand(bool(known), "signed by a foreign key")
-    valid = [it for it in known if not trusted[it["keyid"]].get("revoked_at")]
-    demand(bool(valid), "the key is revoked")
-    for it in valid:
-        der = decoded("".join(trusted[it["keyid"]]["public_key_pem"].strip().splitlines()[1:-1]))
-        demand(hashlib.sha256(der).hexdigest() == it["keyid"], "a key's id is not the hash of the key")
-        if signed(der, decoded(it["sig"]), to_sign):
-            return payload, trusted[it["keyid"]]
-    raise NotValid("the signature is not of these bytes")
+    signers = [times for der, times, signature in valid if signed(der, signature, to_sign)]
+    demand(signers, "the signature is not of these bytes")
+    return payload, signers[0]
 
 
-def check_receipt(payload: bytes) -> dict[str, Any]:
-    """The receipt, if its hash and the subjects of the statement belong to it."""
+def check_receipt(payload: bytes, times: dict[str, timedelta]) -> Any:
     statement = parsed(payload)
-    receipt: dict[str, Any] = statement["predicate"]
+    receipt, stated = statement["predicate"], statement["predicate"]["receipt_hash"]
     kind = (statement["_type"], statement["predicateType"], receipt["receipt_version"])
     demand(kind == RECEIPT, "this is no statement about a receipt of version 1")
     # In the canonical form (RFC 8785) the receipt stands between these two, and its hash is over all but its own field.
     raw = payload[payload.index(b'"predicate":') + 12 : payload.rindex(b',"predicateType":')]
-    found = [hit for hit in HASH.finditer(raw) if f"sha256:{hit[1].decode()}" == receipt["receipt_hash"]]
-    rests = [raw[: hit.start()] + raw[hit.end() :] for hit in found]
-    holds = any(hashlib.sha256(rest).hexdigest() == hit[1].decode() for hit, rest in zip(found, rests, strict=True))
-    demand(holds, "receipt_hash is not the hash of the receipt")
-    subjects = {"receipt": receipt["receipt_hash"].removeprefix("sha256:")}
-    subjects.update({f"outputs/{it['path']}": it["sha256"] for it in receipt["outputs"]})
-    stated = {it["name"]: it["digest"]["sha256"] for it in statement["subject"]}
-    demand(stated == subjects, "the statement's subjects are not the receipt and its outputs")
+    parts = raw.split(field := f'"receipt_hash":"{stated}",'.encode())
+    found = [hashlib.sha256(field.join(parts[:n]) + field.join(parts[n:])).hexdigest() for n in range(1, len(parts))]
+    demand(stated in [f"sha256:{it}" for it in found], "receipt_hash is not the hash of the receipt")
+    named = [("receipt", stated[7:]), *((f"outputs/{it['path']}", it["sha256"]) for it in receipt["outputs"])]
+    subjects = [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in named]
+    demand(statement["subject"] == subjects, "the statement's subjects are not the receipt and its outputs")
+    ended = datetime.fromisoformat(receipt["timestamps"]["completed"]) - EPOCH
+    demand(ended <= times.get("valid_until", ended), "the key had been replaced when the job ended")
     return receipt
 
 
 def check_log(payload: bytes, proof: str, log_key: str) -> None:
-    """Whether the log has the receipt: C2SP tlog-proof and tlog-checkpoint, RFC 6962."""
+    name, key_id, key = re.findall(r"\A([^\s+]+)\+([0-9a-f]{8})\+(\S+)\Z", log_key.strip())[0]
+    raw, its_id = decoded(key), hashlib.sha256(f"{name}\n".encode() + decoded(key)).hexdigest()[:8]
+    demand((len(raw), raw[:1], its_id) == (33, b"\x01", key_id), "the log's key is none", ValueError)
+    if proof.lstrip().startswith("{"):
+        told = parsed(proof.encode())
+        hashes = [f"{b64encode(bytes.fromhex(it)).decode()}\n" for it in told["hashes"] + []]
+        proof = f"c2sp.org/tlog-proof@v1\nindex {told['leaf_index']}\n{''.join(hashes)}\n{told['checkpoint']['note']}"
     head, _, note = proof.partition("\n\n")
-    index, *path = [line for line in head.split("\n")[1:] if not line.startswith("extra ")]
-    text, signature = note.rsplit("\n\n", 1)
-    origin, size, root = (text + "\n").split("\n")[:3]
-    name, key_id, key = log_key.strip().split("+", 2)
+    text, signatures = note.rsplit("\n\n", 1)
+    found: Any = (PROOF.fullmatch(head), STATE.fullmatch(text))
+    demand(all(found), "it has not the lines of a proof", ValueError)
+    (index, path), (origin, size, root) = (it.groups() for it in found)
+    *path, root = [decoded(it) for it in (*path.split("\n")[1:], root)]
+    demand({len(it) for it in (*path, root)} == {32}, "it has something else than hashes", ValueError)
     demand(origin == name, "the proof is of another log")
-    signatures = [decoded(line.split(" ")[2]) for line in signature.splitlines() if line.startswith(f"— {name} ")]
-    der, body = ED25519_DER_PREFIX + decoded(key)[1:], f"{text}\n".encode()
-    ours = [it[4:] for it in signatures if it[:4].hex() == key_id]
-    demand(any(signed(der, it, body) for it in ours), "the checkpoint is not signed by the log's key")
-    fn, sn = int(index.removeprefix("index ")), int(size) - 1
-    demand(0 <= fn <= sn, "the log has no such leaf")
+    ours = re.compile(f"— {re.escape(name)} ([A-Za-z0-9+/]+={{0,2}})")
+    theirs = (decoded(it[1]) for it in map(ours.fullmatch, signatures.splitlines()) if it)
+    held = (it[:4].hex() == key_id and signed(DER + raw[1:], it[4:], f"{text}\n".encode()) for it in theirs)
+    demand(any(held), "the checkpoint is not signed by the log's key")
+    index, size = int(index), int(size)
+    inner = (index ^ (size - 1)).bit_length()  # up to there siblings are on either side, above on the left
+    fits = len(path) == inner + (index >> inner).bit_count()
+    demand(index < size and fits, "the log has no such leaf, or the proof is of another place")
     computed = hashlib.sha256(b"\x00" + hashlib.sha256(payload).digest()).digest()
-    for sibling in map(decoded, path):
-        demand(sn > 0, "the proof has too many hashes")
-        right = bool(fn & 1) or fn == sn
-        computed = hashlib.sha256(b"\x01" + (sibling + computed if right else computed + sibling)).digest()
-        while right and fn and not fn & 1:
-            fn, sn = fn >> 1, sn >> 1
-        fn, sn = fn >> 1, sn >> 1
-    demand(sn == 0 and computed == decoded(root), "the log does not have this receipt")
-
-
-def check_files(directory: Path, receipt: dict[str, Any]) -> None:
-    root = directory.resolve()
-    for output in receipt["outputs"]:
-        file = (root / output["path"]).resolve()
-        demand(file.is_relative_to(root) and file.is_file(), f"{output['path']} is not there")
-        demand(hashlib.sha256(file.read_bytes()).hexdigest() == output["sha256"], f"{output['path']} was changed")
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description="Verifies a receipt of a job.")
-    for name in ("envelope", "keys", "--proof", "--log-key", "--artifacts"):
-        parser.add_argument(name, type=Path)
-    given = parser.parse_args()
-    if given.proof and not given.log_key:
-        parser.error("--proof needs --log-key")
-    try:
-        payload, key = opened(parsed(given.envelope.read_bytes()), parsed(given.keys.read_bytes()))
-        receipt = check_receipt(payload)
-        ended, until = receipt["timestamps"]["completed"], key.get("valid_until") or "9999"
-        demand(ended.rstrip("Z") <= until.rstrip("Z"), "the key had been replaced when the job ended")
-        if given.proof:
-            check_log(payload, given.proof.read_text("utf-8"), given.log_key.read_text())
-        if given.artifacts:
-            check_files(given.artifacts, receipt)
-    except (NotValid, ValueError, KeyError, TypeError, RecursionError, OSError) as error:
-        sys.exit(f"NOT VALID: {ascii(str(error))[1:-1]}")
-    sys.stdout.write(f"valid: {receipt['job_id']} {receipt['summary']['status']}\n")
+    for level, sibling in enumerate(path):
+        pair = sibling + computed if level >= inner or index >> level & 1 else computed + sibling
+        computed = hashlib.sha256(b"\x01" + pair).digest()
+    demand(computed == root, "the log does not have this receipt")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description="Verifies a receipt of a job.")
+    for name in ("envelope", "keys", "--proof", "--log-key", "--artifacts"):
+        parser.add_argument(name, type=Path)
+    parser.error = lambda message: parser.exit(3, f"{message}\n")  # type: ignore[method-assign]
+    given, keys, odd, what = parser.parse_args(), Keys(), 2, "the file of keys"
+    try:
+        document = parsed(given.keys.read_bytes())
+        for entry in document["keys"] + []:
+            first, *lines, last = entry["public_key_pem"].encode().strip().splitlines()
+            der, key_id = decoded(b"".join(lines)), entry["key_id"]
+            right = ((first, last), entry["algorithm"], der[:-32]) == (PEM, "ed25519", DER) and key_id not in keys
+            demand(right and hashlib.sha256(der).hexdigest() == key_id, "a key's id is wrong or there twice", OSError)
+            told = [name for name in ("revoked_at", "valid_from", "valid_until") if entry.get(name) is not None]
+            keys[key_id] = der, {name: datetime.fromisoformat(str(entry[name])) - EPOCH for name in told}
+        odd, what = 1, "the envelope"
+        envelope = parsed(given.envelope.read_bytes())
+        demand("payload" in envelope or "receipt_version" not in envelope, "a receipt without its envelope", OSError)
+        payload, times = opened(envelope, keys)
+        receipt, odd, what = check_receipt(payload, times), 2, "the proof or the log's key"
+        if given.proof:
+            log_key = given.log_key.read_bytes().decode() if given.log_key else document["log_key"]
+            check_log(payload, given.proof.read_bytes().decode(), log_key)
+        for output in receipt["outputs"] if given.artifacts else ():
+            file = (given.artifacts.resolve() / output["path"]).resolve()
+            demand(file.is_relative_to(given.artifacts.resolve()), f"{output['path']} leads out of {given.artifacts}")
+            demand(file.is_file(), f"{output['path']} is not there", OSError)
+            with file.open("rb") as content:
+                demand(hashlib.file_digest(content, "sha256").hexdigest() == output["sha256"], f"{file} was changed")
+    except Exception as error:  # noqa: BLE001 - whatever is odd about a file that somebody has sent
+        code = 1 if isinstance(error, NotValid) else 2 if isinstance(error, OSError) else odd
+        why = str(error) if isinstance(error, NotValid | OSError) else f"{what} can't be understood: {error!r}"
+        parser.exit(code, f"NOT {('VALID', 'CHECKED')[code - 1]}: {ascii(why[:200])[1:-1]}\n")
+    print(f"valid: {receipt['job_id']} {receipt['summary']['status']}")  # noqa: T201 - that is what it is for

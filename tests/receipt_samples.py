@@ -83,7 +83,11 @@ def receipt_of(record: JobRecord, **changes: Any) -> dict[str, Any]:
         "inputs": {"/data/in.csv": "cd" * 32},
         "outputs": [("out/report.csv", len(REPORT), REPORT_SHA256)],
         "refused": [("link", "a symbolic link")],
-        "source_pins": {"git": "0123abc"},
+        "source_pins": {
+            "git_commit": "0123456789abcdef0123456789abcdef01234567",
+            "git_dirty": "no",
+            "tool:make": f"sha256:{'ef' * 32} /usr/bin/make",
+        },
     }
     return build_receipt(record=record, **arguments | changes)
 

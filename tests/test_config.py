@@ -1,11 +1,14 @@
 """Settings: flags over environment over file over defaults, and each error names what is wrong and where."""
 
+import json
 import os
 import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+from jobledger_server import main
 from jobledger_server.config import (
     PARSERS,
     Limit,
@@ -47,6 +50,15 @@ def test_a_flag_that_says_no_wins_too() -> None:
     environment = {"JOBLEDGER_STOP_JOBS": "true", "JOBLEDGER_GRPC_PORT": "7"}
     assert not settings({"stop_jobs": False}, environment).stop_jobs
     assert settings({"grpc_port": 0}, environment).grpc_port == 0
+
+
+def test_config_show_takes_what_up_takes(tmp_path: Path) -> None:
+    shown = CliRunner().invoke(main.config, ["show", "--json", "--data-dir", str(tmp_path), "--max-running", "3"])
+    told = json.loads(shown.output)
+    assert told["data_dir"] == {"value": str(tmp_path), "source": "flag"}
+    assert told["max_running"] == {"value": 3, "source": "flag"}
+    settable = {parameter.name for parameter in main.up.params}
+    assert settable == {parameter.name for parameter in main.show.params} - {"as_json"}
 
 
 ENVIRONMENT = {

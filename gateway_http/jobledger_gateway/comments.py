@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib import resources
+from pathlib import Path
 from typing import Any
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
@@ -15,8 +16,25 @@ MEMBERS = 2
 
 @cache
 def comments() -> Mapping[str, str]:
-    """The leading comment of each message, field, enum, value, service and method, by full name."""
-    data = resources.files("jobledger.v1").joinpath("descriptors.binpb").read_bytes()
+    """The comments of Jobledger's own files."""
+    return comments_in(resources.files("jobledger.v1").joinpath("descriptors.binpb").read_bytes())
+
+
+def load_comments(path: Path) -> Mapping[str, str]:
+    """The comments in a file that `load_services` reads.
+
+    Raises:
+        OSError: the file can't be read.
+        DecodeError: it is no descriptor set.
+    """
+    return comments_in(path.read_bytes())
+
+
+def comments_in(data: bytes) -> Mapping[str, str]:
+    """The leading comment of each message, field, enum, value, service and method of a descriptor set, by full name.
+
+    There are none where it was written without: `buf build` keeps them, protoc with `--include_source_info`.
+    """
     found: dict[str, str] = {}
     for file in FileDescriptorSet.FromString(data).file:
         names = dict(_names(file))
@@ -32,22 +50,23 @@ def _joined(comment: str) -> str:
 
 
 def _names(file: FileDescriptorProto) -> Iterator[tuple[tuple[int, ...], str]]:
+    scope = f"{file.package}." if file.package else ""
     for index, message in enumerate(file.message_type):
-        yield from _message_names(message, (MESSAGES, index), file.package)
+        yield from _message_names(message, (MESSAGES, index), scope)
     for kind, parents, members in ((ENUMS, file.enum_type, "value"), (SERVICES, file.service, "method")):
-        yield from _member_names(kind, parents, members, (), file.package)
+        yield from _member_names(kind, parents, members, (), scope)
 
 
 def _message_names(
     message: DescriptorProto, path: tuple[int, ...], scope: str
 ) -> Iterator[tuple[tuple[int, ...], str]]:
-    name = f"{scope}.{message.name}"
+    name = f"{scope}{message.name}"
     yield path, name
     for index, field in enumerate(message.field):
         yield (*path, FIELDS, index), f"{name}.{field.name}"
     for index, nested in enumerate(message.nested_type):
-        yield from _message_names(nested, (*path, NESTED_MESSAGES, index), name)
-    yield from _member_names(NESTED_ENUMS, message.enum_type, "value", path, name)
+        yield from _message_names(nested, (*path, NESTED_MESSAGES, index), f"{name}.")
+    yield from _member_names(NESTED_ENUMS, message.enum_type, "value", path, f"{name}.")
 
 
 def _member_names(
@@ -55,6 +74,6 @@ def _member_names(
 ) -> Iterator[tuple[tuple[int, ...], str]]:
     for index, parent in enumerate(parents):
         here = (*path, kind, index)
-        yield here, f"{scope}.{parent.name}"
+        yield here, f"{scope}{parent.name}"
         for at, member in enumerate(getattr(parent, members)):
-            yield (*here, MEMBERS, at), f"{scope}.{parent.name}.{member.name}"
+            yield (*here, MEMBERS, at), f"{scope}{parent.name}.{member.name}"

@@ -1,8 +1,13 @@
-"""Conditional requests (RFC 9110, 13): what the client has already is not sent again."""
+"""Conditional requests (RFC 9110, 13): what the client has already is not sent again, nor what it does not want.
+
+No answer says when it was last modified, so that conditions which go by that are overlooked, as they must be.
+"""
 
 from collections.abc import Mapping
 
 from aiohttp import web
+
+from jobledger_gateway.errors import GatewayError, problem
 
 
 def etag_matches(header: str, etag: str | None, *, weak: bool) -> bool:
@@ -16,8 +21,19 @@ def etag_matches(header: str, etag: str | None, *, weak: bool) -> bool:
 
 
 def not_modified(request: web.Request, headers: Mapping[str, str]) -> web.Response | None:
-    """The 304 for a client that names the ETag among these headers of the answer; None for any other."""
-    condition, etag = request.headers.get("If-None-Match"), headers.get("ETag")
+    """The 304 for a client that has what these headers of the answer name by their ETag; None for any other.
+
+    Raises:
+        GatewayError: PRECONDITION_FAILED where it wants something else.
+    """
+    wanted, condition, etag = request.headers.get("If-Match"), request.headers.get("If-None-Match"), headers.get("ETag")
+    if wanted is not None and etag is not None and not _is_wanted(wanted, etag):
+        raise GatewayError(problem("PRECONDITION_FAILED", headers={"ETag": etag}))
     if condition is None or etag is None or not etag_matches(condition, etag, weak=True):
         return None
     return web.Response(status=304, headers={"ETag": etag})
+
+
+def _is_wanted(header: str, etag: str) -> bool:
+    # By the strong comparison: bytes are to be the same.
+    return header.strip() == "*" or (not etag.startswith("W/") and etag in {tag.strip() for tag in header.split(",")})

@@ -55,7 +55,8 @@ def parse_range(header: str | None) -> ByteRange | None:
         return None
     first, last, suffix = (min(int(text), LARGEST) if text else None for text in match.groups())
     if suffix is not None:
-        return ByteRange(-suffix, 0) if suffix else None
+        # The last no bytes lie outside of any content.
+        return ByteRange(-suffix if suffix else LARGEST, 0)
     if first is None or last is None:
         return ByteRange(first or 0, 0)
     return ByteRange(first, min(last - first + 1, LARGEST)) if first <= last else None
@@ -116,7 +117,7 @@ class ContentEndpoint:
         """
         headers = exchange.request.headers
         wanted = parse_range(headers.get("Range")) if self._rule and exchange.request.method == "GET" else None
-        if wanted is None or not headers.keys() & {"If-Range", "If-None-Match"}:
+        if wanted is None or not headers.keys() & {"If-Match", "If-Range", "If-None-Match"}:
             return wanted
         async with self._opened(exchange, message) as content:
             unchanged = not_modified(exchange.request, content.headers)

@@ -74,8 +74,8 @@ def _unpack(status: Any, into: Message) -> Any:
 
 
 def _typed(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """ErrorInfo has strings only; sequence numbers are numbers in JSON."""
+    """ErrorInfo has strings only; sequence numbers and sizes are numbers in JSON."""
     return {
-        key: int(value) if key.endswith("_sequence") and value.isdecimal() and len(value) < 20 else value
+        key: int(value) if key.endswith(("_sequence", "size")) and value.isdecimal() and len(value) < 20 else value
         for key, value in sorted(metadata.items())
     }

@@ -1,7 +1,7 @@
 """What the writer of a stream waits for: messages of its call, silence that lasts, and the end of the gateway."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -124,8 +124,8 @@ class Feed:
                 self._enter([])
         self._timer = self._loop.call_at(self._taken_at + self._silence, self._tell_silence)
 
-    async def accepted(self, patience: float) -> None:
-        """Returns when the server has accepted the call.
+    async def accepted(self, patience: float) -> Iterable[tuple[str, str | bytes]]:
+        """Returns the initial metadata when the server has accepted the call.
 
         A refusal arrives with, or just after, the initial metadata, and nothing tells it from an acceptance but the
         status that follows: hence the patience, in seconds. A refusal later than that is told within the stream.
@@ -133,13 +133,15 @@ class Feed:
         Raises:
             grpc.aio.AioRpcError: it has refused.
         """
+        metadata: Iterable[tuple[str, str | bytes]] = ()
         with suppress(grpc.aio.AioRpcError):
-            await self._call.initial_metadata()
+            metadata = await self._call.initial_metadata()
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._began.wait()
         if self._refusal is not None:
             raise self._refusal
+        return metadata
 
     async def more(self) -> bool:
         """Whether `next` would not wait. Where the call waited for room, it has its turn before."""

@@ -54,9 +54,19 @@ class StreamShape:
             raise RuleError("a stream rule with item_field leaves response_body nothing to say")
         part = resolve(message, (response_body,)) if response_body else None
         self.value_of = encoder(item, dialect) if part is None else value_encoder(part, dialect)
+        self.batch_of = _batch_of(message, item, rule.batch_field)
         self.id_is_optional = bool(rule.id_field) and item.fields_by_name[rule.id_field].has_presence
+        self._bookmark = rule.bookmark_field.split(".") if rule.bookmark_field else []
+        if len(self._bookmark) not in {0, 2}:
+            raise RuleError(f"bookmark_field {rule.bookmark_field!r} is not a field within a message of the item")
+        if self._bookmark:
+            resolve(item, tuple(self._bookmark))
 
         self.item_of: Callable[[Any], Any] = attrgetter(rule.item_field) if rule.item_field else lambda message: message
+
+    def items_of(self, message: Any) -> Sequence[Any]:
+        """The items that a message of the stream carries."""
+        return self.batch_of(message) or (self.item_of(message),)
 
     def end_of(self, message: Message) -> Message | None:
         """The end that a message of the stream carries, if it does."""
@@ -75,12 +85,29 @@ class StreamShape:
         return (self.rule.event_name or name or "message").encode()
 
     def id_of(self, item: Message) -> int | None:
-        """Number of the item's event, or None for one that is not numbered."""
+        """Number of the item's event, or None for one that is not numbered; of a bookmark, the number that it marks."""
         name = self.rule.id_field
-        if not name or (self.id_is_optional and not item.HasField(name)):
-            return None
-        number: int = getattr(item, name)
-        return number
+        if name and not (self.id_is_optional and not item.HasField(name)):
+            number: int = getattr(item, name)
+            return number
+        if self._bookmark and item.HasField(self._bookmark[0]):
+            marked: int = getattr(getattr(item, self._bookmark[0]), self._bookmark[1])
+            return marked
+        return None
+
+
+def _batch_of(message: Descriptor, item: Descriptor, path: str) -> Callable[[Any], Sequence[Any]]:
+    """What takes the items out of a message that has several; none out of any other.
+
+    Raises:
+        RuleError: the path leads to no such field.
+    """
+    if not path:
+        return lambda _: ()
+    field = resolve(message, path.split("."))
+    if not field.is_repeated or field.message_type != item:
+        raise RuleError(f"batch_field '{path}' is not a repeated {item.full_name}")
+    return attrgetter(path)
 
 
 class Remembered:
@@ -120,24 +147,28 @@ class Framing(ABC):
         self._bursts = Remembered(BURSTS, BURST_BYTES)
 
     def message(self, message: Message) -> bytes:
-        """The item that a message carries, which other readers may be given too."""
+        """The items that a message carries, which other readers may be given too."""
         return self._messages.get(message) or self._messages.keep(message, self.single(message))
 
     def single(self, message: Message) -> bytes:
-        """The item that a message for one reader carries."""
-        return self._item(self._shape.item_of(message))
+        """The items that a message for one reader carries."""
+        return b"".join(map(self._item, self._shape.items_of(message)))
 
     def burst(self, messages: Sequence[Message]) -> bytes:
         """The items that messages carry which are ready together."""
         return self._bursts.get(messages) or self._bursts.keep(messages, b"".join(map(self.message, messages)))
 
     @abstractmethod
-    def preamble(self) -> bytes:
-        """What comes first, at once."""
+    def preamble(self, starts_after: int | None) -> bytes:
+        """What comes first, at once: for who is cut off before the first item, the number that it starts after."""
 
     @abstractmethod
     def ping(self) -> bytes:
-        """What keeps the connection alive; empty where the format has no such thing."""
+        """What keeps the connection alive."""
+
+    @abstractmethod
+    def coded(self, item: Any) -> bytes:
+        """An item that comes with its number and its JSON, from a server within this process."""
 
     @abstractmethod
     def _item(self, item: Message) -> bytes:
@@ -164,8 +195,9 @@ class ServerSentEvents(Framing):
         self._head = b"event: %s\nid: " % shape.rule.event_name.encode() if fixed else b""
         self._number: Callable[[Any], Any] = attrgetter(shape.rule.id_field) if fixed else shape.id_of
 
-    def preamble(self) -> bytes:
-        return b"retry: 2000\n\n"
+    def preamble(self, starts_after: int | None) -> bytes:
+        # Without data it is no event, and yet what a client resumes from.
+        return b"retry: 2000\n\n" if starts_after is None else b"retry: 2000\nid: %d\n\n" % starts_after
 
     def ping(self) -> bytes:
         return b": ping\n\n"
@@ -178,6 +210,9 @@ class ServerSentEvents(Framing):
         numbered = b"" if number is None else b"id: %d\n" % number
         return b"event: %s\n%sdata: %s\n\n" % (self._shape.event_of(item), numbered, data)
 
+    def coded(self, item: Any) -> bytes:
+        return b"%s%d\ndata: %s\n\n" % (self._head, item.number, item.plain_json)
+
     def end(self, last: Message | None) -> bytes:
         return b"event: end\ndata: %s\n\n" % (b"{}" if last is None else orjson.dumps(self._shape.last(last)))
 
@@ -187,18 +222,24 @@ class ServerSentEvents(Framing):
 
 
 class JsonLines(Framing):
-    """`application/x-ndjson`: `{"result": ...}`, and last `{"end": ...}` or `{"error": ...}`."""
+    """`application/x-ndjson`: `{"result": ...}`, and last `{"end": ...}` or `{"error": ...}`.
+
+    Silence is `{"heartbeat": {}}`: an empty line would be no JSON, on which many readers stumble.
+    """
 
     media_type = NDJSON
 
-    def preamble(self) -> bytes:
+    def preamble(self, starts_after: int | None) -> bytes:  # noqa: ARG002 - all lines are of the answer itself
         return b""
 
     def ping(self) -> bytes:
-        return b""
+        return b'{"heartbeat":{}}\n'
 
     def _item(self, item: Message) -> bytes:
         return _line("result", self._shape.value_of(item))
+
+    def coded(self, item: Any) -> bytes:
+        return b'{"result":%s}\n' % item.plain_json
 
     def end(self, last: Message | None) -> bytes:
         return _line("end", {} if last is None else self._shape.last(last))

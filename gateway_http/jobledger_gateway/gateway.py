@@ -73,6 +73,14 @@ class Gateway:
         except RuleError as error:
             raise RuleError(f"{name}: {error}") from None
 
+    def answers(self, method: str, path: str) -> bool:
+        """Whether an endpoint answers these requests."""
+        try:
+            self._router.find(method, path.split("/")[1:])
+        except GatewayError:
+            return False
+        return True
+
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answers a request, with an error where it is refused or something fails."""
         with self._counters.request(request.method) as counted:

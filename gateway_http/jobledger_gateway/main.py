@@ -4,6 +4,7 @@ import asyncio
 import ipaddress
 import signal
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -16,6 +17,7 @@ from jobledger_gateway.transcoder import (
     Dialect,
     RuleError,
     TranscoderOptions,
+    load_comments,
     load_services,
     serve,
     transcode,
@@ -122,7 +124,8 @@ async def _run(
 
 def _app(channel: grpc.aio.Channel, descriptor_set: Path | None, options: TranscoderOptions) -> web.Application:
     if descriptor_set is not None:
-        return transcode(load_services(descriptor_set), channel, options=options)
+        services = load_services(descriptor_set)
+        return transcode(services, channel, options=replace(options, texts=load_comments(descriptor_set)))
     own = GatewayOptions(allowed_hosts=options.allowed_hosts, allowed_origins=options.allowed_origins)
     return build_app(channel, options=own)
 

@@ -12,7 +12,13 @@ from jobledger_gateway.errors import GatewayError, Violation, bad_request, inval
 
 PEER = "x-jobledger-peer"
 TRACING = ("traceparent", "tracestate", "x-request-id")
-PASSED_ON = {"location": "Location", "content-disposition": "Content-Disposition", "etag": "ETag"}
+PASSED_ON = {
+    "location": "Location",
+    "content-disposition": "Content-Disposition",
+    "etag": "ETag",
+    "jobledger-log-dropped-bytes": "Jobledger-Log-Dropped-Bytes",
+    "jobledger-log-redacted": "Jobledger-Log-Redacted",
+}
 
 MAX_DEADLINE = 330.0
 MAX_CREDENTIALS = 4096

@@ -24,6 +24,8 @@ GAUGES = (
     ("jobledger_max_running", "max_running", "Most jobs that run at a time."),
     ("jobledger_open_streams", "open_streams", "Streams that are open."),
     ("jobledger_disk_free_bytes", "free_bytes", "What the disk of the data directory has left."),
+    ("jobledger_waiting_ends", "waiting_ends", "Ends of jobs that could not be stored yet."),
+    ("jobledger_first_sequence_number", "first_sequence_number", "Number of the first event that is kept; 0 for none."),
     ("jobledger_last_sequence_number", "last_sequence_number", "Number of the last stored event."),
 )
 
@@ -65,17 +67,18 @@ class Counters:
 
 
 class Metrics:
-    """`GET /metrics`. Without a token, where that is allowed, it tells of the gateway alone."""
+    """`GET /metrics`. Without an engine, and where that is allowed without a token, it tells of the gateway alone."""
 
-    def __init__(self, channel: grpc.aio.Channel, counters: Counters, *, public: bool) -> None:
-        self._status = Rpc(channel, GET_STATUS)
+    def __init__(self, channel: grpc.aio.Channel | None, counters: Counters, *, public: bool) -> None:
+        """`channel` leads to the engine, where there is one."""
+        self._status = None if channel is None else Rpc(channel, GET_STATUS)
         self._counters = counters
         self._public = public
 
     async def respond(self, exchange: Exchange) -> web.StreamResponse:
         """The page."""
         lines: list[str] = []
-        if not self._public or "Authorization" in exchange.request.headers:
+        if self._status is not None and (not self._public or "Authorization" in exchange.request.headers):
             reply = await self._status(GetStatusRequest(), metadata=exchange.metadata, deadline=exchange.deadline)
             lines += _engine(reply.message)
         lines += self._counters.lines()
@@ -92,6 +95,16 @@ def _engine(status: EngineStatus) -> Iterable[str]:
     yield from _head("jobledger_collected_total", "counter", "What retention has removed.")
     for name, count in sorted(status.collected.items()):
         yield f"jobledger_collected_total{_labels({'class': name})} {count}"
+    if status.HasField("swept_at"):
+        yield from _head("jobledger_swept_seconds", "gauge", "When the last sweep measured what there is (Unix time).")
+        yield f"jobledger_swept_seconds {status.swept_at.seconds}"
+    yield from _head("jobledger_artifacts_quarantined_total", "counter", "Artifacts whose bytes were found damaged.")
+    yield f"jobledger_artifacts_quarantined_total {status.artifacts_quarantined}"
+    yield from _head("jobledger_archive_damaged", "gauge", "1 while the archive of receipts is known to be damaged.")
+    yield f"jobledger_archive_damaged {int(status.HasField('archive_damage'))}"
+    if status.HasField("archive_checked_at"):
+        yield from _head("jobledger_archive_checked_seconds", "gauge", "When the archive was last read (Unix time).")
+        yield f"jobledger_archive_checked_seconds {status.archive_checked_at.seconds}"
     for name, field, text in GAUGES:
         yield from _head(name, "gauge", text)
         yield f"{name} {getattr(status, field)}"

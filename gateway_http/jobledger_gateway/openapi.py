@@ -1,28 +1,33 @@
 """The OpenAPI 3.1 document, made of the very routes that are served."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from importlib import metadata
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from jobledger_gateway import dashboard_schemas
+from jobledger_gateway.about import About, about_jobledger
 from jobledger_gateway.bodies import HTTP_BODY
-from jobledger_gateway.comments import comments
 from jobledger_gateway.dashboard import PREFIX
+from jobledger_gateway.errors import RULES
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.framing import NDJSON, SSE
-from jobledger_gateway.http_rule import ANY, ANY_DEPTH, Rule, resolve
+from jobledger_gateway.http_rule import ANY, ANY_DEPTH, Rule, RuleError, resolve
 from jobledger_gateway.request_schemas import RequestSchemas
 from jobledger_gateway.routes import Route, response_rule
 from jobledger_gateway.schemas import Schema, Schemas
 
 JSON = "application/json"
+ETAG = {
+    "ETag": {"description": "Changes with the answer; absent where that can't be told.", "schema": {"type": "string"}}
+}
+BYTES = {"description": "The bytes.", "content": {"*/*": {}}}
+PAGES = ("/healthz", "/readyz", "/metrics", "/v1/openapi.json")
 ERROR = {"$ref": "#/components/responses/Error"}
 DASHBOARD_ERROR = {"$ref": "#/components/responses/DashboardError"}
 
-DESCRIPTION = """Jobs you can trust: submit, watch, cancel and read them, and keep a signed receipt of each.
-
-Names are snake_case, enums short and lower case, times RFC 3339 in UTC, durations seconds such as `"1.5s"`. What is not
-understood is refused, never ignored; null means unset. Every error is `{"error_code", "message", "details"}`."""
+# What a path of OpenAPI 3.1 may have: no other methods, nor one that stands for all.
+# A wildcard that sets no field, in a path.
+UNNAMED = "any"
+METHODS = frozenset({"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"})
 
 ERROR_SCHEMA: Schema = {
     "type": "object",
@@ -52,40 +57,49 @@ ERROR_SCHEMA: Schema = {
 class Both:
     """Schemas of what is answered, and of what is asked."""
 
-    def __init__(self) -> None:
-        self.answers, self.requests = Schemas(), RequestSchemas()
+    def __init__(self, about: About) -> None:
+        self.texts = about.texts
+        self.answers, self.requests = Schemas(about.texts, about.dialect), RequestSchemas(about.texts, about.dialect)
 
 
-def document(routes: Sequence[Route]) -> dict[str, Any]:
-    """The document for routes. The same routes give the same document."""
-    schemas = Both()
+def document(routes: Sequence[Route], about: About | None = None, *, pages: Collection[str] = PAGES) -> dict[str, Any]:
+    """The document for routes, of Jobledger's API unless it is said what else. The same routes give the same document.
+
+    Methods of HTTP that OpenAPI has no word for are left out. `pages` are paths of the gateway's own that are served.
+    """
+    about = about or about_jobledger()
+    schemas = Both(about)
     paths: dict[str, dict[str, Any]] = {}
     for route in sorted(routes, key=lambda route: (_path(route.rule), route.rule.method)):
-        paths.setdefault(_path(route.rule), {})[route.rule.method.lower()] = _operation(route, schemas)
+        if route.rule.method in METHODS:
+            paths.setdefault(_path(route.rule), {})[route.rule.method.lower()] = _operation(route, schemas)
+    own = _pages(about)
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Jobledger", "version": metadata.version("jobledger"), "description": DESCRIPTION},
-        "security": [{"token": []}],
-        "tags": _tags(routes),
-        "paths": {**paths, **_pages()},
+        "info": {"title": about.title, "version": about.version, "description": about.description},
+        # Of other services nobody can tell which methods need one.
+        "security": [{"token": []}] if about.is_own else [{}, {"token": []}],
+        "tags": _tags(routes, about),
+        "paths": {**paths, **{path: own[path] for path in own if path in pages}},
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
-            "responses": {
-                "Error": _json("The request failed.", {"$ref": "#/components/schemas/Error"}),
-                "DashboardError": _json("The request failed.", {"$ref": "#/components/schemas/DashboardError"}),
-            },
+            "responses": {name: _failed(name) for name in ("Error", *(["DashboardError"] if about.is_own else []))},
             "schemas": {
                 "Error": ERROR_SCHEMA,
-                **dashboard_schemas.COMPONENTS,
+                **(dashboard_schemas.COMPONENTS if about.is_own else {}),
                 **dict(sorted((schemas.answers.components | schemas.requests.components).items())),
             },
         },
     }
 
 
-def _tags(routes: Sequence[Route]) -> list[dict[str, str]]:
+def _failed(name: str) -> dict[str, Any]:
+    return _json("The request failed.", {"$ref": f"#/components/schemas/{name}"})
+
+
+def _tags(routes: Sequence[Route], about: About) -> list[dict[str, str]]:
     services = {route.rule.rpc.containing_service.name: route.rule.rpc.containing_service for route in routes}
-    tags = [{"name": name, "description": comments().get(found.full_name, "")} for name, found in services.items()]
+    tags = [{"name": name, "description": about.texts.get(found.full_name, "")} for name, found in services.items()]
     return [*tags, {"name": "Gateway", "description": "The gateway itself."}]
 
 
@@ -99,22 +113,26 @@ def _path(rule: Rule) -> str:
 
 
 def _wildcards(rule: Rule) -> Iterator[tuple[int, str]]:
+    free = [at for at, segment in enumerate(rule.template.segments) if segment in {ANY, ANY_DEPTH}]
     for variable in rule.template.variables:
         covered = range(variable.start, variable.end or len(rule.template.segments))
-        places = [at for at in covered if rule.template.segments[at] in {ANY, ANY_DEPTH}]
+        places = [at for at in covered if at in free]
+        free = [at for at in free if at not in covered]
         name = ".".join(variable.field)
         for number, at in enumerate(places, start=1):
             yield at, name if len(places) == 1 else f"{name}_{number}"
+    for number, at in enumerate(free, start=1):
+        yield at, f"{UNNAMED}_{number}"
 
 
 def _operation(route: Route, schemas: Both) -> dict[str, Any]:
     rule, method = route.rule, route.rule.rpc
-    text = comments().get(method.full_name, "")
+    text = schemas.texts.get(method.full_name, "")
     suffix = f"_{rule.index}" if rule.index else ""
     operation: dict[str, Any] = {
         "operationId": f"{method.containing_service.name}_{method.name}{suffix}",
         "tags": [method.containing_service.name],
-        "summary": text.split(". ")[0].rstrip("."),
+        "summary": text.split(". ")[0].rstrip(".") or method.name,
         "description": text,
         "parameters": [*_path_parameters(rule, schemas), *_query_parameters(route, schemas), *_headers(rule, schemas)],
         "responses": _responses(rule, schemas),
@@ -127,8 +145,9 @@ def _operation(route: Route, schemas: Both) -> dict[str, Any]:
 def _path_parameters(rule: Rule, schemas: Both) -> Iterator[dict[str, Any]]:
     fields = {".".join(v.field): resolve(rule.rpc.input_type, v.field) for v in rule.template.variables}
     for _, name in _wildcards(rule):
-        field = fields.get(name) or fields[name.rpartition("_")[0]]
-        yield {"name": name, "in": "path", "required": True, **_about(schemas.requests.path_value(field))}
+        field = fields.get(name) or fields.get(name.rpartition("_")[0])
+        schema = {"type": "string"} if field is None else schemas.requests.path_value(field)
+        yield {"name": name, "in": "path", "required": True, **_about(schema)}
 
 
 def _query_parameters(route: Route, schemas: Both) -> Iterator[dict[str, Any]]:
@@ -148,9 +167,12 @@ def _headers(rule: Rule, schemas: Both) -> Iterator[dict[str, Any]]:
     answer = response_rule(rule.rpc)
     if answer.stream.resume_field:
         number = schemas.requests.value(resolve(rule.rpc.input_type, (answer.stream.resume_field,)))
-        text = f"Number of the last event received; wins over `{answer.stream.resume_field}`."
+        text = f"The last `id` received, once and as a number; wins over `{answer.stream.resume_field}`."
         schema = {"minimum": 0, **_about(number)["schema"]}
         yield {"name": "Last-Event-ID", "in": "header", "description": text, "schema": schema}
+    if answer.etag:
+        text = "ETags of what the client has: if it is still the same, the answer is 304 without a body."
+        yield {"name": "If-None-Match", "in": "header", "description": text, "schema": {"type": "string"}}
     if answer.range.offset_field:
         text = "One range of bytes, such as `bytes=0-99` or `bytes=-100`."
         yield {"name": "Range", "in": "header", "description": text, "schema": {"type": "string"}}
@@ -158,6 +180,9 @@ def _headers(rule: Rule, schemas: Both) -> Iterator[dict[str, Any]]:
 
 def _request_body(rule: Rule, schemas: Both) -> dict[str, Any]:
     request = rule.rpc.input_type
+    body = request if rule.body == "*" else request.fields_by_name[rule.body].message_type
+    if body is not None and body.full_name == HTTP_BODY:
+        return {"content": {"*/*": {}}}
     if rule.body == "*":
         schema = schemas.requests.object_of(
             request, without=[variable.field[0] for variable in rule.template.variables]
@@ -172,24 +197,51 @@ def _responses(rule: Rule, schemas: Both) -> dict[str, Any]:
     view = dashboard_schemas.RESPONSES.get(method.full_name)
     if rule.template.segments[0] == PREFIX and view:
         return {**{str(status): _json(text, schema) for status, text, schema in view}, "default": DASHBOARD_ERROR}
-    status = str(answer.success_status or 200)
+    found = {str(answer.success_status or 200): _success(rule, schemas)}
+    if answer.range.offset_field:
+        found["206"] = {"description": "The part that was asked for.", "content": {"*/*": {}}}
+    if answer.etag:
+        found = {status: {**told, "headers": ETAG} for status, told in found.items()}
+        found["304"] = {"description": "It is still what the client has: see If-None-Match.", "headers": ETAG}
+    return {**found, **_errors(answer.error), "default": ERROR}
+
+
+def _success(rule: Rule, schemas: Both) -> dict[str, Any]:
+    method = rule.rpc
     if method.output_type.full_name == HTTP_BODY:
-        whole = {"description": "The bytes.", "content": {"*/*": {}}}
-        part = {"206": {"description": "The part that was asked for.", "content": {"*/*": {}}}}
-        return {status: whole, **(part if answer.range.offset_field else {}), "default": ERROR}
+        return BYTES
     if method.server_streaming:
-        return {status: _stream(rule, schemas), "default": ERROR}
-    text = comments().get(method.output_type.full_name, "Success.")
-    return {status: _json(text, schemas.answers.reference(method.output_type)), "default": ERROR}
+        return _stream(rule, schemas)
+    if rule.response_body:
+        part = method.output_type.fields_by_name[rule.response_body]
+        if part.message_type is not None and part.message_type.full_name == HTTP_BODY:
+            return BYTES
+        return _json("Success.", schemas.answers.value(part))
+    text = schemas.texts.get(method.output_type.full_name, "Success.")
+    return _json(text, schemas.answers.reference(method.output_type))
+
+
+def _errors(reasons: Sequence[str]) -> dict[str, Any]:
+    """Errors that a method has beside the general ones, by their status."""
+    told: dict[str, list[str]] = {}
+    for reason in reasons:
+        if reason not in RULES:
+            raise RuleError(f"there is no error {reason!r}")
+        text = f"`E_{reason}`: {RULES[reason].message}"
+        told.setdefault(str(RULES[reason].http_status), []).append(text)
+    return {status: _json(". ".join(texts), {"$ref": "#/components/schemas/Error"}) for status, texts in told.items()}
 
 
 def _stream(rule: Rule, schemas: Both) -> dict[str, Any]:
     answer, message = response_rule(rule.rpc).stream, rule.rpc.output_type
     item = message_of(resolve(message, (answer.item_field,))) if answer.item_field else message
-    schema = schemas.answers.reference(item)
-    line = {"type": "object", "properties": {"result": schema, "end": {"type": "object"}, "error": ERROR_SCHEMA}}
+    part = message.fields_by_name[rule.response_body] if rule.response_body else None
+    schema = schemas.answers.reference(item) if part is None else schemas.answers.value(part)
+    markers = {"heartbeat": {"type": "object"}, "end": {"type": "object"}, "error": ERROR_SCHEMA}
+    line = {"type": "object", "properties": {"result": schema, **markers}}
     return {
-        "description": "Events as they come; the schema is that of the data of one. The last is `end` or an error.",
+        "description": "Events as they come; the schema is that of the data of one. The last is `end` or an error. A"
+        " reader that takes nothing for 30 s is cut off, without either: it resumes from the last number it has.",
         "content": {SSE: {"schema": schema}, NDJSON: {"schema": line}},
     }
 
@@ -198,7 +250,7 @@ def _json(description: str, schema: Mapping[str, Any]) -> dict[str, Any]:
     return {"description": description, "content": {JSON: {"schema": dict(schema)}}}
 
 
-def _pages() -> dict[str, Any]:
+def _pages(about: About) -> dict[str, Any]:
     """The endpoints that are not methods of a service."""
     status = {"type": "object", "required": ["status"], "properties": {"status": {"type": "string"}}}
     ready = {"200": _json("It serves.", status), "503": _json("It does not serve.", status)}
@@ -206,7 +258,7 @@ def _pages() -> dict[str, Any]:
     return {
         "/healthz": {"get": _page("Liveness", {"200": _json("The gateway lives.", status)}, public=True)},
         "/readyz": {"get": _page("Readiness", ready, public=True)},
-        "/metrics": {"get": _page("Metrics", metrics, public=False)},
+        "/metrics": {"get": _page("Metrics", metrics, public=not about.is_own)},
         "/v1/openapi.json": {
             "get": _page("This document", {"200": _json("OpenAPI.", {"type": "object"})}, public=True)
         },

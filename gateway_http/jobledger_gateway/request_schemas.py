@@ -9,9 +9,10 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
-from jobledger_gateway.enums import short_names
-from jobledger_gateway.scalars import EXACT
-from jobledger_gateway.schemas import Schema, Schemas, constraints, described, or_null
+from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.enums import names
+from jobledger_gateway.scalars import EXACT, NULL_VALUE
+from jobledger_gateway.schemas import WIDE_TEXT, Schema, Schemas, constraints, limits, or_null
 from jobledger_gateway.times import LONGEST_DURATION
 
 DURATION = "google.protobuf.Duration"
@@ -33,15 +34,15 @@ class RequestSchemas(Schemas):
         schema: Schema = {
             "type": "object",
             "additionalProperties": False,
-            "properties": {field.name: self.field(field) for field in fields},
+            "properties": {self.name_of(field): self.field(field) for field in fields},
         }
-        required = [field.name for field in fields if must_be_given(field)]
+        required = [self.name_of(field) for field in fields if must_be_given(field)]
         return {**schema, "required": required} if required else schema
 
     def field(self, field: FieldDescriptor) -> Schema:
         """The schema of a field of a body: null too, where it need not be given."""
         value = self.value(field)
-        return value if must_be_given(field) else {**or_null(value), **described(field.full_name)}
+        return value if must_be_given(field) else {**or_null(value), **self.described(field.full_name)}
 
     def path_value(self, field: FieldDescriptor) -> Schema:
         """The schema of a field that a segment of a path sets."""
@@ -51,7 +52,7 @@ class RequestSchemas(Schemas):
         return {**schema, "minLength": 1, "pattern": r"^(?!\.{1,2}$)[^\x00-\x1F\x7F]+$"}
 
     def _message(self, message: Descriptor) -> Schema:
-        return {**self.object_of(message), **described(message.full_name)}
+        return {**self.object_of(message), **self.described(message.full_name)}
 
     def _single(self, field: FieldDescriptor, rules: Any) -> Schema:
         if field.enum_type is not None:
@@ -59,22 +60,28 @@ class RequestSchemas(Schemas):
         if field.message_type is None or field.message_type.full_name not in {DURATION, STRUCT}:
             return super()._single(field, rules)
         if field.message_type.full_name == DURATION:
-            return _duration(rules.duration)
+            text, number = _duration(rules.duration)
+            return {"anyOf": [text, number]} if self.dialect is Dialect.PLAIN else text
         self.components[JSON_VALUE] = _json_value()
         return {"type": "object", "additionalProperties": {"$ref": f"#/components/schemas/{JSON_VALUE}"}}
 
+    def _wide(self, rules: Any) -> Schema:
+        return {"anyOf": [dict(WIDE_TEXT), {"type": "integer", **limits(rules)}]}
+
     def _enum_value(self, enum: EnumDescriptor, rules: Any) -> Schema:
-        """Short names first; those and the numbers of canonical ProtoJSON are understood as well."""
+        """Names as answers have them first; those and the numbers of canonical ProtoJSON are understood as well."""
+        if enum.full_name == NULL_VALUE:
+            return {"type": "null"}
         refused = set(getattr(rules.enum, "not_in", ()))
         values = [value for value in enum.values if value.number not in refused]
-        names = short_names(enum)
+        written = names(enum, self.dialect)
         canonical = [*(value.name for value in values), *sorted({value.number for value in values})]
         return {
             "anyOf": [
-                {"type": "string", "enum": [names[value.number] for value in values]},
+                {"type": "string", "enum": list(dict.fromkeys(written[value.number] for value in values))},
                 {"enum": canonical, "description": "As in canonical ProtoJSON."},
             ],
-            **described(enum.full_name),
+            **self.described(enum.full_name),
         }
 
 
@@ -90,8 +97,8 @@ def must_be_given(field: FieldDescriptor) -> bool:
     return bool(rules.string.min_len) or 0 in rules.enum.not_in
 
 
-def _duration(rules: Any) -> Schema:
-    """A span within its bounds: text, or a number of seconds."""
+def _duration(rules: Any) -> tuple[Schema, Schema]:
+    """A span within its bounds, as text and as a number of seconds."""
     low, high = rules.WhichOneof("greater_than"), rules.WhichOneof("less_than")
     least = {"": -LONGEST_DURATION, "gt": NANOSECOND, "gte": 0}[low or ""]
     most = rules.lte.seconds if high else LONGEST_DURATION
@@ -99,7 +106,7 @@ def _duration(rules: Any) -> Schema:
     more = "(?=.*[1-9])" if low == "gt" else ""
     number = f"({_up_to(most)}{FRACTION}|{most}(\\.0{{1,9}})?)"
     text = {"type": "string", "pattern": f"^{more}{sign}{number}s$", "examples": ["1.5s"]}
-    return {"anyOf": [text, {"type": "number", "minimum": least, "maximum": most, "description": "Seconds."}]}
+    return text, {"type": "number", "minimum": least, "maximum": most, "description": "Seconds."}
 
 
 def _up_to(bound: int) -> str:

@@ -7,9 +7,11 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from jobledger_gateway.comments import comments
-from jobledger_gateway.encoding import json_rule
-from jobledger_gateway.enums import short_names
+from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.encoding import ANY_NAME, WIDE, WRAPPERS, json_rule
+from jobledger_gateway.enums import names
 from jobledger_gateway.fields import is_map, map_parts, message_of
+from jobledger_gateway.scalars import NULL_VALUE
 
 Schema = dict[str, Any]
 
@@ -36,7 +38,11 @@ WELL_KNOWN: Mapping[str, Schema] = {
     "google.protobuf.Struct": {"type": "object", "additionalProperties": True},
     "google.protobuf.Value": {},
     "google.protobuf.ListValue": {"type": "array", "items": {}},
+    "google.protobuf.FieldMask": {"type": "string", "description": "Paths of fields, with commas between them."},
+    ANY_NAME: {"type": "object", "properties": {"@type": {"type": "string"}}, "additionalProperties": True},
 }
+WIDE_TEXT: Schema = {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}
+NO_RULES = validate_pb2.FieldRules()
 
 # Rules of protovalidate that JSON Schema can say, by the kind of field that they are for.
 # No character has less than a byte: a bound of bytes is one of characters too.
@@ -53,18 +59,23 @@ class Schemas:
     # What the names of components end with.
     suffix = ""
 
-    def __init__(self) -> None:
+    def __init__(self, texts: Mapping[str, str] | None = None, dialect: Dialect = Dialect.PLAIN) -> None:
+        """`texts` are the comments by full name; those of Jobledger's own files where there is nothing else."""
         self.components: dict[str, Schema] = {}
+        self.texts = comments() if texts is None else texts
+        self.dialect = dialect
 
     def reference(self, kind: Descriptor | EnumDescriptor) -> Schema:
         """A reference to the schema of a message or enum."""
         if isinstance(kind, Descriptor) and kind.full_name in WELL_KNOWN:
             return dict(WELL_KNOWN[kind.full_name])
+        if isinstance(kind, Descriptor) and kind.full_name in WRAPPERS:
+            return self._single(kind.fields_by_name["value"], NO_RULES)
         name = kind.full_name + self.suffix
         if name not in self.components:
             # Entered before its fields are looked at, so that a recursive type ends.
             self.components[name] = {}
-            made = _enum(kind) if isinstance(kind, EnumDescriptor) else self._message(kind)
+            made = self._enum(kind) if isinstance(kind, EnumDescriptor) else self._message(kind)
             self.components[name].update(made)
         return {"$ref": f"#/components/schemas/{name}"}
 
@@ -76,16 +87,26 @@ class Schemas:
             if rule.flatten:
                 properties.update({part.name: self.field(part) for part in message_of(field).fields})
                 continue
-            properties[field.name] = self.field(field)
-            if not rule.omit_unset:
+            properties[self.name_of(field)] = self.field(field)
+            if not rule.omit_unset and self.dialect is Dialect.PLAIN:
                 required.append(field.name)
-        return {"type": "object", **described(message.full_name), "properties": properties, "required": required}
+        always = {"required": required} if self.dialect is Dialect.PLAIN else {}
+        return {"type": "object", **self.described(message.full_name), "properties": properties, **always}
+
+    def name_of(self, field: FieldDescriptor) -> str:
+        """The key of a field."""
+        return field.name if self.dialect is Dialect.PLAIN else field.json_name
+
+    def described(self, full_name: str) -> Schema:
+        """The comment of what has this name, if it has one."""
+        text = self.texts.get(full_name)
+        return {"description": text} if text else {}
 
     def field(self, field: FieldDescriptor) -> Schema:
         """The schema of a field, null included where it can be unset."""
         value = self.value(field)
-        unset = field.has_presence and not field.is_repeated
-        return {**or_null(value), **described(field.full_name)} if unset else value
+        unset = field.has_presence and not field.is_repeated and self.dialect is Dialect.PLAIN
+        return {**or_null(value), **self.described(field.full_name)} if unset else value
 
     def value(self, field: FieldDescriptor) -> Schema:
         """The schema of a field that is set."""
@@ -98,14 +119,34 @@ class Schemas:
             schema = {"type": "array", "items": self._single(field, rules.repeated.items), **limits(rules)}
         else:
             schema = self._single(field, rules)
-        return {**schema, **described(field.full_name)}
+        return {**schema, **self.described(field.full_name)}
 
     def _single(self, field: FieldDescriptor, rules: Any) -> Schema:
         if field.message_type is not None:
             return self.reference(field.message_type)
         if field.enum_type is not None:
             return self.reference(field.enum_type)
+        if field.type in WIDE and self.dialect is Dialect.PROTOJSON:
+            return self._wide(rules)
         return {**_scalar(field), **limits(rules)}
+
+    def _wide(self, rules: Any) -> Schema:  # noqa: ARG002 - rules are for numbers, which requests may have
+        """A 64-bit integer of canonical ProtoJSON."""
+        return dict(WIDE_TEXT)
+
+    def _enum(self, enum: EnumDescriptor) -> Schema:
+        if enum.full_name == NULL_VALUE:
+            return {"type": "null"}
+        values = {
+            name: self.texts.get(f"{enum.full_name}.{enum.values_by_number[number].name}", "")
+            for number, name in names(enum, self.dialect).items()
+        }
+        lines = "\n".join(f"- `{name}`: {text}" for name, text in values.items() if text)
+        return {
+            "type": "string",
+            "enum": list(values),
+            "description": f"{self.texts.get(enum.full_name, '')}\n\n{lines}".strip(),
+        }
 
 
 def _scalar(field: FieldDescriptor) -> Schema:
@@ -142,6 +183,8 @@ def limits(rules: Any) -> Schema:
 
 def or_null(schema: Schema) -> Schema:
     """The schema, or null."""
+    if schema.get("type") == "null":
+        return schema
     if isinstance(schema.get("type"), str):
         nullable = {**schema, "type": [schema["type"], "null"]}
         return {**nullable, "enum": [*schema["enum"], None]} if "enum" in schema else nullable
@@ -151,23 +194,3 @@ def or_null(schema: Schema) -> Schema:
     inner = {name: value for name, value in schema.items() if name != "description"}
     alternatives = inner.pop("anyOf") if inner.keys() == {"anyOf"} else [inner]
     return {"anyOf": [*alternatives, {"type": "null"}], **text}
-
-
-def _enum(enum: EnumDescriptor) -> Schema:
-    texts = comments()
-    values = {
-        name: texts.get(f"{enum.full_name}.{enum.values_by_number[number].name}", "")
-        for number, name in short_names(enum).items()
-    }
-    lines = "\n".join(f"- `{name}`: {text}" for name, text in values.items() if text)
-    return {
-        "type": "string",
-        "enum": list(values),
-        "description": f"{texts.get(enum.full_name, '')}\n\n{lines}".strip(),
-    }
-
-
-def described(full_name: str) -> Schema:
-    """The comment of what has this name, if it has one."""
-    text = comments().get(full_name)
-    return {"description": text} if text else {}

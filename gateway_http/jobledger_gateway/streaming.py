@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import grpc
 from aiohttp import web
@@ -19,10 +20,13 @@ from jobledger_gateway.exchange import Exchange
 from jobledger_gateway.feed import End, Feed, Singles
 from jobledger_gateway.framing import Framing, Framings, StreamShape
 from jobledger_gateway.http_rule import RuleError, resolve
+from jobledger_gateway.metadata import lookup
 from jobledger_gateway.writing import abort, has_room, write, write_at_once
 
 # A write costs more than encoding a hundred small items.
 CHUNK = 64 * 1024
+# Most items that a server is asked to send together, where its method says how to ask for that.
+BATCH = 1000
 RESUME, LARGEST = re.compile(r"[0-9]{1,19}"), (1 << 63) - 1
 
 
@@ -70,8 +74,8 @@ class StreamEndpoint:
                 rpc.method.output_type, rule, dialect=codec.dialect, response_body=binder.rule.response_body
             )
             self._framings = Framings(self._shape)
-            if rule.resume_field:
-                resolve(rpc.method.input_type, (rule.resume_field,))
+            for name in filter(None, (rule.resume_field, rule.batch_size_field)):
+                resolve(rpc.method.input_type, (name,))
         except RuleError as error:
             raise RuleError(f"{binder.rule}: {error}") from None
 
@@ -79,15 +83,18 @@ class StreamEndpoint:
         request = exchange.request
         message = self._bound(exchange)
         self._resume(request, message)
+        if self._rule.batch_size_field:
+            setattr(message, self._rule.batch_size_field, BATCH)
         framing = self._framings.asked_for(request.headers.get("Accept", ""))
         call = self._rpc.open(message, metadata=exchange.metadata, deadline=exchange.deadline)
         feed = Feed(call, silence=self._settings.ping_seconds, stopping=self._stopping)
         try:
-            await feed.accepted(self._settings.accept_seconds)
+            metadata = await feed.accepted(self._settings.accept_seconds)
             response = web.StreamResponse(headers={"Content-Type": framing.media_type, "X-Accel-Buffering": "no"})
             await response.prepare(request)
             if request.method != "HEAD":
-                await self._send(request, response, feed, framing)
+                preamble = framing.preamble(self._starts_after(message, metadata))
+                await self._send(request, response, feed, framing, preamble)
             return response
         finally:
             await feed.close()
@@ -103,19 +110,36 @@ class StreamEndpoint:
             raise
 
     def _resume(self, request: web.Request, message: Message) -> None:
-        """Last-Event-ID is what a browser sends when it comes back: it is newer than the address it first asked."""
-        last = request.headers.get("Last-Event-ID", "")
-        if not self._rule.resume_field or not last:
+        """Last-Event-ID is what a browser sends when it comes back: it is newer than the address it first asked.
+
+        One that says nothing is refused: to take it for none would skip what has happened since, without a word.
+        """
+        given = request.headers.getall("Last-Event-ID", ())
+        if not self._rule.resume_field or not given:
             return
-        if not RESUME.fullmatch(last) or int(last) > LARGEST:
-            text = "Last-Event-ID is not the number of an event"
-            raise GatewayError(problem(self._rule.resume_error or "BAD_REQUEST", text))
+        [last, *others] = given
+        if others or not RESUME.fullmatch(last) or int(last) > LARGEST:
+            text = "Last-Event-ID is given more than once" if others else "Last-Event-ID is not the number of an event"
+            raise GatewayError(problem(self._rule.resume_error or "BAD_REQUEST", f"{text}: send one number, or none"))
         setattr(message, self._rule.resume_field, int(last))
 
-    async def _send(self, request: web.Request, response: web.StreamResponse, feed: Feed, framing: Framing) -> None:
+    def _starts_after(self, message: Any, metadata: Iterable[tuple[str, str | bytes]]) -> int | None:
+        """The number after which the stream starts: as the server says, or as it was asked; None for neither."""
+        told = lookup(metadata, self._rule.start_metadata)
+        if told is not None and RESUME.fullmatch(told):
+            return int(told)
+        field = message.DESCRIPTOR.fields_by_name.get(self._rule.resume_field)
+        if field is None or (field.has_presence and not message.HasField(field.name)):
+            return None
+        asked: int = getattr(message, field.name)
+        return asked
+
+    async def _send(
+        self, request: web.Request, response: web.StreamResponse, feed: Feed, framing: Framing, preamble: bytes
+    ) -> None:
         seconds = self._settings.write_seconds
         try:
-            await write(request, response, framing.preamble(), seconds=seconds)
+            await write(request, response, preamble, seconds=seconds)
             if not self._rule.end_field:
                 feed.shortcut = partial(_write_at_once, request, response, framing)
             async for chunk in self._chunks(feed, framing):
@@ -128,7 +152,6 @@ class StreamEndpoint:
     async def _chunks(self, feed: Feed, framing: Framing) -> AsyncIterator[bytes]:
         """What to write, each chunk all that is ready up to 64 KiB; the last one holds the marker of the end."""
         chunk = bytearray()
-        ends, end_of = bool(self._rule.end_field), self._shape.end_of
         while True:
             if chunk and not await feed.more():
                 yield bytes(chunk)
@@ -139,17 +162,25 @@ class StreamEndpoint:
                 return
             if not entry:
                 chunk += framing.ping()
-            # What ends is told to one reader alone, and not worth remembering.
-            frame = framing.single if ends or isinstance(entry, Singles) else framing.message
-            for message in entry:
-                last = end_of(message) if ends else None
-                if last is not None:
-                    yield bytes(chunk) + framing.end(last)
-                    return
-                chunk += frame(message)
-                if len(chunk) >= CHUNK:
+            for framed, is_last in self._framed(entry, framing):
+                chunk += framed
+                if is_last or len(chunk) >= CHUNK:
                     yield bytes(chunk)
                     chunk.clear()
+                if is_last:
+                    return
+
+    def _framed(self, entry: list[Any], framing: Framing) -> Iterator[tuple[bytes, bool]]:
+        """The bytes of each message, and whether it is the last one."""
+        if entry and hasattr(entry[0], "plain_json"):
+            yield from ((framing.coded(item), False) for item in entry)
+            return
+        # What ends is told to one reader alone, and not worth remembering.
+        ends, end_of = bool(self._rule.end_field), self._shape.end_of
+        frame = framing.single if ends or isinstance(entry, Singles) else framing.message
+        for message in entry:
+            last = end_of(message) if ends else None
+            yield (frame(message), False) if last is None else (framing.end(last), True)
 
     def _marker(self, end: End, framing: Framing) -> bytes:
         if end.failure is None:

@@ -8,8 +8,7 @@ async with grpc.aio.insecure_channel("127.0.0.1:50051") as channel:
 """
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import grpc
@@ -17,18 +16,22 @@ from aiohttp import web
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import ServiceDescriptor
 
+from jobledger_gateway.about import About, about_services
 from jobledger_gateway.application import application
 from jobledger_gateway.codec import Codec
+from jobledger_gateway.comments import load_comments
 from jobledger_gateway.descriptors import DescriptorError, load_services
 from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.docs import Docs
 from jobledger_gateway.exchange import Page
 from jobledger_gateway.gateway import Gateway
 from jobledger_gateway.health import Health
 from jobledger_gateway.http_rule import RuleError, parse_template
 from jobledger_gateway.metadata import Passing
-from jobledger_gateway.metrics import Counters
+from jobledger_gateway.metrics import Counters, Metrics
+from jobledger_gateway.openapi import PAGES, document
 from jobledger_gateway.origins import Origins
-from jobledger_gateway.routes import routes_of
+from jobledger_gateway.routes import Route, routes_of
 from jobledger_gateway.serving import Address, serve
 from jobledger_gateway.streaming import StreamSettings
 
@@ -39,6 +42,7 @@ __all__ = [
     "RuleError",
     "StreamSettings",
     "TranscoderOptions",
+    "load_comments",
     "load_services",
     "serve",
     "transcode",
@@ -57,6 +61,7 @@ class TranscoderOptions:
         request_headers: headers that go along as metadata, beside credentials and trace; `-bin` ones are base64.
         response_headers: initial metadata that becomes headers, beside location, etag and content-disposition.
         streams: how streams behave.
+        texts: comments by full name, for the OpenAPI document; see `load_comments`.
     """
 
     dialect: Dialect = Dialect.PLAIN
@@ -66,6 +71,7 @@ class TranscoderOptions:
     request_headers: tuple[str, ...] = ()
     response_headers: tuple[str, ...] = ()
     streams: StreamSettings = field(default_factory=StreamSettings)
+    texts: Mapping[str, str] = field(default_factory=dict)
 
 
 def transcode(
@@ -73,7 +79,8 @@ def transcode(
 ) -> web.Application:
     """The application that answers HTTP with calls over the channel, as the annotations of the services say.
 
-    `/healthz` and `/readyz` are added where no annotation has them.
+    `/healthz`, `/readyz`, `/metrics` (of the application itself), `/docs` and `/v1/openapi.json` are added, each where
+    no annotation answers its path.
 
     Raises:
         RuleError: an annotation can't be served, or two of them mean the same requests.
@@ -83,18 +90,31 @@ def transcode(
     stopping = asyncio.Event()
     origins = Origins(hosts=options.allowed_hosts, origins=options.allowed_origins)
     pool = services[0].file.pool if services else descriptor_pool.Default()
-    codec = Codec(dialect=options.dialect, pool=pool)
+    codec, counters = Codec(dialect=options.dialect, pool=pool), Counters()
     gateway = Gateway(
         origins=origins,
         max_body_bytes=options.max_body_bytes,
-        counters=Counters(),
+        counters=counters,
         codec=codec,
         passing=Passing(request=options.request_headers, response=options.response_headers),
     )
-    for route in routes_of(services, channel, options.streams, stopping, codec):
+    routes = list(routes_of(services, channel, options.streams, stopping, codec))
+    for route in routes:
         gateway.add(route.rule.method, route.rule.template, route.endpoint, name=str(route))
-    health = Health(channel)
-    for path, respond in (("/healthz", health.alive), ("/readyz", health.ready)):
-        with suppress(RuleError):
-            gateway.add("GET", parse_template(path), Page(respond), name=path)
+    about = about_services(services, dialect=options.dialect, texts=options.texts)
+    _add_pages(gateway, routes, about, Health(channel), Metrics(None, counters, public=True))
     return application(gateway, origins, stopping)
+
+
+def _add_pages(gateway: Gateway, routes: Sequence[Route], about: About, health: Health, metrics: Metrics) -> None:
+    """Pages at those of their paths that no annotation has, wildcards included: a service's own comes first."""
+    free = {path for path in PAGES if not gateway.answers("GET", path)}
+    pages = {
+        "/healthz": Page(health.alive),
+        "/readyz": Page(health.ready),
+        "/metrics": Page(metrics.respond),
+        **Docs(document(routes, about, pages=free)).pages(),
+    }
+    for path, page in pages.items():
+        if not gateway.answers("GET", path):
+            gateway.add("GET", parse_template(path), page, name=path)

@@ -43,14 +43,12 @@ def show(data_dir: Path | None, *, as_json: bool) -> None:
     """Lists the public keys, newest first, and the log's."""
     directory = _directory(data_dir)
     with _plain_errors():
-        known = key_files.read_keys(directory / key_files.KEYS)
-    published = directory / key_files.LOG_VKEY
-    log_key = published.read_text().strip() if published.exists() else None
+        known = key_files.public_keys(directory, key_files.read_keys(directory / key_files.KEYS))
     if as_json:
-        click.echo(json.dumps({**_document(known), "log_key": log_key}))
+        click.echo(json.dumps(_document(known)))
         return
-    _print(known)
-    click.echo(f"log {log_key or 'has no key yet'}")
+    _print(known.keys)
+    click.echo(f"log {known.log_key or 'has no key yet'}")
 
 
 @keys.command()
@@ -121,16 +119,15 @@ def _plain_errors() -> Iterator[None]:
 
 def _told(directory: Path, known: Sequence[SigningKey], *, as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(_document(known)))
+        click.echo(json.dumps(_document(key_files.public_keys(directory, known))))
     else:
         _print(known)
     click.echo(HAND_ON.format(path=directory / key_files.KEYS), err=True)
 
 
-def _document(known: Sequence[SigningKey]) -> dict[str, Any]:
-    response = ListSigningKeysResponse(keys=known)
+def _document(known: ListSigningKeysResponse) -> dict[str, Any]:
     document = json_format.MessageToDict(
-        response, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        known, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
     return dict(document)
 

@@ -79,6 +79,40 @@ def settle_memory() -> None:
     gc.set_threshold(50_000, 20, 100)
 
 
+class StartStoppedError(Exception):
+    """The server was told to stop before its start was over."""
+
+
+@contextmanager
+def given_up(stop: asyncio.Event) -> Iterator[None]:
+    """Cancels what the block waits for as soon as the stop is asked for.
+
+    Raises:
+        StartStoppedError: that happened.
+    """
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a start is given up by its task, and there is none")
+    cancelled = False
+
+    def cancel(stopped: "asyncio.Task[bool]") -> None:
+        nonlocal cancelled
+        if not stopped.cancelled():
+            cancelled = task.cancel()
+
+    watching = asyncio.ensure_future(stop.wait())
+    watching.add_done_callback(cancel)
+    try:
+        yield
+    except asyncio.CancelledError:
+        if cancelled and task.uncancel() == 0:
+            raise StartStoppedError from None
+        raise
+    finally:
+        watching.remove_done_callback(cancel)
+        watching.cancel()
+
+
 @contextmanager
 def stop_signals() -> Iterator[asyncio.Event]:
     """An event that SIGTERM or SIGINT sets; the second one ends the process at once."""

@@ -5,7 +5,8 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,15 @@ from jobledger_server.core.ports.archive import ArchiveError
 from jobledger_server.core.retention import Retention
 from jobledger_server.executors.local import open_files
 from jobledger_server.executors.local.isolation import LEVELS, IsolationError
-from jobledger_server.lifecycle import StartError, announced, locked, settle_memory, stop_signals
+from jobledger_server.lifecycle import (
+    StartError,
+    StartStoppedError,
+    announced,
+    given_up,
+    locked,
+    settle_memory,
+    stop_signals,
+)
 from jobledger_server.service.archiving import RolledBackError
 from jobledger_server.service.signing import KeyRingError
 from jobledger_server.stores.errors import SchemaError
@@ -38,20 +47,32 @@ START_ERRORS = (
 REFERENCES = "A variable of the server's, or a file or directory, that jobs may refer to; may be repeated."
 QUEUE_LIMIT = "Jobs of a queue that run at a time; may be repeated."
 LABEL_LIMIT = "Jobs with a label that run at a time, for each of its values or for one; may be repeated."
+SETTINGS = (
+    click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept."),
+    click.option("--host", help="Address to listen on; loopback only."),
+    click.option("--grpc-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 50051."),
+    click.option("--http-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 8080."),
+    click.option("--max-running", type=click.IntRange(1), help="Jobs that run at a time. Default: cores."),
+    click.option("--queue-limit", "queue_limits", multiple=True, metavar="QUEUE=N", help=QUEUE_LIMIT),
+    click.option("--label-limit", "label_limits", multiple=True, metavar="KEY[=VALUE]=N", help=LABEL_LIMIT),
+    click.option("--secret", "secrets", multiple=True, metavar="NAME|/PATH", help=REFERENCES),
+    click.option(
+        "--isolation", type=click.Choice(LEVELS), help="What keeps jobs from the server's files. Default none."
+    ),
+    click.option("--stop-jobs", is_flag=True, default=None, help="Stop the jobs when the server stops."),
+    click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file with settings."),
+)
+
+
+def setting_options(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that set something, on whatever takes settings."""
+    for option in reversed(SETTINGS):
+        command = option(command)
+    return command
 
 
 @click.command()
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept.")
-@click.option("--host", help="Address to listen on; loopback only.")
-@click.option("--grpc-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 50051.")
-@click.option("--http-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 8080.")
-@click.option("--max-running", type=click.IntRange(1), help="Jobs that run at a time. Default: cores.")
-@click.option("--queue-limit", "queue_limits", multiple=True, metavar="QUEUE=N", help=QUEUE_LIMIT)
-@click.option("--label-limit", "label_limits", multiple=True, metavar="KEY[=VALUE]=N", help=LABEL_LIMIT)
-@click.option("--secret", "secrets", multiple=True, metavar="NAME|/PATH", help=REFERENCES)
-@click.option("--isolation", type=click.Choice(LEVELS), help="What keeps jobs from the server's files. Default none.")
-@click.option("--stop-jobs", is_flag=True, default=None, help="Stop the jobs when the server stops.")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file with settings.")
+@setting_options
 def up(file: Path | None, **flags: Any) -> None:
     """Run the whole system on this machine: gRPC, REST, SQLite, local processes."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
@@ -74,12 +95,12 @@ def config() -> None:
 
 
 @config.command()
-@click.option("--config", "file", type=click.Path(path_type=Path), help="A TOML file with settings.")
+@setting_options
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
-def show(file: Path | None, *, as_json: bool) -> None:
-    """Say what each setting is, and where it comes from."""
+def show(file: Path | None, *, as_json: bool, **flags: Any) -> None:
+    """Say what each setting of `jobledger up` with these options is, and where it comes from."""
     try:
-        found = resolve({}, os.environ, file)
+        found = resolve(flags, os.environ, file)
     except SettingsError as error:
         raise click.UsageError(str(error)) from None
     values = {setting.name: {"value": _printable(setting.value), "source": setting.source} for setting in found}
@@ -97,15 +118,18 @@ def _printable(value: Any) -> Any:
 
 
 async def serve(settings: Settings) -> None:
-    """Serves until it is told to stop; then drains."""
-    with stop_signals() as stop:
-        async with embedded(settings) as server:
-            settle_memory()
-            endpoints = endpoints_of(server)
-            with announced(settings.data_dir / ENDPOINTS, endpoints):
-                click.echo(greeting(server))
-                await stop.wait()
-            await drain(server, stop_jobs=settings.stop_jobs)
+    """Serves until it is told to stop; then drains. Told so before it serves, it gives its start up."""
+    async with AsyncExitStack() as stack:
+        stop = stack.enter_context(stop_signals())
+        stack.enter_context(suppress(StartStoppedError))
+        with given_up(stop):
+            server = await stack.enter_async_context(embedded(settings))
+        settle_memory()
+        endpoints = endpoints_of(server)
+        with announced(settings.data_dir / ENDPOINTS, endpoints):
+            click.echo(greeting(server))
+            await stop.wait()
+        await drain(server, stop_jobs=settings.stop_jobs)
 
 
 async def drain(server: Embedded, *, stop_jobs: bool) -> None:

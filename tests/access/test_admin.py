@@ -1,13 +1,16 @@
 """Making, listing, revoking and rotating tokens."""
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from jobledger.v1.engine_service_pb2 import CreateTokenRequest
+from jobledger_gateway.encoding import encode_json
 from jobledger_server.access.admin import TokenAdmin
 from jobledger_server.access.tokens import Authenticator
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import SCOPES
-from jobledger_server.core.times import SECOND, micros
+from jobledger_server.core.times import LATEST, SECOND, micros
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 
@@ -117,3 +120,21 @@ async def test_an_unknown_token_is_not_found(admin: TokenAdmin, verb: str) -> No
     with pytest.raises(ServiceError) as caught:
         await getattr(admin, verb)("nobody")
     assert caught.value.reason == Reason.ERROR_REASON_NOT_FOUND
+
+
+async def test_a_token_that_outlives_the_calendar_is_shown_with_its_last_moment(
+    admin: TokenAdmin, store: SqliteStore, clock: ManualClock
+) -> None:
+    """One that an earlier version stored keeps nobody from listing the others."""
+    issued = await admin.create(REQUEST)
+    record = await store.token(issued.info.token_id)
+    assert record is not None
+    await store.put_token(replace(record, expires_at=400_000_000_000 * SECOND))
+    [shown] = await admin.list()
+    assert shown.expires_at.ToJsonString() == "9999-12-31T23:59:59Z"
+    assert encode_json(shown)
+    rotated = await admin.rotate(issued.info.token_id)
+    assert rotated.info.expires_at.ToJsonString() == "9999-12-31T23:59:59Z"
+    clock.advance(LATEST - clock.now() // SECOND - 1)
+    request = CreateTokenRequest(name="long", scopes=["jobs:read"], expires_in=Duration(seconds=3_155_760_000))
+    assert (await admin.create(request)).info.expires_at.ToJsonString() == "9999-12-31T23:59:59Z"

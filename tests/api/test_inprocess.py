@@ -102,6 +102,59 @@ async def test_closing_with_grace_lets_calls_finish(looker: Looker) -> None:
         await closing
 
 
+@pytest.mark.parametrize("end", ["task", "call", "channel", "deadline"])
+async def test_a_call_that_is_awaited_at_once_runs_in_its_callers_task_and_ends_as_any_other(
+    looker: Looker, end: str
+) -> None:
+    """By its caller's end, by another task, by the channel's end, or by its own deadline."""
+    calls: list[Any] = []
+
+    async def ask(stub: Any) -> Any:
+        request, timeout = GetJobRequest(job_id="wait"), 0.01 if end == "deadline" else None
+        calls.append(stub.GetJob(request, timeout=timeout))
+        return await calls[0]
+
+    async with opened("inprocess", looker, ()) as channel:
+        others = asyncio.all_tasks()
+        caller = asyncio.create_task(ask(JobServiceStub(channel)))
+        await looker.begun.wait()
+        assert asyncio.all_tasks() - others == {caller}
+        match end:
+            case "task":
+                caller.cancel()
+            case "call":
+                assert calls[0].cancel()
+            case "channel":
+                await channel.close()
+        with pytest.raises(grpc.aio.AioRpcError if end == "deadline" else asyncio.CancelledError):
+            await caller
+    code = grpc.StatusCode.DEADLINE_EXCEEDED if end == "deadline" else grpc.StatusCode.CANCELLED
+    assert (await calls[0].code(), calls[0].done(), calls[0].cancelled()) == (code, True, end != "deadline")
+    assert looker.ended == ["cancelled"]
+
+
+async def test_a_call_that_nobody_awaits_begins_by_itself(stub: Any, looker: Looker) -> None:
+    call = stub.GetJob(GetJobRequest(job_id="wait"))
+    await asyncio.wait_for(looker.begun.wait(), 5)
+    looker.released.set()
+    assert await call.code() == grpc.StatusCode.OK
+    assert [(await call).job_id for _ in range(2)] == ["wait", "wait"]
+
+
+async def test_a_call_may_be_awaited_again(stub: Any) -> None:
+    call = stub.GetJob(GetJobRequest(job_id="job"))
+    assert [(await call).job_id for _ in range(2)] == ["job", "job"]
+
+
+async def test_a_call_that_is_cancelled_before_it_begins_never_does(stub: Any, looker: Looker) -> None:
+    call = stub.GetJob(GetJobRequest(job_id="job"))
+    assert call.cancel()
+    assert not call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert (await call.code(), looker.seen) == (grpc.StatusCode.CANCELLED, [])
+
+
 @pytest.mark.parametrize(
     ("peer", "host"),
     [

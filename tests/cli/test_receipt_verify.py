@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 from cli.program import Outcome, Run
+from jobledger.cli.receipt import EXIT_CODES
 from jobledger_server.core.merkle import Tree
-from receipt_documents import EXAMPLE, checkpoint_of, consistency_of
+from receipt_documents import EXAMPLE, ROOT, checkpoint_of, consistency_of
 from receipt_samples import JOB_ID
 
 EVERYTHING = (
@@ -48,6 +49,7 @@ async def test_json_has_the_same_in_one_document(run: Run, place: Path) -> None:
     done = await verified(run, place, *EVERYTHING, "--json")
     document = json.loads(done.out)
     assert (done.code, document["valid"], document["exit_code"]) == (0, True, 0)
+    assert (document["job_id"], document["receipt"]) == (JOB_ID, json.loads((place / "receipt.json").read_text()))
     assert {check["status"] for check in document["checks"]} == {"ok"}
     assert len(document["caveats"]) == 3
 
@@ -100,15 +102,74 @@ async def test_the_key_of_the_log_is_found_beside_the_keys_or_where_it_is_said_t
     assert (await verified(run, place, "--proof=receipt.tlog-proof", "--log-key=elsewhere")).code == 0
 
 
-@pytest.mark.parametrize("option", ["--proof=none", "--checkpoint=none", "--artifacts=none", "--artifacts=keys.json"])
-async def test_files_that_are_not_there_are_wrong_usage(run: Run, place: Path, option: str) -> None:
-    assert (await verified(run, place, option)).code == 3
+async def test_one_file_of_keys_is_enough_where_it_has_the_logs(run: Run, place: Path) -> None:
+    """As `/v1/receipts/keys` answers it."""
+    keys = json.loads((place / "keys.json").read_text())
+    vkey = (place / "log.vkey").read_text().strip()
+    (place / "log.vkey").unlink()
+    (place / "keys.json").write_text(json.dumps(keys | {"log_key": vkey}))
+    assert (await verified(run, place, "--proof=receipt.tlog-proof")).code == 0
 
 
-async def test_a_proof_of_consistency_that_is_none_is_named(run: Run, place: Path) -> None:
-    done = await verified(run, place, "--proof=receipt.tlog-proof", "--consistency=keys.json")
-    assert done.code == 2
-    assert "keys.json" in done.err
+ODD = ("none", "output", "binary", "zero")
+EXITS = [
+    *[(2, f"--{name}={odd}") for name in ("proof", "checkpoint", "consistency", "log-key", "keys") for odd in ODD],
+    *[(2, f"--{name}=text") for name in ("consistency", "keys")],
+    *[(2, f"--{name}={odd}") for name in ("artifacts",) for odd in ("none", "text")],
+    (2, "--data-dir=none"),
+    (3, "--no-such-option"),
+    (3, "another-argument"),
+    (3, "--proof"),
+    (1, "--job=job_00000000000000000000000000"),
+    (0, "--artifacts=output"),
+]
+
+
+@pytest.mark.parametrize(("code", "option"), EXITS, ids=[option for _, option in EXITS])
+async def test_what_can_not_be_read_is_not_checked_and_only_the_command_line_is_wrong_usage(
+    run: Run, place: Path, code: int, option: str
+) -> None:
+    """The one definition: 1, it does not hold; 2, it could not be checked; 3, the command line itself is wrong."""
+    (place / "binary").write_bytes(b"\xff\x00{")
+    (place / "zero").touch()
+    (place / "text").write_text("hello")
+    name, equals, value = option.partition("=")
+    if name == "--data-dir":
+        done = await run("receipt", "verify", f"{place}/receipt.dsse.json", f"--data-dir={place / value}")
+    else:
+        others = ["--proof=receipt.tlog-proof"] if name in ("--checkpoint", "--consistency", "--log-key") else []
+        path = f"{name}={place / value}" if equals and name != "--job" else option
+        more = [f"{it}={place / file}" for it, _, file in (other.partition("=") for other in others)]
+        keys = [] if name == "--keys" else [f"--keys={place}/keys.json"]
+        done = await run("receipt", "verify", f"{place}/receipt.dsse.json", *keys, *more, path)
+    assert done.code == code, done.out + done.err
+    assert "Traceback" not in done.err
+    assert (code != 2) or value in done.err or "skipped" in done.out
+
+
+@pytest.mark.parametrize(("file", "code"), [("none", 2), ("output", 2), ("zero", 1), ("log.vkey", 1)])
+async def test_an_envelope_that_is_none_is_not_valid_and_one_that_is_not_there_not_checked(
+    run: Run, place: Path, file: str, code: int
+) -> None:
+    (place / "zero").touch()
+    done = await run("receipt", "verify", f"{place}/{file}", f"--keys={place}/keys.json")
+    assert (done.code, "Traceback" in done.err) == (code, False)
+
+
+async def test_the_help_and_the_page_have_the_exit_codes_in_the_same_words(run: Run) -> None:
+    told = " ".join((await run("receipt", "verify", "--help")).out.split())
+    page = " ".join((ROOT / "server" / "docs" / "receipts.md").read_text().split())
+    assert EXIT_CODES in told
+    assert EXIT_CODES.removeprefix("Exit codes: ") in page
+
+
+@pytest.mark.parametrize("odd", ["binary", "log.vkey", "brace"])
+async def test_a_checkpoint_that_is_none_has_no_size_to_ask_for(run: Run, place: Path, odd: str) -> None:
+    (place / "binary").write_bytes(b"\xff\x00{")
+    (place / "brace").write_text("{}")
+    done = await run("receipt", "consistency", f"--checkpoint={place / odd}")
+    assert (done.code, "Traceback" in done.err) == (2, False)
+    assert odd in done.err
 
 
 async def test_a_receipt_without_its_envelope_could_not_be_checked(run: Run, place: Path) -> None:

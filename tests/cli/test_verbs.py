@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,7 @@ from google.api.httpbody_pb2 import HttpBody
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from jobledger.v1.engine_service_pb2 import (
-    CollectGarbageResponse,
     EngineStatus,
-    Garbage,
     IssuedToken,
     TokenInfo,
 )
@@ -71,7 +70,8 @@ async def test_run_takes_environment_config_and_input(server: FakeServer, run: R
 async def test_run_takes_limits_as_people_write_them(server: FakeServer, run: Run) -> None:
     server.on("CreateJob", QUEUED)
     limits = ("--cpu-time", "1.5m", "--memory", "512M", "--open-files", "64", "--file-size", "0", "--disk", "1.5GiB")
-    assert (await run("run", *limits, "--log-size", "64k", "--", "true")).code == 0
+    assert (await run("run", *limits, "--log-size", "64k", "--tool", "sh", "--tool", "cc", "--", "true")).code == 0
+    assert server.requests["CreateJob"][0].spec.tools == ["sh", "cc"]
     assert server.requests["CreateJob"][0].spec.limits == JobLimits(
         cpu_time=Duration(seconds=90),
         memory_bytes=512 * 1024**2,
@@ -255,7 +255,7 @@ async def test_events_show_states_by_their_names(server: FakeServer, run: Run) -
     outcome = await run("events", "--from", "0", "--until-live")
     assert outcome.out.endswith("job.state_changed job_1 queued -> running\n")
     assert outcome.out.count("\n") == 1
-    first = json.loads((await run("events", "--from", "0", "--json")).out.splitlines()[0])
+    first = json.loads((await run("events", "--from", "0", "--until-live", "--json")).out.splitlines()[0])
     assert list(first) == [
         *("event_type", "sequence_number", "timestamp_utc", "job_id", "run_id", "workspace_id"),
         *("old_state", "new_state", "attempt", "error_code"),
@@ -268,29 +268,29 @@ async def test_status_is_readable(server: FakeServer, run: Run) -> None:
     assert "2 running" in (await run("status")).out
 
 
+@pytest.mark.parametrize(
+    ("first", "last", "told"),
+    [(0, 0, "events     none yet"), (5, 20, "events     5 to 20"), (0, 20, "events     none kept of 1 to 20")],
+)
+async def test_status_tells_which_events_are_kept(
+    server: FakeServer, run: Run, first: int, last: int, told: str
+) -> None:
+    server.on("GetStatus", EngineStatus(health="ok", first_sequence_number=first, last_sequence_number=last))
+    out = (await run("status")).out
+    assert told in out
+    assert "swept      not yet" in out
+
+
+async def test_status_tells_of_the_sweep(server: FakeServer, run: Run) -> None:
+    swept = Timestamp(seconds=int(time.time()) - 65)
+    collected = {"jobs": 3, "events": 12, "blobs": 0}
+    server.on("GetStatus", EngineStatus(health="ok", swept_at=swept, collected=collected))
+    assert "ago; removed since the start: 12 events, 3 jobs\n" in (await run("status")).out
+
+
 async def test_status_tells_of_the_disk(server: FakeServer, run: Run) -> None:
     server.on("GetStatus", EngineStatus(health="ok", free_bytes=2**31, storage_bytes={"logs": 1024, "blobs": 5}))
     assert "2.0 GiB free; blobs 5 B, logs 1.0 KiB" in (await run("status")).out
-
-
-async def test_gc_says_what_goes_and_what_would(server: FakeServer, run: Run) -> None:
-    garbage = [Garbage(name="events", count=12, bytes=2048), Garbage(name="jobs", count=3)]
-    server.on("CollectGarbage", CollectGarbageResponse(garbage=garbage))
-    assert (await run("gc")).out.splitlines() == [
-        "CLASS   REMOVED  SIZE",
-        "events  12       2.0 KiB",
-        "jobs    3        0 B",
-    ]
-    assert "WOULD GO" in (await run("gc", "--dry-run")).out
-    assert [request.dry_run for request in server.requests["CollectGarbage"]] == [False, True]
-    assert json.loads((await run("gc", "--json")).out)["garbage"][0] == {"name": "events", "count": 12, "bytes": 2048}
-
-
-async def test_gc_without_garbage_says_so(server: FakeServer, run: Run) -> None:
-    server.on("CollectGarbage", CollectGarbageResponse())
-    outcome = await run("gc")
-    assert (outcome.code, outcome.out) == (0, "")
-    assert "nothing to remove" in outcome.err
 
 
 async def test_a_new_token_can_go_to_a_private_file(server: FakeServer, run: Run, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from jobledger_server.joblog.reader import LogQuery, LogReader
 
 
 async def test_a_job_runs_and_its_end_is_told_once(lab: Lab, executor: LocalExecutor) -> None:
-    launch = lab.shell("echo hello; exit 3")
+    launch = lab.shell("echo hello; read word; exit 3", stdin_open=True)
     started = await executor.start(launch)
     assert isinstance(started, Running)
+    await executor.send_input(launch.job_id, 1, b"go on\n", close=True)
     outcome = await lab.outcome(launch)
     assert (outcome.reason, outcome.exit_code, outcome.signal) == (EndReason.EXITED, 3, None)
     assert started.started_at == outcome.started_at <= outcome.ended_at
@@ -136,6 +137,18 @@ async def test_output_is_kept_byte_for_byte(lab: Lab, executor: LocalExecutor) -
     assert lab.content(launch) == payload
     assert outcome.log.sha256 == hashlib.sha256(payload).hexdigest()
     assert lab.messages(launch)[-1] == "no newline at the end"
+
+
+async def test_a_question_is_shown_before_its_line_has_ended(lab: Lab, executor: LocalExecutor) -> None:
+    """Else nobody would know what to answer. Pieces of a line are the line, when they are joined."""
+    launch = lab.shell("printf 'Continue? '; read answer; printf '%s, ' $answer; read more; echo done", stdin_open=True)
+    await executor.start(launch)
+    for text, answer in (("Continue? ", b"yes\n"), ("yes, ", b"\n")):
+        await lab.says(launch, text)
+        await executor.send_input(launch.job_id, 1, answer, close=False)
+    assert (await lab.outcome(launch)).exit_code == 0
+    assert lab.messages(launch) == ["Continue? ", "yes, ", "done"]
+    assert lab.content(launch) == b"Continue? yes, done\n"
 
 
 async def test_a_flood_of_output_is_complete(lab: Lab, executor: LocalExecutor) -> None:
@@ -302,6 +315,5 @@ async def test_a_job_that_puts_directories_in_our_way_still_ends_as_it_did(
 
 async def test_a_job_that_replaces_its_directory_still_ends_as_it_did(lab: Lab, executor: LocalExecutor) -> None:
     launch = lab.shell('cd / && rm -rf "$JOBLEDGER_JOB_DIR" && echo x > "$JOBLEDGER_JOB_DIR"; exit 7')
-    await executor.start(launch)
-    outcome = await lab.outcome(launch)
+    outcome = await lab.run(executor, launch)
     assert (outcome.reason, outcome.exit_code) == (EndReason.EXITED, 7)

@@ -8,7 +8,8 @@ from itertools import product
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jobledger_server.core.ports import JobFilter, JobOrder, JobRecord, Store
+from jobledger.v1.job_pb2 import Job
+from jobledger_server.core.ports import JobFilter, JobOrder, JobPage, JobRecord, SerializedJobs, Store
 from stores.backends import Backend
 from support.lists import POPULATION, admits, filters, ids, live_place, newest_first, place_of
 from support.records import (
@@ -46,6 +47,7 @@ async def test_a_page_holds_what_the_filter_admits_newest_first(
     page = await filled.list_jobs(where, limit=limit, offset=offset)
     assert ids(page.records) == ids(expected[offset : offset + limit])
     assert page.total == len(expected)
+    assert_same(await filled.list_serialized(where, limit=limit, offset=offset), page)
 
 
 @ONE_STORE
@@ -58,6 +60,12 @@ async def test_a_page_after_a_place_goes_on_behind_it(
     page = await filled.list_jobs(where, limit=limit, after=place_of(start))
     assert ids(page.records) == ids([record for record in admitted if place_of(record) < place_of(start)][:limit])
     assert page.total == len(admitted)
+    assert_same(await filled.list_serialized(where, limit=limit, after=place_of(start)), page)
+
+
+def assert_same(serialized: SerializedJobs, page: JobPage) -> None:
+    assert [Job.FromString(job) for job in serialized.jobs] == [record.job for record in page.records]
+    assert serialized.total == page.total
 
 
 @ONE_STORE

@@ -113,8 +113,11 @@ async def test_the_status_of_an_artifact_changes_after_the_end_of_its_job(store:
         record.job.job_id, lambda stored: replace(a_change(stored, COMPLETED), artifacts=[kept, damaged])
     )
     damaged.status = ArtifactStatus.ARTIFACT_STATUS_QUARANTINED
-    await store.set_artifact_status(damaged)
+    event = an_event()
+    assert [await store.set_artifact_status(damaged, [event]) for _ in range(2)] == [True, False]
     assert await store.artifacts(record.job.job_id) == [kept, damaged]
+    assert [told.event_type for told in await store.events_after(0, limit=10)].count(event.event_type) == 1
+    assert not await store.set_artifact_status(an_artifact(3, "none"), [event])
 
 
 async def test_artifact_ids_are_never_given_twice(backend: Backend) -> None:

@@ -5,11 +5,12 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from jobledger.v1.job_pb2 import JobState
+from jobledger.v1.job_pb2 import Job, JobState
 from jobledger_server.core.ports import EventBounds, JobChange, JobRecord, Kept, Store
-from jobledger_server.core.times import SECOND
+from jobledger_server.core.times import SECOND, timestamp
 from stores.backends import Backend
 from support.records import (
+    CANCELLED,
     COMPLETED,
     NOW,
     QUEUED,
@@ -32,6 +33,7 @@ async def ended(store: Store, *, at: int = NOW + 60 * SECOND, kept: Sequence[Kep
     """A job that ended at an instant and left these."""
     record = a_record()
     job_id = record.job.job_id
+    record.job.job_dir = "/data/jobs/job"
     await store.create_job(record, [state_changed(record)])
     await store.update_job(job_id, lambda stored: a_change(stored, RUNNING))
     await store.update_job(
@@ -72,17 +74,49 @@ async def test_pages_of_what_is_left_join_also_where_jobs_ended_at_once(store: S
 
 async def test_a_job_may_go_once_all_that_it_left_is_gone(store: Store) -> None:
     job_id, other = await ended(store), await ended(store)
-    await store.forget(Kept.LOGS_WARN, [job_id])
+    await store.forget(Kept.LOGS_WARN, [job_id], at=LATER)
     assert (await of(store, Kept.LOGS_WARN), await of(store, Kept.JOBS)) == ([other], [])
-    await store.forget(Kept.JOB_DIRS_COMPLETED, [job_id, other])
+    await store.forget(Kept.JOB_DIRS_COMPLETED, [job_id, other], at=LATER)
     assert (await of(store, Kept.JOB_DIRS_COMPLETED), await of(store, Kept.JOBS)) == ([], [job_id])
 
 
 async def test_forgetting_again_and_what_is_unknown_changes_nothing(store: Store) -> None:
     job_id = await ended(store, kept=[Kept.LOGS_INFO])
     for _ in range(2):
-        await store.forget(Kept.LOGS_INFO, [job_id, a_job_id()])
+        await store.forget(Kept.LOGS_INFO, [job_id, a_job_id()], at=LATER)
     assert await of(store, Kept.JOBS) == [job_id]
+
+
+async def test_a_job_says_since_when_its_log_is_gone_and_that_its_directory_is(store: Store) -> None:
+    job_id, other = await ended(store), await ended(store)
+    record = await store.get_job(job_id)
+    assert record is not None
+    before = record.job
+    assert before.HasField("job_dir")
+    await store.forget(Kept.LOGS_WARN, [job_id], at=LATER)
+    await store.forget(Kept.LOGS_WARN, [job_id], at=LATER + SECOND)
+    before.log_removed_at.CopyFrom(timestamp(LATER))
+    assert await job_of(store, job_id) == before
+    await store.forget(Kept.JOB_DIRS_COMPLETED, [job_id], at=LATER)
+    before.ClearField("job_dir")
+    assert await job_of(store, job_id) == before
+    kept = await job_of(store, other)
+    assert (kept.HasField("log_removed_at"), kept.HasField("job_dir")) == (False, True)
+
+
+async def test_a_job_that_never_ran_had_no_log_that_could_have_been_removed(store: Store) -> None:
+    record = a_record()
+    await store.create_job(record, [])
+    change = replace(a_change(record, CANCELLED, at=NOW, receipt=a_receipt(record.job.job_id)), kept=BOTH)
+    await store.update_job(record.job.job_id, lambda _: change)
+    await store.forget(Kept.LOGS_WARN, [record.job.job_id], at=LATER)
+    assert not (await job_of(store, record.job.job_id)).HasField("log_removed_at")
+
+
+async def job_of(store: Store, job_id: str) -> Job:
+    record = await store.get_job(job_id)
+    assert record is not None
+    return record.job
 
 
 async def test_a_deleted_job_leaves_no_note(store: Store) -> None:

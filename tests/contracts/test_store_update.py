@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from jobledger.v1.job_pb2 import Artifact, Job, JobState
-from jobledger_server.core.ports import CancelIntent, EventBounds, JobChange, JobFilter, JobRecord, Store
+from jobledger_server.core.ports import CancelIntent, EventBounds, JobChange, JobFilter, JobRecord, Origin, Store
 from jobledger_server.core.times import timestamp
 from stores.backends import Backend
 from support.records import (
@@ -72,7 +72,8 @@ async def test_artifacts_are_added_or_stored_anew(store: Store) -> None:
 async def test_what_only_the_engine_needs_is_stored_too(store: Store) -> None:
     record = await store.create_job(a_record(), [])
     intent = CancelIntent(requested_at=NOW, requested_by="token", reason="", grace_seconds=0.0)
-    changed = replace(record, cancel=intent, eligible_at=NOW + 9)
+    origin = Origin(attempt=1, inputs={"/in/caf\udce9": "ab" * 32}, source_pins={"git_commit": "0" * 40})
+    changed = replace(record, cancel=intent, eligible_at=NOW + 9, origin=origin)
     await store.update_job(record.job.job_id, lambda _: JobChange(record=changed))
     assert await store.get_job(record.job.job_id) == changed
     await store.update_job(record.job.job_id, lambda stored: JobChange(record=replace(stored, cancel=None)))

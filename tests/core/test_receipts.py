@@ -32,8 +32,8 @@ FIELDS = [
 ]  # fmt: skip
 # Of the sample job, signed with the sample key. If they change, receipts that exist no longer mean what they did:
 # that takes a new receipt_version.
-PINNED_HASH = "sha256:935e5900e94ed60cc53760d29a95f728dfb5b667f9d4dea1c361a745bbfdab24"
-PINNED_ENVELOPE = "5bf3b375bccd70eb66861fb94f13a08b3d33e58c2f9f849f8fb9a974f945886e"
+PINNED_HASH = "sha256:b5e9ed9988f08f27f56e87a59f1e2eee50950b1d080455153a8c455b29ebcc5f"
+PINNED_ENVELOPE = "f55b1a17d0a066279ad1ec26c96d34af7cacf58d00cd2e5f7c1ecfb7d3e2562a"
 
 
 def config_receipt(config: Struct) -> dict[str, Any]:

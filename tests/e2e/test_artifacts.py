@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,9 +10,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from service.test_source_pins import Repository
 from support.doors import Door, Refused, RestDoor
 from support.eventually import eventually
+from support.repositories import Repository
 from support.running import RunningServer, run_cli
 
 MIB = 1024 * 1024
@@ -24,7 +25,7 @@ with open(out + "/big", "wb") as file:
         file.write(number.to_bytes(4, "big") * {MIB // 4})
 """
 ATTACKS = r"""
-import os, socket, sys
+import json, os, socket, sys
 token, out = sys.argv[1], os.environ["JOBLEDGER_OUTPUT_DIR"]
 os.chdir(out)
 def leave(name):
@@ -44,6 +45,9 @@ for _ in range(25):
     os.mkdir("d" * 200, dir_fd=inner)
     inner = os.open("d" * 200, os.O_RDONLY, dir_fd=inner)
 os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=inner))
+with open(os.environ["JOBLEDGER_CONTROL"], "a") as control:
+    for path in ("../x", "%2e%2e%2fx", "declared%2fx", "nul\0", "return\r", "left\u202eright", "y" * 5000, token):
+        control.write(json.dumps({"type": "artifact", "path": path}) + "\n")
 """
 
 
@@ -82,6 +86,18 @@ async def test_what_must_not_be_an_artifact_is_refused_and_named(door: Door, ser
     refused = {it["path"]: it["reason"] for it in receipt["refused"]}
     deep = next(path for path in refused if path.startswith("ddd"))
     assert "longer than 1024" in refused.pop(deep)
+    said = {
+        path: refused.pop(path).removeprefix("declared, and its ") for path in [*refused] if "decl" in refused[path]
+    }
+    assert said == {
+        "../x": "path leads out of output/, or names no file",
+        token_file: "path leads out of output/, or names no file",
+        "declared%2fx": "name, percent-decoded, would lead elsewhere",
+        "nul\\x00": "name has characters that no file system should see",
+        "return\\r": "name has characters that no file system should see",
+        "left\\u202eright": "name has characters that no file system should see",
+        f"{'y' * 256}...": "path is longer than 1024 characters",
+    }
     assert refused == {
         "%2e%2e%2fx": "its name, percent-decoded, would lead elsewhere",
         "back\\slash": "its name has characters that no file system should see",
@@ -106,6 +122,7 @@ async def test_what_must_not_be_an_artifact_is_refused_and_named(door: Door, ser
         ("bytes=-100", 206, b"0123456789", "bytes 0-9/10"),
         ("bytes=5-2", 200, b"0123456789", None),
         ("bytes=0-0,5-9", 200, b"0123456789", None),
+        ("bytes=-0", 416, None, "bytes */10"),
         ("bytes=10-", 416, None, "bytes */10"),
         ("bytes=10-20", 416, None, "bytes */10"),
         ("bytes=99999999999999999999999-", 416, None, "bytes */10"),
@@ -120,7 +137,8 @@ async def test_ranges_of_ten_bytes(
         assert (response.status, response.headers.get("Content-Range")) == (status, content_range)
         assert response.headers["X-Content-Type-Options"] == "nosniff"
         if body is None:
-            assert json.loads(got)["error_code"] == "E_RANGE_NOT_SATISFIABLE"
+            refused = json.loads(got)
+            assert (refused["error_code"], refused["details"]) == ("E_RANGE_NOT_SATISFIABLE", {"size": 10})
         else:
             assert got == body
             assert response.headers["Content-Security-Policy"] == "default-src 'none'; sandbox"
@@ -240,12 +258,31 @@ async def test_the_command_line_fetches_without_overwriting(
     assert file.read_text() == "one"
 
 
-async def test_a_receipt_names_the_commit_that_the_job_ran_from(door: Door, scratch: Path) -> None:
+async def test_a_receipt_names_what_the_job_was_made_from_whatever_it_writes_about_that(
+    door: Door, scratch: Path
+) -> None:
     repository = Repository(scratch / "repository")
     commit = repository.head
     (repository.place / "a").write_text("changed, and not committed")
-    spoil = "git init --quiet --bare elsewhere && rm -rf .git && ln -s elsewhere .git"
-    created = await door.create("sh", "-c", spoil, working_dir=str(repository.place))
+    source = scratch / "in.csv"
+    source.write_text("a,b")
+    spoil = """
+        git init --quiet --bare elsewhere && rm -rf .git && ln -s elsewhere .git
+        for forged in source_pins inputs; do
+            for place in "$JOBLEDGER_JOB_DIR" "$JOBLEDGER_JOB_DIR/../../logs/$JOBLEDGER_JOB_ID"; do
+                printf '{"git_dirty": "no", "%s": "forged"}' "$1" > "$place/$forged.json"
+            done
+        done
+    """
+    spec: dict[str, Any] = {"inputs": [{"type": "INPUT_TYPE_FILE", "file_path": str(source)}], "tools": ["sh"]}
+    spec["working_dir"] = str(repository.place)
+    created = await door.create("sh", "-c", spoil, "sh", str(source), **spec)
     assert (await door.ended(created["job_id"]))["state"] == "completed"
     receipt = json.loads((await door.receipt(created["job_id"]))[0])
-    assert receipt["source_pins"] == {"git_commit": commit, "git_dirty": "yes"}
+    shell = Path(shutil.which("sh") or "").resolve()
+    assert receipt["source_pins"] == {
+        "git_commit": commit,
+        "git_dirty": "yes",
+        "tool:sh": f"sha256:{hashlib.sha256(shell.read_bytes()).hexdigest()} {shell}",
+    }
+    assert [it["sha256"] for it in receipt["inputs"]] == [hashlib.sha256(b"a,b").hexdigest()]

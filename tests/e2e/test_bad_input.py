@@ -100,6 +100,8 @@ async def test_a_bad_path_or_query_is_named(rest: RestDoor, path: str, status: i
         (b'{"spec": {"command": ["true"], "working_dir": "/tmp/../etc"}}', 403, "E_PATH_TRAVERSAL"),
         (b'{"spec": {"command": ["true"], "working_dir": "tmp"}}', 422, "E_VALIDATION"),
         (b'{"spec": {"command": ["true"], "inputs": [{"type": "file"}]}}', 422, "E_VALIDATION"),
+        (b'{"spec": {"command": ["true"], "tools": ["../sh"]}}', 422, "E_VALIDATION"),
+        (b'{"spec": {"command": ["true"], "tools": ["sh", "sh"]}}', 422, "E_VALIDATION"),
         (b'{"spec": {"command": ["true"]}, "idempotency_key": "' + b"k" * 129 + b'"}', 422, "E_VALIDATION"),
         (b'{"spec": {"command": ["true"], "rerun_of": "job_x"}}', 404, "E_JOB_NOT_FOUND"),
         (b'{"spec": {"command": ["' + b"x" * 2_000_000 + b'"]}}', 413, "E_TOO_LARGE"),

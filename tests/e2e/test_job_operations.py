@@ -239,6 +239,8 @@ async def test_a_deleted_job_is_gone(door: Door, server: RunningServer) -> None:
     with pytest.raises(Refused) as refused:
         await door.get(job_id)
     assert refused.value.error_code == "E_JOB_NOT_FOUND"
+    noted = (server.data_dir / "receipts" / "deletions.jsonl").read_text()
+    assert job_id in noted, "a recovery does not bring it back"
     assert not (server.data_dir / "jobs" / job_id).exists()
     assert job["job_dir"] == str(server.data_dir / "jobs" / job_id)
 

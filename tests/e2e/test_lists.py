@@ -24,6 +24,20 @@ async def test_two_identical_requests_get_identical_bytes(rest: RestDoor) -> Non
         assert bodies[0] == bodies[1]
 
 
+async def test_a_list_has_a_tag_that_changes_with_it(rest: RestDoor) -> None:
+    await made(rest, 1)
+    url = f"{rest.url}/v1/jobs?limit=3"
+    async with rest.session.get(url, headers=rest.headers) as response:
+        tag = response.headers["ETag"]
+    async with rest.session.get(url, headers={**rest.headers, "If-None-Match": tag}) as response:
+        assert (response.status, await response.read()) == (304, b"")
+    [job_id] = await made(rest, 1)
+    async with rest.session.get(url, headers={**rest.headers, "If-None-Match": tag}) as response:
+        assert response.status == 200
+        assert response.headers["ETag"] != tag
+        assert (await response.json())["jobs"][0]["job_id"] == job_id
+
+
 async def test_a_listed_job_has_exactly_its_fields_in_order(rest: RestDoor) -> None:
     await made(rest, 1)
     page = await rest.call("ListJobs", limit=1)
@@ -53,6 +67,27 @@ async def test_a_page_token_is_bound_to_its_filter(rest: RestDoor, other: dict[s
     token = (await rest.call("ListJobs", limit=1))["next_page_token"]
     async with rest.request("GET", "/v1/jobs", {"page_token": token, **other}) as response:
         assert (response.status, (await response.json())["error_code"]) == (422, "E_VALIDATION")
+
+
+async def test_a_page_token_goes_with_its_filter_however_that_is_written(door: Door) -> None:
+    await made(door, 3, labels={"a": f"1-{door.name}", "b": "2"})
+    states, labels = ["completed", "failed", "completed"], [f"a=1-{door.name}", "b=2"]
+    token = (await door.call("ListJobs", limit=1, state=states, label=labels))["next_page_token"]
+    page = await door.call("ListJobs", page_token=token, state=["failed", "completed"], label=labels[::-1])
+    assert len(page["jobs"]) == 2
+
+
+async def test_an_empty_page_token_is_the_first_page(rest: RestDoor) -> None:
+    await made(rest, 2)
+    for path in ("/v1/jobs?limit=1", "/gateway/jobs?scope=all&limit=1"):
+        seen = []
+        for given in (path, f"{path}&page_token="):
+            async with rest.session.get(rest.url + given, headers=rest.headers) as response:
+                assert response.status == 200
+                seen.append((await response.json())["jobs"])
+        assert seen[0] == seen[1]
+    async with rest.session.get(f"{rest.url}/v1/jobs?offset=1&page_token=", headers=rest.headers) as response:
+        assert response.status == 200
 
 
 async def test_filters_hold_together(door: Door) -> None:

@@ -9,13 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiohttp
 import grpc
 import jobledger
 import jsonschema
 import pytest
 from jobledger.v1.receipt_service_pb2 import GetConsistencyProofRequest, GetInclusionProofRequest
 from jobledger.v1.receipt_service_pb2_grpc import ReceiptServiceStub
-from support.doors import Door, GrpcDoor, Refused, refused
+from support.doors import Door, GrpcDoor, Refused, RestDoor, refused
 from support.eventually import eventually
 from support.running import RunningServer, launch, output_file, run_cli, start
 
@@ -130,6 +131,30 @@ async def test_a_verifier_that_keeps_a_checkpoint_sees_that_the_log_is_the_same(
         await asyncio.to_thread(cli, "consistency", "--checkpoint", kept, "--proof", proof, "-o", consistency)
     log = ("--proof", proof, "--checkpoint", kept, "--consistency", consistency)
     await asyncio.to_thread(cli, "verify", envelope, *log)
+
+
+async def test_a_stranger_needs_one_address_for_all_keys_and_takes_proofs_as_they_come(
+    server: RunningServer, tmp_path: Path
+) -> None:
+    """Keys, proof and checkpoint are stored as the REST API answers them; both verifiers take them so."""
+    names = {"keys.json": "receipts/keys", "checkpoint.json": "receipts/checkpoint"}
+    async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {server.token}"}) as session:
+        door = RestDoor(session, server.url, server.token)
+        job_id = (await door.create("true"))["job_id"]
+        await door.ended(job_id)
+        (tmp_path / "receipt.dsse.json").write_bytes((await door.receipt(job_id, "dsse"))[0])
+        for name, path in {**names, "proof.json": f"receipts/inclusion/{job_id}"}.items():
+            async with session.get(f"{server.url}/v1/{path}") as answer:
+                (tmp_path / name).write_bytes(await answer.read())
+    proof = ("receipt.dsse.json", "keys.json", "--proof", "proof.json")
+    alone = await ran(tmp_path, sys.executable, "-I", "-S", STANDALONE, *proof)
+    assert alone.returncode == 0, alone.stderr
+    paths = [f"--{name}={tmp_path / name}.json" for name in ("keys", "proof", "checkpoint")]
+    ours = await asyncio.to_thread(
+        lambda: run_cli(server, "receipt", "verify", f"{tmp_path}/receipt.dsse.json", *paths)
+    )
+    assert "log_inclusion" in ours.stdout
+    assert ours.returncode in (0, 2), ours.stdout + ours.stderr
 
 
 async def test_sizes_that_the_log_has_not_are_refused(server: RunningServer) -> None:

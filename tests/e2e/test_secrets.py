@@ -132,6 +132,12 @@ async def answers(server: RunningServer, job_ids: list[str]) -> bytes:
     return json.dumps(told, default=str).encode()
 
 
+async def tells_of_redaction(server: RunningServer, job_id: str) -> bool:
+    headers, url = {"Authorization": f"Bearer {server.token}"}, f"{server.url}/v1/jobs/{job_id}/logs/content"
+    async with aiohttp.ClientSession(headers=headers) as session, session.get(url) as response:
+        return response.headers["Jobledger-Log-Redacted"] == "true"
+
+
 async def test_a_secret_is_nowhere_but_in_the_job(
     tmp_path: Path, vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +172,7 @@ async def test_a_secret_is_nowhere_but_in_the_job(
             assert [job["state"] for job in ended] == ["completed", "cancelled"]
             assert ended[0]["spec"]["env"] == env
             await said(door, cancelled, "bye ***")
+        assert await tells_of_redaction(server, cancelled)
         assert not vault.found_in(await answers(server, [retried, cancelled]))
         assert server.stop() == 0
         assert leaks(data_dir, vault) == []

@@ -1,13 +1,28 @@
 """Events and logs as streams: server-sent events and NDJSON, from a point in the past and on."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator
+import os
+import re
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.doors import Door, Refused, RestDoor, server_sent
 from support.eventually import eventually
+from support.running import output_file
 
+STREAMS_PAGE = Path(__file__).parents[2] / "server" / "docs" / "streams.md"
+# What each example of the page shows.
+EXAMPLES = (
+    "event: replay.complete",
+    '"error_code":"E_STREAM_INVALID_SEQUENCE"',
+    "retry: 2000\nid: ",
+    "event: stream.bookmark\nid: ",
+    '"event_type":"replay.complete"',
+    'event: end\ndata: {"state":"completed","last_sequence":3}',
+)
 TICKS = "for i in 1 2 3 4 5; do echo tick $i; sleep 0.1; done"
 
 
@@ -93,6 +108,61 @@ async def test_the_engines_heart_beats_while_a_stream_is_open(rest: RestDoor) ->
             break
 
 
+async def test_a_stream_has_a_number_to_resume_from_before_its_first_event(rest: RestDoor) -> None:
+    """Who is cut off before the first event would not know where to go on."""
+    job_id = (await rest.create("true"))["job_id"]
+    await rest.ended(job_id)
+    async with rest.session.get(f"{rest.url}/v1/stream?job_id=none", headers=rest.headers) as response:
+        first = await response.content.readuntil(b"\n\n")
+    begun = re.fullmatch(rb"retry: 2000\nid: ([0-9]+)\n\n", first)
+    assert begun
+    kept = [int(event["sequence_number"]) async for event in replayed(rest, job_id)]
+    assert int(begun[1]) >= kept[-1] > 0
+
+
+async def replayed(door: Door, job_id: str) -> AsyncIterator[dict[str, Any]]:
+    async for event in door.events(resume_from=0, job_id=[job_id]):
+        if event["event_type"] == "replay.complete":
+            assert int(event["last_sequence"]) >= int(event["replayed_count"])
+            return
+        if event["event_type"] != "stream.bookmark":
+            yield event
+
+
+async def test_a_filtered_stream_has_a_bookmark_with_each_heartbeat(door: Door) -> None:
+    """Its number is a point to resume from: what comes after it follows, and nothing before it is missing."""
+    marks: list[int] = []
+    async for event in door.events(resume_from=0, type=["job.progress"]):
+        if event["event_type"] == "stream.bookmark":
+            assert "sequence_number" not in event
+            marks.append(int(event["last_sequence"]))
+            last = int((await door.call("GetStatus"))["last_sequence_number"])
+            assert marks[-1] <= last
+        if len(marks) == 2:
+            break
+    assert marks == sorted(set(marks))
+    async for event in door.events(resume_from=marks[-1]):
+        assert int(event.get("sequence_number", marks[-1] + 1)) == marks[-1] + 1
+        break
+
+
+async def test_the_examples_of_the_documentation_work_when_pasted(rest: RestDoor, server: Any) -> None:
+    await rest.ended((await rest.create("true"))["job_id"])
+    examples = re.findall(r"```bash\n(.*?)```", STREAMS_PAGE.read_text(), flags=re.DOTALL)
+    variables = {**os.environ, "URL": rest.url, "AUTH": f"Authorization: Bearer {server.token}"}
+    async with asyncio.timeout(60):
+        told = await asyncio.gather(*(pasted(example, variables) for example in examples))
+    for shown, expected in zip(told, EXAMPLES, strict=True):
+        assert expected in shown
+
+
+async def pasted(example: str, variables: Mapping[str, str]) -> str:
+    """What a shell prints that is given this."""
+    shell = await asyncio.create_subprocess_exec("bash", "-c", example, env=variables, stdout=asyncio.subprocess.PIPE)
+    told, _ = await shell.communicate()
+    return told.decode()
+
+
 async def test_logs_tail_follows_to_the_end(rest: RestDoor) -> None:
     job_id = (await rest.create("sh", "-c", TICKS))["job_id"]
     events = [event async for event in sse(rest, f"/v1/jobs/{job_id}/logs/tail")]
@@ -174,6 +244,24 @@ async def test_a_damaged_artifact_is_quarantined_and_never_served(rest: RestDoor
             await rest.download(job_id, artifact["id"])
         assert (refused.value.status, refused.value.error_code) == (409, "E_ARTIFACT_QUARANTINED")
     assert (await rest.get(job_id))["artifacts"][0]["status"] == "quarantined"
+    assert output_file(server.data_dir).read_text().count(f"an artifact of {job_id} is quarantined") == 1
+    assert (await rest.call("GetStatus"))["artifacts_quarantined"] == 1
+    [told] = [
+        event["artifact"]
+        for event in await events_so_far(rest, job_id)
+        if event["event_type"] == "job.artifact" and event["artifact"]["status"] == "quarantined"
+    ]
+    assert told["id"] == artifact["id"]
+
+
+async def events_so_far(rest: RestDoor, job_id: str) -> list[dict[str, Any]]:
+    """All that are stored of a job."""
+    found = []
+    async for event in rest.events(resume_from=0, job_id=job_id):
+        if event["event_type"] == "replay.complete":
+            break
+        found.append(event)
+    return found
 
 
 async def test_follow_ups_reach_the_standard_input(door: Door) -> None:

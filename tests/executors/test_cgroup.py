@@ -1,5 +1,6 @@
 """Control groups: where they may be, what is in them, and that nothing fails where there are none."""
 
+import json
 import os
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from executors.harness import Lab, eventually
 from jobledger_server.core.ports import EndReason
 from jobledger_server.core.ports.executor import Limits
 from jobledger_server.executors.local import cgroup, limits
+from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.executors.local.limits import LimitWatch
+from jobledger_server.executors.local.record import Record
 
 HYBRID = """\
 31 23 0:28 / /sys/fs/cgroup rw,relatime - tmpfs tmpfs rw,mode=755
@@ -35,8 +38,8 @@ def group(tmp_path: Path) -> Path:
     group = cgroup.make("tests")
     if group is None:
         pytest.skip("This user can't make control groups (cgroup v2) here")
-    assert cgroup.write_down(group, tmp_path / "record")
-    assert cgroup.recorded(tmp_path / "record") == group
+    assert Record(tmp_path / "started.json", group).names_group
+    assert cgroup.recorded(ControlDir(tmp_path)) == group
     return group
 
 
@@ -58,12 +61,40 @@ def test_control_groups_are_made_where_this_process_is_in_one(membership: str, m
 
 @pytest.mark.parametrize("text", ["", "/sys/fs/cgroup/jobledger-job_a.1.00", "/sys/fs/cgroup\n"])
 def test_a_record_that_was_cut_short_names_no_control_group(text: str, tmp_path: Path) -> None:
-    (tmp_path / "record").write_text(text)
-    assert cgroup.recorded(tmp_path / "record") is None
+    control = ControlDir(tmp_path)
+    control.cgroup.write_text(text)
+    assert cgroup.recorded(control) is None
+    control.started.write_text(json.dumps({"cgroup": text})[: len(text) + 8])
+    assert cgroup.recorded(control) is None
+
+
+def test_what_protocol_1_wrote_down_is_found(tmp_path: Path) -> None:
+    control = ControlDir(tmp_path)
+    control.cgroup.write_text("/sys/fs/cgroup/jobledger-job_a.1.00\n")
+    assert cgroup.recorded(control) == Path("/sys/fs/cgroup/jobledger-job_a.1.00")
 
 
 def test_a_control_group_that_could_not_be_written_down_is_told_of(tmp_path: Path) -> None:
-    assert not cgroup.write_down(tmp_path, tmp_path / "no such directory" / "record")
+    assert not Record(tmp_path / "started.json", Path("/" + "x" * 1000)).names_group
+
+
+def test_a_job_is_held_to_a_number_of_processes_where_they_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory stands in for a control group whose parent has the controller."""
+    monkeypatch.setattr(cgroup, "place", lambda: tmp_path)
+    (tmp_path / "cgroup.subtree_control").write_text("cpu\n")
+    cgroup.count_processes()
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+pids"
+    make_directory = os.mkdir
+
+    def make_group(path: Path) -> None:
+        make_directory(path)
+        (path / "pids.max").write_text("max\n")
+
+    monkeypatch.setattr(os, "mkdir", make_group)
+    assert (group := cgroup.make("job_a.1"))
+    assert (group / "pids.max").read_text().startswith(str(cgroup.MOST_PROCESSES))
 
 
 def test_a_killed_control_group_has_nothing_alive_in_it_or_below(group: Path) -> None:

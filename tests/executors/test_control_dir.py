@@ -12,10 +12,18 @@ from executors.harness import Lab, eventually
 from jobledger_server.core.ports import EndReason, InputClosedError, ProgressReport, Running
 from jobledger_server.executors.local.attempt import Attempt
 from jobledger_server.executors.local.control_dir import ControlDir
-from jobledger_server.executors.local.executor import LONGEST_WAKE, LocalExecutor
-from jobledger_server.executors.local.guarded_files import MOST_BYTES, UnreadableError, poke, read_json, write_json
+from jobledger_server.executors.local.executor import LocalExecutor
+from jobledger_server.executors.local.guarded_files import (
+    MOST_BYTES,
+    UnreadableError,
+    open_fifo,
+    poke,
+    read_json,
+    write_json,
+)
 from jobledger_server.executors.local.lost import bury
 from jobledger_server.executors.local.statements import read_outcome, read_progress
+from jobledger_server.executors.local.wakes import LONGEST_WAKE, Wakes
 from jobledger_server.joblog.reader import LogQuery, LogReader
 from jobledger_server.joblog.segments import DATA, INDEX, DamagedLogError, Stream, segment_path
 from jobledger_server.joblog.writer import LogWriter
@@ -138,7 +146,8 @@ def test_what_is_no_log_keeps_no_attempt_from_its_end(control: ControlDir, tmp_p
         bury(control, 7)
         outcome = read_outcome(control)
         assert outcome is not None
-        assert (outcome.reason, outcome.log.entries) == (EndReason.LOST, 0)
+        # There is nothing in it, and no hash is claimed of it.
+        assert (outcome.reason, outcome.log.entries, outcome.log.sha256) == (EndReason.LOST, 0, "")
         log_dir.rename(tmp_path / make.__name__)
         log_dir.mkdir()
 
@@ -252,13 +261,15 @@ async def test_whatever_keeps_the_servers_other_threads_busy_delays_no_cancel(
         await asyncio.gather(*busy)
 
 
-async def test_wakes_without_an_end_are_not_hoarded(lab: Lab, executor: LocalExecutor) -> None:
-    launch = lab.launch("cat", stdin_open=True)
-    await executor.start(launch)
+def test_wakes_without_an_end_are_not_hoarded(tmp_path: Path) -> None:
+    descriptor = open_fifo(tmp_path / "wake")
+    wakes = Wakes(descriptor)
     for _ in range(64):
-        poke(lab.root / "data" / "run" / "wake", b"1" * 65536)
-        await asyncio.sleep(0)
-    assert len(executor._rest) <= LONGEST_WAKE
-    poke(lab.root / "data" / "run" / "wake", b"\n")
-    await executor.send_input(launch.job_id, 1, b"", close=True)
-    assert (await lab.outcome(launch)).exit_code == 0
+        poke(tmp_path / "wake", b"1" * 65536)
+        assert wakes.read() == set()
+    assert len(wakes.rest) <= LONGEST_WAKE
+    poke(tmp_path / "wake", b"\njob_a 1\njob_a 1\njob_b x\njob_b 2")
+    assert wakes.read() == {("job_a", 1)}
+    poke(tmp_path / "wake", b"\n")
+    assert wakes.read() == {("job_b", 2)}
+    os.close(descriptor)

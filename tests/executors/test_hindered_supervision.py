@@ -93,6 +93,8 @@ async def test_nothing_lives_of_a_job_that_is_lost_because_its_control_directory
     lab: Lab, executor: LocalExecutor
 ) -> None:
     job = await family(lab, executor)
+    # Its supervisor puts nothing more there from then on, which would keep the directory from being removed.
+    await eventually((job.control / "wake").exists)
     shutil.rmtree(job.control)
     assert (await lab.outcome(job.launch)).reason is EndReason.LOST
     assert job.alive() == []

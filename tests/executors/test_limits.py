@@ -14,6 +14,7 @@ from executors.harness import Lab, eventually, runs
 from jobledger_server.core.ports import EndReason, Outcome
 from jobledger_server.core.ports.executor import Limits
 from jobledger_server.executors.local import limits as limits_module
+from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.executors.local.limits import CPU_GRACE, CPU_SLACK, LimitWatch, resource_limits
 from jobledger_server.executors.local.process_tree import all_descendants, descendants
@@ -159,8 +160,8 @@ async def test_limits_hold_while_no_server_runs(lab: Lab) -> None:
     launch = lab.python(HOG.format(size=128 * MEGABYTE), limits=Limits(memory_bytes=64 * MEGABYTE))
     async with lab.executor() as first:
         await first.start(launch)
-    word = lab.root / "data" / "control" / f"{launch.job_id}.1" / "exit.json"
-    await eventually(word.exists)
+    control = ControlDir(lab.root / "data" / "control" / f"{launch.job_id}.1")
+    await eventually(control.read_end)
     async with lab.executor() as second:
         found = await second.find(launch.job_id, 1)
         # As long as its supervisor has not let go of it, it counts as running.

@@ -120,11 +120,25 @@ async def test_an_attempt_that_was_claimed_and_never_ran_is_lost(lab: Lab, execu
     """Started at most once: what can't be known to be unstarted is not started again."""
     launch = lab.shell("exit 0")
     await lab.run(executor, launch)
-    (control(lab, launch.job_id) / "exit.json").unlink()
     (control(lab, launch.job_id) / "started.json").write_text("")
     outcome = await executor.start(launch)
     assert isinstance(outcome, Outcome)
     assert outcome.reason is EndReason.LOST
+
+
+async def test_what_could_not_be_removed_at_the_end_is_removed_later(
+    lab: Lab, executor: LocalExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    launch, remove = lab.shell("exit 0"), Attempt.remove
+    await lab.run(executor, launch)
+
+    def no_files_left(_: Attempt) -> None:
+        monkeypatch.setattr(Attempt, "remove", remove)
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(Attempt, "remove", no_files_left)
+    await executor.release(launch.job_id, 1)
+    await eventually(lambda: not control(lab, launch.job_id).exists())
 
 
 async def test_a_lost_wake_costs_a_second_and_nothing_else(lab: Lab, executor: LocalExecutor) -> None:

@@ -21,7 +21,6 @@ from support.running import output_file, start
 
 DATA = Path(__file__).parents[1] / "data"
 JOB = "job_01kdyak3480000000000000001"
-STARTED_AT, ENDED_AT = 1_795_306_126_427_155, 1_795_306_127_494_350
 
 # A supervisor in so far as protocol 1 says what one does: it takes nothing from the code that it stands in for.
 STAND_IN = """
@@ -68,13 +67,30 @@ async def stand_in(control: ControlDir) -> AsyncIterator[Process]:
         await process.wait()
 
 
-async def test_what_has_ended_under_protocol_1_has_its_outcome(lab: Lab, executor: LocalExecutor) -> None:
-    left_behind(lab, "control_protocol_1/ended")
-    log = LogSummary(
-        entries=2, sha256="21e704eb99a508dbe017b9a48e691fe8e2a90e8844103c0f2bc598fb080fd937", warnings=1, errors=0
-    )
+@pytest.mark.parametrize(
+    ("protocol", "started_at", "ended_at", "sha256"),
+    [
+        (
+            1,
+            1_795_306_126_427_155,
+            1_795_306_127_494_350,
+            "21e704eb99a508dbe017b9a48e691fe8e2a90e8844103c0f2bc598fb080fd937",
+        ),
+        (
+            2,
+            1_795_331_218_993_827,
+            1_795_331_220_081_773,
+            "dbea9325179efe46ea2add94f7b6b745ca983fabb208dc6d34aa064623d7ee23",
+        ),
+    ],
+)
+async def test_what_has_ended_under_each_protocol_has_its_outcome(
+    lab: Lab, executor: LocalExecutor, protocol: int, started_at: int, ended_at: int, sha256: str
+) -> None:
+    left_behind(lab, f"control_protocol_{protocol}/ended")
+    log = LogSummary(entries=2, sha256=sha256, warnings=1, errors=0)
     assert await executor.find(JOB, 1) == Outcome(
-        reason=EndReason.EXITED, exit_code=3, started_at=STARTED_AT, ended_at=ENDED_AT, log=log
+        reason=EndReason.EXITED, exit_code=3, started_at=started_at, ended_at=ended_at, log=log
     )
 
 

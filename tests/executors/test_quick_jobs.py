@@ -19,7 +19,7 @@ def slow_server(monkeypatch: pytest.MonkeyPatch) -> None:
     async def spawn_and_wait(self: Spawner, control_dir: Path, secret_env: Mapping[str, str]) -> int:
         shim = await spawn(self, control_dir, secret_env)
         control = ControlDir(control_dir)
-        await eventually(lambda: control.exit.exists() and not control.lock_is_held())
+        await eventually(lambda: control.read_end() and not control.lock_is_held())
         return shim
 
     monkeypatch.setattr(Spawner, "spawn", spawn_and_wait)

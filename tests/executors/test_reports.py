@@ -3,7 +3,7 @@
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,15 @@ from jobledger_server.core.ports import EndReason, Outcome
 from jobledger_server.executors.local import reports as module
 from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.executor import LocalExecutor
-from jobledger_server.executors.local.reports import INTERVAL, MOST_ARTIFACTS, NEVER, RETRY_SECONDS, Reports
+from jobledger_server.executors.local.reports import (
+    INTERVAL,
+    MOST_ARTIFACTS,
+    MOST_MISDECLARED,
+    NEVER,
+    RETRY_SECONDS,
+    Reports,
+)
+from jobledger_server.executors.local.statements import read_outcome
 
 
 class Bench:
@@ -30,6 +38,14 @@ class Bench:
     def say(self, **message: Any) -> None:
         os.write(self.job, json.dumps(message).encode() + b"\n")
         self.reports.read()
+
+    def said_to_the_server(self) -> tuple[Sequence[str], Sequence[str]]:
+        """What the job declared, and what it can't have meant, as the outcome of its attempt has them."""
+        word = {"reason": "exited", "exit_code": 0, "message": "", "started_at": 1, "ended_at": 2}
+        self.control.exit.write_text(json.dumps(word))
+        outcome = read_outcome(self.control)
+        assert outcome is not None
+        return outcome.declared, outcome.misdeclared
 
     def declared(self) -> list[str]:
         return list(json.loads(self.control.artifacts.read_text())["paths"])
@@ -88,6 +104,19 @@ def test_what_is_declared_beyond_the_bound_is_counted_and_left_out(bench: Bench)
     assert bench.reports.ignored == 5
     bench.say(type="artifact", path="0")
     assert bench.reports.ignored == 5
+
+
+def test_what_no_artifact_can_be_called_is_kept_too_within_bounds(bench: Bench) -> None:
+    """The server tells of it; it goes by the names alone, also those that mean elsewhere once they are decoded."""
+    for path in ("good", "../x", "%2e%2e%2fx", "../x", "a\nb"):
+        bench.say(type="artifact", path=path)
+    bench.reports.finish()
+    assert bench.said_to_the_server() == (("good",), ("%2e%2e%2fx", "../x", "a\nb"))
+    for number in range(MOST_MISDECLARED):
+        bench.say(type="artifact", path=f"../{number}")
+    bench.reports.finish()
+    good, bad = bench.said_to_the_server()
+    assert (good, len(bad), bench.reports.ignored) == (("good",), MOST_MISDECLARED, 2)
 
 
 def test_on_a_full_disk_a_checkpoint_waits_for_room(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.ports import EndReason, JobFilter, JobRecord, Outcome, Running, StoredReceipt
 from jobledger_server.core.states import is_terminal
 from jobledger_server.executors.local import cgroup
+from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.offline.recover import recover
 from jobledger_server.stores.sqlite import SqliteStore
@@ -208,8 +209,8 @@ async def test_a_job_whose_supervisor_is_killed_anywhere_starts_once_at_most_and
         for crash in seen:
             async with asyncio.timeout(PATIENCE):
                 kinds[await found_after(crash, lab, executor)] += 1
-    for record in (lab.root / "data" / "control").glob("*/cgroup"):
-        if group := cgroup.recorded(record):
+    for directory in (lab.root / "data" / "control").iterdir():
+        if group := cgroup.recorded(ControlDir(directory)):
             cgroup.remove(group)  # the next server would do so, in its time
     assert all(kinds[kind] for kind in ("unstarted", "lost", "exited")), kinds
 

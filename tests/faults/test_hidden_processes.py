@@ -17,6 +17,7 @@ import grpc
 import pytest
 from faults.serving import not_possible, running_job, served, serving
 from jobledger_server.executors.local import cgroup
+from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.process_tree import LINUX, process_stat, processes
 from support.doors import GrpcDoor, Json
 from support.eventually import eventually
@@ -145,7 +146,7 @@ def nursery_of(server: RunningServer, job: Json) -> int:
 
 
 def is_grouped(server: RunningServer, job: Json) -> bool:
-    group = cgroup.recorded(control_of(server, job) / "cgroup")
+    group = cgroup.recorded(ControlDir(control_of(server, job)))
     return group is not None and cgroup.populated(group)
 
 
@@ -268,7 +269,7 @@ async def test_a_control_group_finds_what_neither_supervisor_nor_nursery_can(tmp
     async with serving(tmp_path / "data") as (server, door):
         job, hidden = await hiding(door)
         assert is_grouped(server, job)
-        group, nursery = cgroup.recorded(control_of(server, job) / "cgroup"), nursery_of(server, job)
+        group, nursery = cgroup.recorded(ControlDir(control_of(server, job))), nursery_of(server, job)
         os.kill(nursery, signal.SIGKILL)
         await died(nursery)
         os.kill(shim_of(server, job), signal.SIGKILL)

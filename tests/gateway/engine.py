@@ -1,11 +1,12 @@
 """A scripted engine behind a real gRPC server: it records what it is asked, and answers as a test says."""
 
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
+from gateway import channels
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -16,7 +17,6 @@ from grpc_health.v1 import health_pb2
 from jobledger_gateway.app import SERVICES
 from jobledger_gateway.errors import RULES
 from jobledger_gateway.metadata import PEER
-from jobledger_server.api.inprocess import InProcessChannel
 
 TOKEN = "Bearer jl_test_secret"
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"]
@@ -156,29 +156,14 @@ def handlers_of(engine: Engine) -> list[Any]:
     ]
 
 
-@asynccontextmanager
-async def running(engine: Engine) -> AsyncIterator[str]:
+def running(engine: Engine) -> AbstractAsyncContextManager[str]:
     """The engine on a port of its own; yields its address."""
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers(handlers_of(engine))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
+    return channels.listening(handlers_of(engine))
 
 
-@asynccontextmanager
-async def connected(engine: Engine, kind: str) -> AsyncIterator[Any]:
+def connected(engine: Engine, kind: str) -> AbstractAsyncContextManager[Any]:
     """A channel to the engine: over a `socket`, or `in process`."""
-    if kind == "in process":
-        async with InProcessChannel(()) as channel:
-            channel.add_generic_rpc_handlers(handlers_of(engine))
-            yield channel
-    else:
-        async with running(engine) as target, grpc.aio.insecure_channel(target) as channel:
-            yield channel
+    return channels.reached(handlers_of(engine), kind)
 
 
 def handler(engine: Engine, method: MethodDescriptor) -> Any:

@@ -3,25 +3,25 @@
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import grpc
+from gateway import channels
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_tools import protoc
 from jobledger_gateway.descriptors import services_in
-from jobledger_server.api.inprocess import InProcessChannel
 
 VECTORS = Path(__file__).with_name("vectors")
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def compile_protos(out: Path, *files: Path, imports: bool = True) -> Path:
-    """Writes the descriptor set of .proto files, as a user does."""
+def compile_protos(out: Path, *files: Path, imports: bool = True, more: Sequence[str] = ()) -> Path:
+    """Writes the descriptor set of .proto files, as a user does, with `more` options of protoc's."""
     google = next(Path(entry) for entry in sys.path if (Path(entry) / "google/api/annotations.proto").exists())
     arguments = [
         "protoc",
@@ -30,6 +30,7 @@ def compile_protos(out: Path, *files: Path, imports: bool = True) -> Path:
         f"--proto_path={Path(protoc.__file__).parent / '_proto'}",
         f"--descriptor_set_out={out}",
         *(["--include_imports"] if imports else []),
+        *more,
         *map(str, files),
     ]
     assert protoc.main(arguments) == 0
@@ -124,27 +125,13 @@ async def _step(script: Any, context: Any) -> Any:
     return await context.abort(CODES[script.code], script.message, trailing)
 
 
-@asynccontextmanager
-async def listening(recorder: Recorder, credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[str]:
+def listening(
+    recorder: Recorder, credentials: grpc.ServerCredentials | None = None
+) -> AbstractAsyncContextManager[str]:
     """The service on a port of its own; yields its address."""
-    server = grpc.aio.server()
-    server.add_generic_rpc_handlers((recorder.handler(),))
-    address = "127.0.0.1:0"
-    port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
-    await server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await server.stop(0)
+    return channels.listening([recorder.handler()], credentials)
 
 
-@asynccontextmanager
-async def reached(recorder: Recorder, kind: str) -> AsyncIterator[Any]:
+def reached(recorder: Recorder, kind: str) -> AbstractAsyncContextManager[Any]:
     """A channel to the service: over a `socket`, or `in process`."""
-    if kind == "in process":
-        async with InProcessChannel(()) as channel:
-            channel.add_generic_rpc_handlers([recorder.handler()])
-            yield channel
-    else:
-        async with listening(recorder) as target, grpc.aio.insecure_channel(target) as opened:
-            yield opened
+    return channels.reached([recorder.handler()], kind)

@@ -196,7 +196,7 @@ def test_a_flattened_message_is_replaced_by_its_fields_and_leaves_nothing_when_u
         "eta_seconds": None,
     }
     bare = events_pb2.Event(event_type="replay.complete", replay_complete=events_pb2.ReplayComplete(replayed_count=0))
-    assert list(orjson.loads(encode_json(bare))) == ["event_type", "timestamp_utc", "replayed_count"]
+    assert list(orjson.loads(encode_json(bare))) == ["event_type", "timestamp_utc", "replayed_count", "last_sequence"]
 
 
 BAD_SPECS: list[tuple[dict[str, Any], str, str]] = [

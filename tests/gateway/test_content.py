@@ -80,18 +80,19 @@ async def test_a_range_is_answered_with_that_part(
 
 
 @pytest.mark.parametrize(
-    "header", ["bytes=5-4", "bytes=0-1,5-6", "lines=0-1", "bytes=", "bytes=-", "bytes=a-b", "bytes=-0", "bytes 0-1"]
+    "header", ["bytes=5-4", "bytes=0-1,5-6", "lines=0-1", "bytes=", "bytes=-", "bytes=a-b", "bytes 0-1"]
 )
 async def test_a_range_that_is_none_of_ours_is_overlooked(client: Client, artifact: Engine, header: str) -> None:
     answer = await client.get(PATH, headers={"Range": header})
     assert (answer.status, answer.body) == (200, DATA)
 
 
-@pytest.mark.parametrize("header", ["bytes=1024-", "bytes=99999999999999999999-"])
+@pytest.mark.parametrize("header", ["bytes=1024-", "bytes=99999999999999999999-", "bytes=-0", "bytes=-000"])
 async def test_a_range_outside_tells_the_size(client: Client, artifact: Engine, header: str) -> None:
     answer = await client.get(PATH, headers={"Range": header})
     assert (answer.status, answer.json["error_code"]) == (416, "E_RANGE_NOT_SATISFIABLE")
     assert answer.headers["Content-Range"] == "bytes */1024"
+    assert answer.json["details"] == {"size": 1024}
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,10 @@ async def test_a_range_outside_tells_the_size(client: Client, artifact: Engine, 
         ({"If-None-Match": '"other"'}, 200),
         ({"If-None-Match": f'"{TAG}"', "Range": "bytes=0-9"}, 304),
         ({"If-None-Match": '"other"', "Range": "bytes=0-9"}, 206),
+        ({"If-Match": f'"x", "{TAG}"'}, 200),
+        ({"If-Match": "*", "Range": "bytes=0-9"}, 206),
+        ({"If-Match": f'"{TAG}"', "If-None-Match": f'"{TAG}"'}, 304),
+        ({"If-Unmodified-Since": "Thu, 01 Jan 1970 00:00:00 GMT"}, 200),
     ],
 )
 async def test_conditions_are_held_against_the_tag(
@@ -117,6 +122,19 @@ async def test_conditions_are_held_against_the_tag(
     assert answer.headers["ETag"] == f'"{TAG}"'
     if status == 304:
         assert answer.body == b""
+
+
+@pytest.mark.parametrize("tag", ['"other"', f'W/"{TAG}"', TAG, ""])
+@pytest.mark.parametrize("more", [{}, {"Range": "bytes=0-9"}, {"Range": "bytes=5000-"}, {"If-None-Match": f'"{TAG}"'}])
+async def test_who_wants_other_bytes_than_there_are_gets_none(
+    client: Client, artifact: Engine, tag: str, more: dict[str, str]
+) -> None:
+    for method in ("GET", "HEAD"):
+        answer = await client.ask(method, PATH, headers={"If-Match": tag, **more})
+        assert answer.status == 412
+    answer = await client.get(PATH, headers={"If-Match": tag, **more})
+    assert answer.json["error_code"] == "E_PRECONDITION_FAILED"
+    assert answer.headers["ETag"] == f'"{TAG}"'
 
 
 async def test_head_tells_the_size_and_sends_nothing(client: Client, artifact: Engine) -> None:

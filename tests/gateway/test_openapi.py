@@ -95,6 +95,32 @@ def test_every_operation_field_and_parameter_is_described(openapi: Any) -> None:
             assert (name, bare) == (name, [])
 
 
+def test_streams_tell_their_errors_and_how_to_resume(openapi: Any) -> None:
+    for path, codes in (
+        ("/v1/stream", {"400": "E_STREAM_INVALID_SEQUENCE", "410": "E_STREAM_GAP_TOO_LARGE"}),
+        (
+            "/v1/jobs/{job_id}/logs/tail",
+            {"400": "E_STREAM_INVALID_SEQUENCE", "404": "E_JOB_NOT_FOUND", "410": "E_STREAM_GAP_TOO_LARGE"},
+        ),
+    ):
+        operation = openapi["paths"][path]["get"]
+        for status, code in codes.items():
+            assert code in operation["responses"][status]["description"]
+        assert "takes nothing" in operation["responses"]["200"]["description"]
+        assert "Last-Event-ID" in {parameter["name"] for parameter in operation["parameters"]}
+        line = operation["responses"]["200"]["content"]["application/x-ndjson"]["schema"]
+        assert set(line["properties"]) == {"result", "heartbeat", "end", "error"}
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/jobs", "/v1/jobs/{job_id}/logs", "/v1/jobs/{job_id}/artifacts/{artifact_id}/content"]
+)
+def test_what_can_be_kept_tells_its_etag(openapi: Any, path: str) -> None:
+    operation = openapi["paths"][path]["get"]
+    assert "If-None-Match" in {parameter["name"] for parameter in operation["parameters"]}
+    assert all("ETag" in operation["responses"][status]["headers"] for status in ("200", "304"))
+
+
 def operations(openapi: Any) -> Iterator[tuple[str, Any]]:
     for path, methods in openapi["paths"].items():
         for operation in methods.values():

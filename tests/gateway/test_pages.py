@@ -9,6 +9,7 @@ import grpc
 import pytest
 from gateway.client import Client
 from gateway.engine import Engine, Refusal
+from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2
 from jobledger.v1 import engine_service_pb2
 from jobledger_gateway.app import GatewayOptions, build_app
@@ -34,11 +35,16 @@ async def test_metrics_tell_of_the_engine_and_the_gateway(client: Client, engine
         health="ok",
         active_jobs=2,
         jobs_by_state={"running": 2, "queued": 1},
+        first_sequence_number=4,
         last_sequence_number=9,
+        swept_at=Timestamp(seconds=1_700_000_000),
         uptime_ms=1500,
         storage_bytes={"logs": 5},
         free_bytes=7,
         collected={"events": 3},
+        artifacts_quarantined=4,
+        archive_checked_at=Timestamp(seconds=17),
+        archive_damage="a bit",
     )
     engine.on("GetStatus", status)
     await client.get("/v1/jobs/job_1")
@@ -49,10 +55,15 @@ async def test_metrics_tell_of_the_engine_and_the_gateway(client: Client, engine
     assert 'jobledger_jobs{state="running"} 2' in lines
     assert "jobledger_active_jobs 2" in lines
     assert "jobledger_uptime_seconds 1.5" in lines
+    assert "jobledger_first_sequence_number 4" in lines
     assert "jobledger_last_sequence_number 9" in lines
+    assert "jobledger_swept_seconds 1700000000" in lines
     assert 'jobledger_storage_bytes{class="logs"} 5' in lines
     assert "jobledger_disk_free_bytes 7" in lines
     assert 'jobledger_collected_total{class="events"} 3' in lines
+    assert "jobledger_artifacts_quarantined_total 4" in lines
+    assert "jobledger_archive_damaged 1" in lines
+    assert "jobledger_archive_checked_seconds 17" in lines
     assert 'jobledger_gateway_requests_total{method="GET",route="/v1/jobs/{job_id}",status="200"} 1' in lines
     assert 'jobledger_gateway_requests_total{method="other",route="",status="405"} 1' in lines
     assert "jobledger_gateway_open_requests 1" in lines

@@ -40,6 +40,11 @@ def events(body: bytes) -> list[dict[str, Any]]:
     return found
 
 
+def lines(body: bytes) -> list[Any]:
+    """Lines of NDJSON; heartbeats left out."""
+    return [line for text in body.splitlines() if "heartbeat" not in (line := orjson.loads(text))]
+
+
 def data(event: dict[str, Any]) -> Any:
     return orjson.loads(event["data"])
 
@@ -63,7 +68,7 @@ async def test_ndjson_wraps_each_item_and_marks_the_end(client: Client, engine: 
     engine.on("WatchEvents", [changed(1), changed(2)])
     answer = await client.get("/v1/stream", headers=NDJSON)
     assert answer.headers["Content-Type"] == "application/x-ndjson"
-    first, second, end = (orjson.loads(line) for line in answer.body.splitlines())
+    first, second, end = lines(answer.body)
     assert (first["result"]["sequence_number"], second["result"]["sequence_number"]) == (1, 2)
     assert end == {"end": {}}
 
@@ -85,6 +90,18 @@ async def test_the_end_message_is_the_data_of_the_end(client: Client, engine: En
     assert data(last) == {"state": "failed", "last_sequence": 2}
     lines = (await client.get("/v1/jobs/job_1/logs/tail", headers=NDJSON)).body.splitlines()
     assert orjson.loads(lines[-1]) == {"end": {"state": "failed", "last_sequence": 2}}
+
+
+async def test_entries_that_come_together_are_items_each(client: Client, engine: Engine) -> None:
+    """The gateway asks for that itself: who calls it sees no difference."""
+    end = job_service_pb2.TailEnd(state=job_pb2.JOB_STATE_COMPLETED, last_sequence=4)
+    batch = job_service_pb2.LogBatch(logs=[log(2).log, log(3).log])
+    script = [log(1), job_service_pb2.TailLogsResponse(batch=batch), log(4), job_service_pb2.TailLogsResponse(end=end)]
+    engine.on("TailLogs", script)
+    *told, last = events((await client.get("/v1/jobs/j/logs/tail?max_batch=1")).body)
+    assert [(it["id"], data(it)["job_sequence"]) for it in told if "data" in it] == [(str(n), n) for n in (1, 2, 3, 4)]
+    assert data(last)["last_sequence"] == 4
+    assert [request.max_batch for request in engine.requests("TailLogs")] == [1000]
 
 
 async def test_a_refusal_before_the_first_item_is_a_plain_error(client: Client, engine: Engine) -> None:
@@ -125,18 +142,53 @@ async def test_a_fault_in_mid_stream_tells_a_reference_only(client: Client, engi
 
 async def test_last_event_id_wins_over_the_query(client: Client, engine: Engine) -> None:
     await client.get("/v1/stream?resume_from=5", headers={"Last-Event-ID": "41"})
-    await client.get("/v1/stream?resume_from=5", headers={"Last-Event-ID": ""})
     await client.get("/v1/jobs/j/logs/tail", headers={"Last-Event-ID": "0"})
-    assert [request.resume_from for request in engine.requests("WatchEvents")] == [41, 5]
+    assert [request.resume_from for request in engine.requests("WatchEvents")] == [41]
     assert engine.requests("TailLogs")[0].HasField("after_sequence")
     await client.get("/v1/stream", headers={"Last-Event-ID": str((1 << 63) - 1)})
     assert engine.requests("WatchEvents")[-1].resume_from == (1 << 63) - 1
 
 
-@pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30, "1 2", str(1 << 63)])
-async def test_a_last_event_id_that_is_no_number_is_an_invalid_sequence(client: Client, value: str) -> None:
-    answer = await client.get("/v1/stream", headers={"Last-Event-ID": value})
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "9" * 30, "1 2", "1,2", str(1 << 63)])
+@pytest.mark.parametrize("path", ["/v1/stream?resume_from=5", "/v1/jobs/j/logs/tail"])
+async def test_a_last_event_id_that_is_no_number_is_an_invalid_sequence(client: Client, value: str, path: str) -> None:
+    """An empty one too: to take it for none, and go on from now, would skip events without a word."""
+    answer = await client.get(path, headers={"Last-Event-ID": value})
     assert (answer.status, answer.json["error_code"]) == (400, "E_STREAM_INVALID_SEQUENCE")
+    assert set(answer.json) == {"error_code", "message", "details"}
+
+
+async def test_two_last_event_ids_are_refused(client: Client, engine: Engine) -> None:
+    """Which of them is right nobody can tell; the same holds for a resume point that the query gives twice."""
+    target, headers = client.base + "/v1/stream", [("Last-Event-ID", "1"), ("Last-Event-ID", "2")]
+    async with client.session.get(target, headers=[("Authorization", TOKEN), *headers]) as response:
+        assert (response.status, (await response.json())["error_code"]) == (400, "E_STREAM_INVALID_SEQUENCE")
+    twice = await client.get("/v1/stream?resume_from=1&resume_from=2")
+    assert (twice.status, twice.json["error_code"]) == (400, "E_STREAM_INVALID_SEQUENCE")
+    assert engine.requests("WatchEvents") == []
+
+
+async def test_a_stream_begins_with_the_number_that_it_starts_after(client: Client, engine: Engine) -> None:
+    """Who is cut off before the first event comes back with that, and has missed nothing."""
+    engine.on("WatchEvents", [unnumbered()])
+    first, *_ = events((await client.get("/v1/stream?resume_from=7")).body)
+    assert first == {"retry": "2000", "id": "7"}
+    first, *_ = events((await client.get("/v1/jobs/j/logs/tail", headers={"Last-Event-ID": "3"})).body)
+    assert first == {"retry": "2000", "id": "3"}
+    engine.initial_metadata["WatchEvents"] = (("jobledger-resume-from", "41"),)
+    first, replay, _end = events((await client.get("/v1/stream")).body)
+    assert first == {"retry": "2000", "id": "41"}
+    assert "id" not in replay
+
+
+async def test_a_bookmark_has_the_number_that_it_marks_as_its_id(client: Client, engine: Engine) -> None:
+    bookmark = events_pb2.Event(event_type="stream.bookmark", bookmark=events_pb2.Bookmark(last_sequence=9))
+    engine.on("WatchEvents", [changed(1), bookmark])
+    _, _, marked, _ = events((await client.get("/v1/stream")).body)
+    assert (marked["event"], marked["id"], data(marked)["last_sequence"]) == ("stream.bookmark", "9", 9)
+    assert "sequence_number" not in data(marked)
+    line = lines((await client.get("/v1/stream", headers=NDJSON)).body)[1]
+    assert (line["result"]["event_type"], line["result"]["last_sequence"]) == ("stream.bookmark", 9)
 
 
 async def test_text_of_items_can_not_forge_events(client: Client, engine: Engine) -> None:
@@ -174,6 +226,17 @@ async def test_headers_come_at_once_and_heartbeats_while_nothing_happens(client:
         assert await response.content.readuntil(b"\n\n") == b": ping\n\n"
         source.end.set()
         assert (await response.content.read()).endswith(b"event: end\ndata: {}\n\n")
+
+
+@pytest.mark.parametrize(("path", "method"), [("/v1/stream", "WatchEvents"), ("/v1/jobs/j/logs/tail", "TailLogs")])
+async def test_silence_is_told_in_ndjson_too(client: Client, engine: Engine, path: str, method: str) -> None:
+    source = Source()
+    engine.on(method, lambda _: source())
+    async with client.session.get(client.base + path, headers={"Authorization": TOKEN, **NDJSON}) as response:
+        assert orjson.loads(await response.content.readline()) == {"heartbeat": {}}
+        source.end.set()
+        *_, last = (await response.content.read()).splitlines()
+    assert orjson.loads(last) == {"end": {}}
 
 
 async def test_the_call_ends_when_the_reader_leaves(client: Client, engine: Engine) -> None:

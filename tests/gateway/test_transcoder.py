@@ -36,7 +36,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc import error_details_pb2
 from jobledger_gateway.descriptors import DescriptorError, services_in
 from jobledger_gateway.main import gateway
-from jobledger_gateway.transcoder import Dialect, RuleError, StreamSettings, TranscoderOptions, serve, transcode
+from jobledger_gateway.transcoder import Dialect, RuleError, TranscoderOptions, serve, transcode
 
 PAGE = Path(__file__).parents[2] / "gateway_http" / "README.md"
 NDJSON = {"Accept": "application/x-ndjson"}
@@ -61,7 +61,6 @@ async def serving(recorder: Recorder, channel: Any) -> AsyncIterator[Client]:
         dialect=Dialect.PROTOJSON,
         request_headers=("X-Tenant", "x-trace-bin"),
         response_headers=("x-cost", "x-signature-bin"),
-        streams=StreamSettings(ping_seconds=0.05),
     )
     app = transcode([recorder.service], channel, options=options)
     async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jobledger.v1.job_service_pb2 import GetLogsResponse
 from jobledger_gateway.encoding import encode_json
+from jobledger_server.core.times import timestamp
 from jobledger_server.joblog.pieces import Piece
 from jobledger_server.joblog.plain_json import json_answer
 from jobledger_server.joblog.reader import LogQuery, LogReader
@@ -48,6 +49,7 @@ TOTALS = st.builds(
     offset=st.integers(0, 1 << 40),
     limit=st.integers(1, 10_000),
     has_more=st.booleans(),
+    log_removed_at=st.none() | st.integers(0, 1 << 50).map(timestamp),
 )
 CHUNKS = st.lists(st.tuples(st.sampled_from([Stream.STDOUT, Stream.STDERR]), st.lists(LINES, max_size=5)), max_size=5)
 TIMES = st.integers(0, 1 << 50)

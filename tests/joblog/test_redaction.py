@@ -2,12 +2,17 @@
 
 import json
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import orjson
 import pytest
+from google.protobuf import json_format
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jobledger.v1.job_service_pb2 import GetLogsResponse
+from jobledger_server.joblog.plain_json import json_answer
 from jobledger_server.joblog.reader import LogQuery, LogReader
 from jobledger_server.joblog.redaction import MASK, NO_SECRETS, RedactingLogWriter, Redactor, Secrets
 from jobledger_server.joblog.segments import Stream
@@ -35,7 +40,10 @@ def cut(data: bytes, places: list[int]) -> Iterator[bytes]:
     yield data[start:]
 
 
-NOISE = st.one_of(st.binary(max_size=6), st.text("ab/\n", max_size=6).map(str.encode))
+# Without backslashes: with one between them, two halves of a secret may be taken for one.
+NOISE = st.one_of(
+    st.binary(max_size=6).map(lambda it: it.replace(b"\\", b"")), st.text("ab/\n", max_size=6).map(str.encode)
+)
 
 
 @settings(deadline=None)
@@ -97,6 +105,110 @@ def test_a_secret_is_found_as_json_spells_it(dumped: object) -> None:
         )
     in_html = dumped(secret).replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
     assert passed([secret], in_html.encode()) == b'"***"'
+
+
+# What JSON, people and patterns find special; and what no single unit of UTF-16 holds.
+HARD = st.text("aA1=+/\\\\\"'\n\t<&é😀\u2028.", min_size=4, max_size=12).map(str.strip)
+HARD = HARD.filter(lambda it: len(it.replace("\\", "")) >= 4)
+
+
+def escaped(draw: st.DrawFn, text: str) -> str:
+    """The text within a string of JSON, each character as it came to the writer's mind."""
+    spelled = []
+    for character in text:
+        units = character.encode("utf-16-be", "surrogatepass")
+        codes = [units[at : at + 2].hex() for at in range(0, len(units), 2)]
+        plain = json.dumps(character, ensure_ascii=False)[1:-1]
+        long = "".join("\\u" + "".join(draw(st.sampled_from((it, it.upper()))) for it in code) for code in codes)
+        ways = [plain, long, *(["\\/"] if character == "/" else ())]
+        spelled.append(draw(st.sampled_from(ways)))
+    return "".join(spelled)
+
+
+@st.composite
+def structured_lines(draw: st.DrawFn) -> tuple[str, bytes]:
+    """A secret, and lines that tell it in every place that a structured line has, JSON within JSON included."""
+    secret = draw(HARD)
+    places = ['"message": "%s"', '"message": "", "%s": 1', '"message": "", "a": [{"b": "x%s"}]']
+    places += ['"message": "", "subsystem": "%s"', '"message": "", "correlation_id": "%s"']
+    lines = ['{"level": "info", ' + place % escaped(draw, secret) + "}" for place in places]
+    inner = json.dumps('{"a": "' + escaped(draw, secret) + '"}')
+    lines += [
+        '{"level": "info", "message": ' + inner + "}",
+        '{"no": "level", "message": "' + escaped(draw, secret) + '"',
+    ]
+    return secret, "".join(line + "\n" for line in lines).encode()
+
+
+@settings(deadline=None, max_examples=50)
+@given(told=structured_lines(), places=st.lists(st.integers(0, 2000), max_size=12))
+def test_no_spelling_of_a_secret_shows_it_through_any_door(told: tuple[str, bytes], places: list[int]) -> None:
+    secret, said = told
+    with tempfile.TemporaryDirectory() as directory:
+        written(Path(directory), secret, *cut(said, places))
+        reader = LogReader(Path(directory), 1)
+        page = reader.page(LogQuery())
+        shown = [json_format.MessageToDict(entry) for entry in page.entries]
+        shown.append(orjson.loads(json_answer(1, page.pieces, GetLogsResponse())))
+        assert len(page.entries) == said.count(b"\n")
+        assert not [text for text in texts(shown) if secret in text or secret in unescaped(unescaped(text))]
+        assert reader.page(LogQuery(contains=secret)).total == 0
+        on_disk = b"".join(path.read_bytes() for path in Path(directory).iterdir()).decode("utf-8", "replace")
+        for content in (reader.read_content(0, 1 << 20).decode(), on_disk):
+            assert secret not in content
+            assert secret not in unescaped(content)
+
+
+def written(log_dir: Path, secret: str, *chunks: bytes) -> None:
+    log = RedactingLogWriter(log_dir, 1 << 20, Secrets([secret]))
+    for chunk in chunks:
+        log.write(Stream.STDOUT, chunk)
+    log.end()
+    log.seal()
+    log.close()
+
+
+def unescaped(text: str) -> str:
+    """What is within a string of JSON, wherever it may stand."""
+
+    def single(found: re.Match[str]) -> str:
+        return str(json.loads(f'"{found[0]}"'))
+
+    return re.sub(r'(?:\\(?:u[0-9a-fA-F]{4}|["\\/bfnrt]))+', single, text)
+
+
+def texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        yield from texts([*value, *value.values()])
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts(item)
+
+
+@pytest.mark.parametrize("spelled", ["1.2345678e7", "12345678.0", "12345678e0", "1234567800E-2"])
+def test_a_secret_that_is_a_number_is_hidden_however_it_is_spelled(tmp_path: Path, spelled: str) -> None:
+    """It would be shown as 12345678, since a payload knows numbers and not how they were spelled."""
+    line = f'{{"level":"warn","message":"m","pin":[{spelled}],"other":1.5}}\n{{"level":"warn","message":"n"}}\n'
+    written(tmp_path, "12345678", line.encode())
+    page = LogReader(tmp_path, 1).page(LogQuery())
+    assert b"12345678" not in json_answer(1, page.pieces, GetLogsResponse())
+    assert b"1.2345678" not in LogReader(tmp_path, 1).read_content(0, 1000)
+    assert len(page.entries) == 2
+
+
+def test_what_is_no_secret_stays_though_it_has_backslashes() -> None:
+    said = b'{"path": "C:\\\\temp\\u0041", "a": "\\"hunter2\\""}\n\\\\\\x41 hunter\\u0032\n'
+    for size in (1, 3, len(said)):
+        assert passed([TOKEN, 'a"b\\c'], *(said[at : at + size] for at in range(0, len(said), size))) == said
+
+
+def test_an_escape_holds_back_no_more_than_a_secret_may_take() -> None:
+    """A line without end costs no memory."""
+    redactor = Redactor(Secrets([TOKEN]))
+    passed_on = sum(len(redactor.feed(b"\\u0020" * 1000)) for _ in range(100))
+    assert 600_000 - passed_on <= 13 * len(TOKEN)
 
 
 def test_a_document_is_read_before_secrets_are_looked_for() -> None:

@@ -32,7 +32,12 @@ def log_dir(tmp_path: Path) -> Path:
 
 def seals(log_dir: Path) -> dict[str, str]:
     """Hash by name of file, as the seals say."""
-    lines = [line.split("  ") for path in log_dir.glob("*.seal") for line in path.read_text().splitlines()]
+    lines = [
+        line.split("  ")
+        for path in log_dir.glob("*.seal")
+        for line in path.read_text().splitlines()
+        if not line.startswith("#")
+    ]
     return {name: digest for digest, name in lines}
 
 

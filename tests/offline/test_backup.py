@@ -1,26 +1,33 @@
 """`backup`: a copy that is whole or not there, and from which a server goes on without harm to the original."""
 
+import json
 import os
 import shutil
 import sqlite3
 import stat
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from jobledger.receipts import load_keys, verify
+from jobledger_server.access.admin import TokenAdmin
 from jobledger_server.archive.files import ReceiptArchive
-from jobledger_server.offline import backup
+from jobledger_server.core.ports import Kept, LogSummary
+from jobledger_server.offline import backup, commands
 from jobledger_server.offline.backup import BackupError, back_up
 from jobledger_server.offline.recover import go_on, recover
 from jobledger_server.service import restored
 from jobledger_server.stores.sqlite import SqliteStore
 from jobledger_server.stores.sqlite.rebuild import EVENTS_AHEAD
 from support.clock import ManualClock
-from support.executors import ScriptedExecutor
+from support.executors import SUCCESS, ScriptedExecutor
 from support.installations import installation, receipts_of
 from support.records import FAILED, RUNNING
 from support.services import serving
+
+SAID_SOMETHING = replace(SUCCESS, log=LogSummary(entries=1, sha256="0" * 64))
 
 
 async def test_it_has_every_receipt_blob_and_log_and_nothing_that_belongs_to_processes(
@@ -199,7 +206,11 @@ async def test_an_older_database_can_be_accepted_in_a_log_with_a_new_key(tmp_pat
         second = await it.ended()
     old_key = (data_dir / "keys" / "log.vkey").read_text()
     shutil.copyfile(tmp_path / "older.db", data_dir / "jobledger.db")
+    (data_dir / "token").write_text("jl_of_the_newer_one")
+    would = go_on(data_dir, dry_run=True)
     done = go_on(data_dir)
+    assert would.given_up == done.given_up == [second]
+    assert Path(done.aside["token"]).read_text() == "jl_of_the_newer_one"
     async with SqliteStore(data_dir / "jobledger.db") as store:
         assert (await store.event_bounds()).first == EVENTS_AHEAD + 1
     assert [job.job_id for job in done.unfinished] == [second]
@@ -216,3 +227,117 @@ async def test_an_older_database_can_be_accepted_in_a_log_with_a_new_key(tmp_pat
         found = {job_id for (job_id,) in connection.execute("SELECT job_id FROM jobs")}
     assert first in found
     assert second not in found
+
+
+async def test_a_new_log_keeps_a_token_that_it_knows_and_names_what_was_deleted_since(tmp_path: Path) -> None:
+    data_dir = tmp_path / "data"
+    async with installation(data_dir) as it:
+        job_id = await it.ended()
+        token = await TokenAdmin(tokens=it.store, clock=ManualClock()).create_first()
+    (data_dir / "token").write_text(f"{token}\n")
+    shutil.copyfile(data_dir / "jobledger.db", tmp_path / "older.db")
+    async with installation(data_dir) as it:
+        await it.archiver.note_deleted([job_id])
+        await it.store.delete_job(job_id)
+    shutil.copyfile(tmp_path / "older.db", data_dir / "jobledger.db")
+    done = go_on(data_dir)
+    assert (done.given_up, done.undeleted, "token" in done.aside) == ([], [job_id], False)
+    assert (data_dir / "token").exists()
+
+
+async def test_where_the_archive_is_damaged_a_new_log_says_that_not_all_can_be_named(data_dir: Path) -> None:
+    damage_archive(data_dir)
+    done = go_on(data_dir)
+    assert "were changed after they were sealed" in done.unread
+
+
+def damage_archive(data_dir: Path) -> None:
+    """A bit of the second receipt."""
+    [file] = ReceiptArchive(data_dir / "receipts").segments()
+    lines = file.read_bytes().splitlines(keepends=True)
+    body = bytearray(lines[2])
+    body[len(body) // 2] ^= 1
+    file.write_bytes(b"".join([*lines[:2], bytes(body), *lines[3:]]))
+
+
+async def test_a_damaged_archive_is_noticed_by_the_backup(data_dir: Path, tmp_path: Path) -> None:
+    assert back_up(data_dir, tmp_path / "good").archive == ""
+    damage_archive(data_dir)
+    done = back_up(data_dir, tmp_path / "copy")
+    assert "receipts 1 to 1" in done.archive or "line 3" in done.archive
+    assert not done.is_whole
+    assert done.receipts == 4, "the database has all of it"
+    outcome = CliRunner().invoke(commands.backup, [str(tmp_path / "again"), "--data-dir", str(data_dir)])
+    assert (outcome.exit_code, "archive of receipts" in outcome.output) == (1, True)
+
+
+async def test_an_archive_whose_end_was_cut_off_is_noticed_by_the_backup(data_dir: Path, tmp_path: Path) -> None:
+    [file] = ReceiptArchive(data_dir / "receipts").segments()
+    file.write_bytes(b"".join(file.read_bytes().splitlines(keepends=True)[:-2]))
+    assert "cut off" in back_up(data_dir, tmp_path / "copy").archive
+
+
+async def test_what_is_deleted_while_it_is_taken_is_in_it_with_its_log_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By DeleteJob or by a sweep, before or after the database is copied."""
+    data_dir = tmp_path / "data"
+    async with installation(data_dir) as it:
+        job_ids = [await it.ended(SAID_SOMETHING) for _ in range(4)]
+        for job_id in job_ids:
+            (data_dir / "logs" / job_id / "00000001.data").write_text(job_id)
+        early, late, swept, kept = job_ids
+    snapshot = backup._snapshot
+
+    def meanwhile(source: Path, target: Path) -> None:
+        delete_by_hand(data_dir, early)
+        snapshot(source, target)
+        delete_by_hand(data_dir, late)
+        shutil.rmtree(data_dir / "logs" / swept)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(backup, "_snapshot", meanwhile)
+        done = back_up(data_dir, tmp_path / "copy")
+    there = sorted(path.name for path in (tmp_path / "copy" / "logs").iterdir())
+    assert there == sorted([late, swept, kept])
+    for job_id in there:
+        assert (tmp_path / "copy" / "logs" / job_id / "00000001.data").read_text() == job_id
+    assert done.is_whole
+    assert not list((tmp_path / "copy" / "logs").glob(".*"))
+
+
+async def test_a_log_that_is_gone_though_the_database_has_it_is_named_and_the_exit_code_tells(
+    tmp_path: Path,
+) -> None:
+    data_dir = tmp_path / "data"
+    async with installation(data_dir) as it:
+        job_id = await it.ended(SAID_SOMETHING)
+        await it.ended(SAID_SOMETHING)
+        removed = await it.ended(SAID_SOMETHING)
+        await it.store.forget(Kept.LOGS_INFO, [removed], at=1)
+    for gone in (job_id, removed):
+        shutil.rmtree(data_dir / "logs" / gone)
+    outcome = CliRunner().invoke(commands.backup, [str(tmp_path / "copy"), "--data-dir", str(data_dir), "--json"])
+    assert outcome.exit_code == 1
+    assert json.loads(outcome.output)["missing_logs"] == [job_id]
+    assert (tmp_path / "copy" / "jobledger.db").exists()
+
+
+def delete_by_hand(data_dir: Path, job_id: str) -> None:
+    """As another process does."""
+    with closing(sqlite3.connect(data_dir / "jobledger.db")) as connection, connection:
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("DELETE FROM jobs WHERE job_id = ?", (job_id,))
+    shutil.rmtree(data_dir / "logs" / job_id)
+
+
+async def test_a_directory_that_can_not_be_made_is_told_before_anything_is_copied(
+    data_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for target, keys in ((tmp_path / "file" / "in" / "copy", None), (tmp_path / "copy", tmp_path / "file" / "keys")):
+        with pytest.raises(BackupError, match="Make it, or name another place"):
+            back_up(data_dir, target, keys=keys)
+    done = back_up(data_dir, tmp_path / "new" / "copy", keys=tmp_path / "as" / "new" / "keys")
+    assert done.keys is not None
+    assert Path(done.keys, "receipt.key").exists()

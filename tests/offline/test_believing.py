@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from jobledger import dsse
+from jobledger_server.archive.believing import Trusted, believed, read_checkpoint
 from jobledger_server.archive.files import ReceiptArchive
 from jobledger_server.core.archive import sealed
 from jobledger_server.core.frontier import Frontier
 from jobledger_server.core.ports.archive import ArchiveError
-from jobledger_server.offline.believing import Trusted, believed, read_checkpoint
 from jobledger_server.offline.recover import recover
 from jobledger_server.service.signing import KeyRing
 from support.clock import ManualClock

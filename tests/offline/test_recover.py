@@ -10,6 +10,7 @@ from faults.ledger import broken_promises
 from jobledger.v1.job_pb2 import ARTIFACT_STATUS_COMPLETE, ARTIFACT_STATUS_QUARANTINED, Artifact
 from jobledger_server.core.ids import is_job_id
 from jobledger_server.core.ports import JobFilter, JobRecord, StoredReceipt
+from jobledger_server.core.ports.archive import ArchiveError
 from jobledger_server.offline.recover import RecoveryError, recover
 from jobledger_server.stores.sqlite import SqliteStore
 from jobledger_server.stores.sqlite.rebuild import EVENTS_AHEAD
@@ -253,3 +254,29 @@ async def test_what_a_quarantined_artifact_was_is_looked_at_anew(data_dir: Path)
     recover(data_dir)
     assert {it.status for some in (await contents(data_dir))[2] for it in some} == {ARTIFACT_STATUS_COMPLETE}
     assert len(records) == 4
+
+
+async def test_a_job_that_was_deleted_after_it_was_archived_stays_deleted_too(data_dir: Path) -> None:
+    """And a note of it that nobody signed, which a job could have written, deletes nothing."""
+    records, receipts, _ = await contents(data_dir)
+    gone, kept = records[0].job.job_id, records[1].job.job_id
+    async with installation(data_dir) as it:
+        await it.archiver.note_deleted([gone])
+        await it.store.delete_job(gone)
+    overwrite(data_dir)
+    deletions = data_dir / "receipts" / "deletions.jsonl"
+    with deletions.open("a") as file:
+        file.write('{"note": "cut off by a crash')
+    done = recover(data_dir)
+    assert (done.receipts, done.jobs) == (4, 3)
+    assert [it.job.job_id for it in (await contents(data_dir))[0]] == [it.job.job_id for it in records[1:]]
+    async with SqliteStore(data_dir / "jobledger.db") as store:
+        stored = await store.receipt(gone)
+    assert stored in receipts
+    async with installation(data_dir) as it:
+        await it.archiver.note_deleted([kept])
+    assert len(deletions.read_text().splitlines()) == 2, "what was cut off is gone"
+    deletions.write_text(deletions.read_text().replace(gone, a_job_id()))
+    overwrite(data_dir)
+    with pytest.raises(ArchiveError, match="not signed by the log's key"):
+        recover(data_dir)

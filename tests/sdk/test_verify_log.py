@@ -1,13 +1,14 @@
 """A receipt held against the log of its installation, and that log against what a verifier has seen of it before."""
 
 import itertools
+import json
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from jobledger.checks import WITHOUT_LOG, VerificationReport
+from jobledger.checks import WITHOUT_CHECKPOINT, WITHOUT_PROOF, VerificationReport
 from jobledger.receipts import Consistency, LogProof, verify
-from jobledger.tlog import LogProofError
+from jobledger.tlog import InclusionProof, LogFormatError, LogProofError
 from jobledger_server.core.merkle import Tree
 from receipt_documents import checkpoint_of, consistency_of, inclusion_of, log_key
 from receipt_samples import KEYS, SEALED, SIGNER, detail, failed
@@ -34,7 +35,7 @@ def without(index: int) -> Tree:
 def test_a_log_that_has_grown_is_still_the_log_that_was_seen() -> None:
     report = check(LATER, kept=checkpoint_of(LATER, 5), consistency=consistency_of(LATER, 5))
     assert (report.exit_code, failed(report)) == (0, set())
-    assert WITHOUT_LOG not in report.caveats
+    assert not {WITHOUT_PROOF, WITHOUT_CHECKPOINT} & set(report.caveats)
     assert detail(report, "log_consistency") == "all 5 receipts of then are among the 7"
 
 
@@ -101,27 +102,84 @@ def test_a_checkpoint_that_another_has_signed_is_refused() -> None:
     assert failed(report) == {"log_checkpoint"}
 
 
-def test_a_checkpoint_that_is_none_is_refused() -> None:
-    assert failed(check(LATER, kept="hello")) == {"log_checkpoint"}
+NO_CHECKPOINTS = ("hello", "", "\n\n", "{}", "{", '{"note": 5}', '{"note": "\\ud800\\n\\n"}')
+
+
+@pytest.mark.parametrize("kept", NO_CHECKPOINTS)
+def test_a_checkpoint_that_is_none_could_not_be_checked(kept: str) -> None:
+    report = check(LATER, kept=kept)
+    assert (report.exit_code, failed(report)) == (2, set())
+    assert [it.name for it in report.checks if it.status == "skipped"] == ["log_checkpoint"]
+
+
+def test_what_a_proof_or_a_checkpoint_proves_is_not_among_what_is_not_proven() -> None:
+    proof = verify(SEALED.envelope, keys=KEYS, log_proof=LogProof(inclusion_of(LATER, OURS), str(log_key())))
+    assert WITHOUT_PROOF not in proof.caveats
+    assert WITHOUT_CHECKPOINT in proof.caveats
+    refused = check(LATER, kept=checkpoint_of(LATER, 5, SIGNER))
+    assert WITHOUT_CHECKPOINT in refused.caveats
+
+
+def answered(tree: Tree, *, index: object = OURS, hashes: object = None) -> str:
+    """A proof as `/v1/receipts/inclusion` answers it."""
+    path = [it.hex() for it in tree.inclusion(OURS, len(tree))]
+    checkpoint = {"tree_size": len(tree), "root_hash": tree.root(len(tree)).hex(), "note": checkpoint_of(tree)}
+    return json.dumps({"leaf_index": index, "checkpoint": checkpoint, "hashes": path if hashes is None else hashes})
+
+
+def test_proof_and_checkpoint_are_taken_as_the_rest_api_answers_them() -> None:
+    kept = json.dumps({"tree_size": 5, "root_hash": "00" * 32, "note": checkpoint_of(LATER, 5)})
+    between = Consistency.parse(consistency_of(LATER, 5))
+    report = verify(
+        SEALED.envelope, keys=KEYS, log_proof=LogProof(answered(LATER), str(log_key()), f"\n{kept}", between)
+    )
+    assert (report.exit_code, failed(report)) == (0, set())
+    for index in (OURS, str(OURS)):
+        assert InclusionProof.parse(answered(LATER, index=index)) == InclusionProof.parse(inclusion_of(LATER, OURS))
+
+
+@pytest.mark.parametrize("index", ["01", True, 1.5, -1, None, [1], 2**53])
+def test_the_index_of_a_proof_is_a_number_and_nothing_else(index: object) -> None:
+    with pytest.raises(LogFormatError):
+        InclusionProof.parse(answered(LATER, index=index))
+
+
+@pytest.mark.parametrize("hashes", [[1], ["00"], ["GG" * 32], ["0 " * 32], [["00" * 32]], {}, "00" * 32])
+def test_the_hashes_of_a_proof_are_in_hex(hashes: object) -> None:
+    with pytest.raises(LogFormatError):
+        InclusionProof.parse(answered(LATER, hashes=hashes))
 
 
 def test_a_checkpoint_without_a_proof_could_not_be_compared() -> None:
     report = verify(SEALED.envelope, keys=KEYS, log_proof=LogProof(None, str(log_key()), checkpoint_of(LATER)))
     assert (report.exit_code, failed(report)) == (2, set())
     assert "no proof" in detail(report, "log_inclusion")
-    assert WITHOUT_LOG in report.caveats
+    assert {WITHOUT_PROOF, WITHOUT_CHECKPOINT} <= set(report.caveats)
 
 
 def test_without_the_key_of_the_log_nothing_is_known_of_it() -> None:
     report = verify(SEALED.envelope, keys=KEYS, log_proof=LogProof(inclusion_of(LATER, OURS), None))
     assert (report.exit_code, failed(report)) == (2, set())
-    assert failed(verify(SEALED.envelope, keys=KEYS, log_proof=LogProof("", "no key"))) == {"log_key"}
+    whole = str(log_key())
+    for key in (
+        "no key",
+        "",
+        "a+b",
+        whole.replace("example", "example "),
+        f"+{whole.partition('+')[2]}",
+        f"\ud800{whole}",
+    ):
+        report = verify(SEALED.envelope, keys=KEYS, log_proof=LogProof("", key))
+        assert (report.exit_code, failed(report)) == (2, set())
 
 
 NOT_HEX = consistency_of(LATER, 5).replace(b'"hashes": ["', b'"hashes": ["x')
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", NOT_HEX])
+TRUE = consistency_of(LATER, 5).replace(b'"old_size": 5', b'"old_size": true')
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", NOT_HEX, TRUE])
 def test_what_is_no_proof_of_consistency_is_said_to_be_none(data: bytes) -> None:
     with pytest.raises(LogProofError):
         Consistency.parse(data)

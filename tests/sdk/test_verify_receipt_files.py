@@ -84,7 +84,7 @@ def log_proof(*leaves: bytes, index: int = 1) -> LogProof:
 def test_a_proof_of_inclusion_holds_for_the_receipt_that_is_in_the_log() -> None:
     report = verify(SEALED.envelope, keys=KEYS, log_proof=log_proof(b"a", SEALED.leaf, b"c"))
     assert report.exit_code == 0
-    assert detail(report, "log_inclusion") == "leaf 1 of 3 in example.com/log"
+    assert detail(report, "log_inclusion") == "leaf index 1, counted from 0, of 3 receipts in example.com/log"
 
 
 def test_a_proof_of_another_receipt_is_refused() -> None:

@@ -73,7 +73,7 @@ def test_a_good_receipt_is_valid_and_says_what_it_does_not_prove() -> None:
     assert report.exit_code == 0
     assert {check.status for check in report.checks} == {"ok"}
     assert report.receipt == RECEIPT
-    assert len(report.caveats) == 5
+    assert len(report.caveats) == 6
     assert all("does not prove" in caveat for caveat in report.caveats)
 
 

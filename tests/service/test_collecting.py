@@ -2,16 +2,19 @@
 
 import hashlib
 import os
+import re
 import socket
 import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from jobledger_server.blobs.files import FileBlobs
 from jobledger_server.core.output_names import MAX_PATH
+from jobledger_server.service import collecting
 from jobledger_server.service.collecting import Collected, Collector
 
 pytestmark = [pytest.mark.timeout(20), pytest.mark.usefixtures("opening")]
@@ -242,6 +245,26 @@ async def test_holes_that_are_more_than_the_disk_has_room_for_are_refused(collec
         file.truncate(disk.f_bavail * disk.f_frsize + 2**30)
     (reason,) = refusals(await collector.collect(output, [])).values()
     assert "holes included, are more than the disk has room for" in reason
+
+
+async def test_holes_of_all_files_together_are_bounded(
+    collector: Collector, output: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They cost a job nothing, and the server the time to read and hash them. What was written is no hole."""
+    monkeypatch.setattr(collecting, "MOST_IN_HOLES", 5_000_000)
+    for name, size in (("a", 3_000_000), ("b", 3_000_000), ("c", 1_500_000), ("huge", 10**11)):
+        with (output / name).open("wb") as file:
+            file.truncate(size)
+            file.write(b"x")
+    (output / "solid").write_bytes(b"x" * 6_000_000)
+    disk = os.statvfs(output)
+    monkeypatch.setattr(os, "fstatvfs", lambda _: SimpleNamespace(f_bavail=10**12, f_frsize=disk.f_frsize))
+    collected = await collector.collect(output, [])
+    assert [found.path for found in collected.outputs] == ["a", "c", "solid"]
+    said = refusals(collected)
+    assert said.keys() == {"b", "huge"}
+    for name, size in (("b", 3_000_000), ("huge", 10**11)):
+        assert re.fullmatch(rf"sparse: \d+ of its {size} bytes are holes; .* 5000000 together", said[name])
 
 
 async def test_holes_stay_holes(output: Path, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Files that change while they are collected, and machines that lack something: nothing is taken that is not whole."""
 
+import asyncio
 import errno
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from jobledger_server.blobs.syncing import sync_all
 from jobledger_server.core import beneath
 from jobledger_server.service import collecting, outputs
 from jobledger_server.service.collecting import Collected, Collector
+from support.eventually import eventually
 
 pytestmark = [pytest.mark.timeout(20), pytest.mark.usefixtures("opening")]
 CHUNK = 1024 * 1024
@@ -311,5 +314,37 @@ async def test_an_empty_directory_takes_no_thread(
     collector: Collector, output: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Most jobs leave nothing: their end must not wait for those that leave gigabytes."""
-    monkeypatch.setattr("asyncio.to_thread", None)
+    monkeypatch.setattr("jobledger_server.service.collecting.ThreadPoolExecutor.submit", None)
     assert await collector.collect(output, []) == Collected((), ())
+
+
+async def test_a_collection_that_nobody_waits_for_ends_after_the_chunk_that_it_is_at(
+    collector: Collector, output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that ends must not go on through gigabytes; nor must what all threads are for wait for them."""
+    monkeypatch.setattr("asyncio.to_thread", None)
+    chunks, arrived, go_on = 0, asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop_at_the_second() -> None:
+        nonlocal chunks
+        chunks += 1
+        if chunks == 2:
+            loop.call_soon_threadsafe(arrived.set)
+            go_on.wait(10)
+
+    while_reading(monkeypatch, stop_at_the_second)
+    with (output / "big").open("wb") as file:
+        file.truncate(500 * CHUNK)
+    collecting_it = asyncio.create_task(collector.collect(output, []))
+    await arrived.wait()
+    collecting_it.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await collecting_it
+    go_on.set()
+    await eventually(lambda: leftovers(tmp_path / "blobs"), until=lambda found: not found)
+    assert chunks == 2
+
+
+async def leftovers(blobs_dir: Path) -> list[Path]:
+    return stored(blobs_dir)

@@ -129,6 +129,30 @@ async def test_a_job_that_fails_claims_nothing_that_it_did_not_write(
     assert (receipt["receipt_status"], receipt["outputs"]) == ("partial", [])
 
 
+async def test_what_no_artifact_can_be_called_is_refused_by_name_and_is_none(
+    served: Services, executor: ScriptedExecutor
+) -> None:
+    """As text that can be shown, and no more of it than tells what it was."""
+    job_id = await running(served)
+    bad = ("../x", "/etc/passwd", "%2e%2e%2fx", "nul\0", "new\nline", "right\u202eleft", "caf\udce9", "x" * 1025, "")
+    executor.end(job_id, 1, replace(SUCCESS, misdeclared=bad))
+    await served.reaches(job_id, COMPLETED)
+    assert await artifacts(served, job_id) == {}
+    leads_out = "declared, and its path leads out of output/, or names no file"
+    deceives = "declared, and its name has characters that no file system should see"
+    assert {it["path"]: it["reason"] for it in (await stored_receipt(served, job_id))["refused"]} == {
+        "": leads_out,
+        "../x": leads_out,
+        "/etc/passwd": leads_out,
+        "%2e%2e%2fx": "declared, and its name, percent-decoded, would lead elsewhere",
+        "nul\\x00": deceives,
+        "new\\nline": deceives,
+        "right\\u202eleft": deceives,
+        "caf\\udce9": deceives,
+        f"{'x' * 256}...": "declared, and its path is longer than 1024 characters",
+    }
+
+
 async def test_what_came_too_late_to_be_heard_is_known_at_the_end(served: Services, executor: ScriptedExecutor) -> None:
     job_id = await running(served)
     executor.end(job_id, 1, replace(SUCCESS, declared=("a", "b")))

@@ -20,7 +20,7 @@ async def replay_while_dropping(store: SqliteStore, clock: ManualClock, through:
     """How a replay ends under which events are dropped after its first burst."""
     await store.append_events([an_event()] * LAST)
     hub = EventHub(store=store, clock=clock)
-    async with asyncio.timeout(10), aclosing(await hub.watch(WatchEventsRequest(resume_from=0), ANYBODY)) as stream:  # type: ignore[type-var]
+    async with asyncio.timeout(10), aclosing(await hub.watch(WatchEventsRequest(resume_from=0), ANYBODY)) as stream:
         assert len(await anext(stream)) == BATCH
         await store.drop_events(through)
         with pytest.raises(ServiceError) as told:
@@ -40,7 +40,7 @@ async def test_a_replay_that_is_overtaken_is_told_the_first_that_is_kept(
 async def test_dropping_what_a_replay_has_seen_does_not_disturb_it(store: SqliteStore, clock: ManualClock) -> None:
     await store.append_events([an_event()] * LAST)
     hub = EventHub(store=store, clock=clock)
-    async with asyncio.timeout(10), aclosing(await hub.watch(WatchEventsRequest(resume_from=0), ANYBODY)) as stream:  # type: ignore[type-var]
+    async with asyncio.timeout(10), aclosing(await hub.watch(WatchEventsRequest(resume_from=0), ANYBODY)) as stream:
         first = await anext(stream)
         await store.drop_events(BATCH)
         assert [event.sequence_number for event in [*first, *await anext(stream)]] == list(range(1, LAST + 1))

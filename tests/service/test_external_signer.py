@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import stat
 import sys
+import tracemalloc
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +13,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from jobledger_server.service.external_signer import ExternalSigner, SigningError
 from jobledger_server.service.key_files import KeyRingError
-from jobledger_server.service.signing import KeyRing
+from jobledger_server.service.signing import KeyRing, open_ring
+from jobledger_server.stores.sqlite import SqliteStore
 from receipt_samples import SIGNER, STRANGER, SampleSigner
 from support.clock import ManualClock
 from support.eventually import eventually
@@ -81,7 +84,7 @@ async def test_a_signature_of_another_key_is_not_believed(tmp_path: Path, key_fi
         ("cat > /dev/null; exit 7", "exit code 7, without a word"),
         ("echo first >&2; echo the HSM is locked >&2; echo >&2; exit 1", "exit code 1, the HSM is locked"),
         ("cat > /dev/null", "it answered 0 bytes, not 64"),
-        ("head -c 65 /dev/zero", "it answered 65 bytes, not 64"),
+        ("head -c 65 /dev/zero", "it answered more than 64 bytes"),
         ("kill -9 $$", "exit code -9"),
         ("head -c 64 /dev/zero", "no signature of its key"),
     ],
@@ -104,6 +107,31 @@ async def test_a_command_that_hangs_is_ended_with_all_that_it_started(tmp_path: 
     assert len(pids) == 2
     for pid in pids:
         await eventually(partial(asyncio.to_thread, gone, pid))
+
+
+@pytest.mark.parametrize("stream", ["", " >&2"])
+async def test_a_command_that_floods_its_output_costs_no_memory(tmp_path: Path, key_file: Path, stream: str) -> None:
+    public = signer_of(shell(tmp_path, f"exec cat /dev/zero{stream}"), key_file).public_key
+    signer = ExternalSigner((str(tmp_path / "sign.sh"),), public, timeout=0.5)
+    tracemalloc.start()
+    try:
+        with pytest.raises(SigningError, match="no answer within" if stream else "more than 64 bytes"):
+            await signer.sign(b"data")
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_signature_counts_though_what_the_command_left_behind_holds_its_output(
+    tmp_path: Path, key_file: Path
+) -> None:
+    sign, left = f"{program(tmp_path)} '{private_key(tmp_path)}'", tmp_path / "left"
+    script = shell(tmp_path, f"sleep 600 & echo $! > {left}; {sign}")
+    try:
+        signature = await ExternalSigner((script,), signer_of("sh", key_file).public_key).sign(b"data")
+    finally:
+        os.kill(int(left.read_text()), signal.SIGKILL)
+    assert signature == SIGNER.key.sign(b"data")
 
 
 def gone(pid: int) -> bool:
@@ -151,3 +179,26 @@ def test_a_signer_elsewhere_takes_the_place_of_the_key_that_was_a_file(tmp_path:
 def test_an_installation_that_never_had_a_key_of_its_own_makes_none(tmp_path: Path, key_file: Path) -> None:
     KeyRing.open(tmp_path / "keys", ManualClock(), external=signer_of("sh", key_file))
     assert sorted(path.name for path in (tmp_path / "keys").iterdir()) == ["keys.json", "log.key", "log.vkey"]
+
+
+async def test_a_new_signer_signs_once_before_its_key_is_told(
+    tmp_path: Path, key_file: Path, store: SqliteStore
+) -> None:
+    """Else a wrong setting would show at the end of the first job; and a key would be published that signs nothing."""
+    keys = tmp_path / "keys"
+
+    async def opened(command: str) -> KeyRing:
+        return await open_ring(keys, clock=ManualClock(), store=store, external=signer_of(command, key_file))
+
+    broken = shell(tmp_path, "echo the HSM is locked >&2; exit 3")
+    with pytest.raises(KeyRingError, match=rf"{broken} did not sign: exit code 3, the HSM is locked.*mend"):
+        await opened(broken)
+    assert not keys.exists()
+    sign = f"{program(tmp_path)} '{private_key(tmp_path)}'"
+    ring = await opened(sign)
+    assert ring.trouble == ""
+    # One that is known may be away: what there is can be read meanwhile.
+    ring = await opened(broken)
+    assert "the HSM is locked" in ring.trouble
+    with pytest.raises(KeyRingError, match="no signature of its key"):
+        await opened(f"{program(tmp_path)} '{private_key(tmp_path, STRANGER)}'")

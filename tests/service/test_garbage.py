@@ -1,18 +1,24 @@
 """Garbage goes when its time has come, whatever else happens meanwhile, and what is needed stays."""
 
 import asyncio
+import tempfile
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
-from jobledger_server.core.ports import Kept, StoreUnavailableError
-from jobledger_server.core.retention import retention_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jobledger_server.core.ports import LOGS, Kept, StoreUnavailableError
+from jobledger_server.core.retention import DIRECTORY_OF, retention_of
 from jobledger_server.service.sweeping import Sweeper
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.eventually import eventually
 from support.garbage import Place
 from support.records import (
+    CANCELLED,
+    COMPLETED,
     FAILED,
     RUNNING,
     a_job_id,
@@ -60,6 +66,7 @@ async def test_a_job_goes_last_and_its_receipt_stays(place: Place) -> None:
     assert await place.collect("jobs=0s", "logs.info=0s") == {"logs.info": 1, "jobs": 1}
     assert await place.store.get_job(job_id) is None
     assert await place.store.receipt(job_id) is not None
+    assert place.deleted == [job_id], "a recovery does not bring it back"
 
 
 async def test_what_runs_is_left_alone_under_any_rule(place: Place) -> None:
@@ -223,3 +230,59 @@ async def test_a_pass_that_is_cancelled_is_finished_by_the_next(place: Place) ->
     await collector.collect()
     assert [place.left(job_id) for job_id in job_ids] == [[]] * 120
     assert await place.store.unknown_jobs(job_ids) == set(job_ids)
+
+
+async def test_a_dry_run_tells_what_becomes_due_by_what_goes_first(place: Place) -> None:
+    """The log and the directory first, then the job, then the bytes of artifacts that it alone had."""
+    shared = await place.blob(b"shared")
+    await place.ended(sha256=await place.blob(b"its own"))
+    await place.ended(sha256=shared)
+    await place.ended(FAILED, [Kept.LOGS_ERROR, Kept.JOB_DIRS_FAILED], sha256=shared)
+    place.clock.advance(1)
+    rules = ("logs.info=0s", "job_dirs.completed=0s", "jobs=0s")
+    expected = {"logs.info": 2, "job_dirs.completed": 2, "jobs": 2, "blobs": 1}
+    assert await place.collect(*rules, dry_run=True) == expected
+    assert await place.collect(*rules) == expected
+
+
+AGES = st.sampled_from(["0s", "1h", "2h", "never"])
+ENDINGS = st.tuples(st.sampled_from([COMPLETED, FAILED, CANCELLED]), st.sampled_from(LOGS), st.integers(0, 3))
+STEPS = st.lists(st.one_of(ENDINGS, st.just("hour"), st.just("delete"), st.just("event")), min_size=1, max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(steps=STEPS, rules=st.fixed_dictionaries({kept.value: AGES for kept in Kept}), passes=st.integers(1, 2))
+def test_a_dry_run_tells_the_very_same_that_a_run_would_remove(
+    steps: list[Any], rules: dict[str, str], passes: int
+) -> None:
+    async def check() -> None:
+        with tempfile.TemporaryDirectory() as directory:
+            async with SqliteStore(Path(directory) / "jobledger.db") as store:
+                place = Place(Path(directory), store, ManualClock())
+                await live(place, steps)
+                for _ in range(passes):
+                    collector = place.collector(retention_of(rules.items()))
+                    told = await collector.collect(dry_run=True)
+                    done = await collector.collect()
+                    assert (told.count, told.size) == (done.count, done.size)
+                    place.clock.advance(HOUR)
+
+    asyncio.run(check())
+
+
+async def live(place: Place, steps: list[Any]) -> None:
+    """Jobs end, one of four blobs each; hours pass; jobs are deleted without their files."""
+    ended: list[str] = []
+    for step in steps:
+        match step:
+            case "hour":
+                place.clock.advance(HOUR)
+            case "event":
+                await place.store.append_events([an_event(place.clock.now())])
+            case "delete":
+                for job_id in ended[-1:]:
+                    await place.store.delete_job(job_id)
+            case (state, kept, number):
+                sha256 = await place.blob(b"blob %d" % number)
+                ended.append(await place.ended(state, [kept, DIRECTORY_OF[state]], sha256=sha256))
+    place.clock.advance(1)

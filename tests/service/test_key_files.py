@@ -4,7 +4,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from jobledger.receipts import load_keys, verify
+from jobledger.receipts import load_keys, load_log_key, verify
 from jobledger.v1.receipt_service_pb2 import SigningKey
 from jobledger_server.core.ports import StoredReceipt
 from jobledger_server.core.receipts import seal
@@ -172,3 +172,14 @@ def test_a_log_that_has_its_key_is_not_begun_anew(directory: Path) -> None:
     with pytest.raises(KeyRingError, match="needs no new key"):
         key_files.new_log(directory)
     assert KeyRing.open(directory, ManualClock()).log_key == ring.log_key
+
+
+def test_the_file_of_keys_has_the_logs_key_too_and_follows_it(directory: Path) -> None:
+    """So a stranger needs one file, or one address."""
+    ring = KeyRing.open(directory, ManualClock())
+    assert load_log_key(directory / "keys.json") == str(ring.log_key)
+    key_files.rotate(directory, ManualClock())
+    assert load_log_key(directory / "keys.json") == str(ring.log_key)
+    (directory / "log.key").unlink()
+    begun = key_files.new_log(directory)
+    assert load_log_key(directory / "keys.json") == str(begun) != str(ring.log_key)

@@ -1,15 +1,22 @@
 """The lock on the data, and the file that says where a server listens."""
 
+import asyncio
 import json
 import os
 import signal
 import stat
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import pytest
-from jobledger_server.lifecycle import StartError, announced, locked, stop_signals
+from jobledger_server import main
+from jobledger_server.config import Settings, resolve, settings_of
+from jobledger_server.lifecycle import StartError, announced, given_up, locked, stop_signals
+from jobledger_server.wiring.embedded import Embedded
 from support.eventually import eventually
 
 
@@ -109,3 +116,30 @@ async def test_a_signal_asks_for_the_end(number: signal.Signals) -> None:
 
 async def _now(value: bool) -> bool:
     return value
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_the_first_signal_ends_a_start_that_is_not_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """What was open by then is closed, and nothing is announced."""
+    told: list[str] = []
+
+    @asynccontextmanager
+    async def never_ready(_: Settings) -> AsyncIterator[Embedded]:
+        async with AsyncExitStack() as stack:
+            stack.callback(told.append, "closed")
+            os.kill(os.getpid(), number)
+            await asyncio.Event().wait()
+            yield cast("Embedded", None)
+
+    monkeypatch.setattr(main, "embedded", never_ready)
+    async with asyncio.timeout(10):
+        await main.serve(settings_of(resolve({"data_dir": tmp_path}, {}, None)))
+    assert told == ["closed"]
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_start_that_is_cancelled_by_others_is_cancelled() -> None:
+    with pytest.raises(asyncio.CancelledError), given_up(asyncio.Event()):
+        raise asyncio.CancelledError

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from functools import partial
+from operator import eq
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,12 @@ from jobledger.receipts import verify
 from jobledger.v1.job_service_pb2 import CancelJobRequest
 from jobledger_server.core.ports import StoreUnavailableError
 from jobledger_server.service import finishing
+from jobledger_server.service.damage import Damage
+from jobledger_server.service.engine import Engine
+from jobledger_server.service.events import EventHub
 from jobledger_server.service.external_signer import ExternalSigner, SigningError
 from jobledger_server.service.signing import KeyRing
+from jobledger_server.service.storage import Storage
 from jobledger_server.stores.sqlite import SqliteStore
 from receipt_samples import KEYS, SIGNER
 from support.clock import ManualClock
@@ -108,10 +114,52 @@ async def test_a_signer_that_fails_loses_no_end(
     signer.let_go.set()
     job_id = await running(served)
     executor.end(job_id, 1, FAILURE)
+    overdue = served.finisher.overdue
     job = (await served.reaches(job_id, FAILED)).job
+    await eventually(lambda: asyncio.sleep(0, len(overdue)), until=lambda late: late == 0)
+    assert overdue.trouble == ""
     assert (job.error_code, job.exit_code) == ("E_JOB_EXIT_NONZERO", 1)
     assert await status_in_receipt(store, job_id) == "failed"
     assert len(signer.asked) == 4
+
+
+async def test_ends_that_can_not_be_signed_are_counted_and_health_says_why(
+    tmp_path: Path,
+    served: Services,
+    executor: ScriptedExecutor,
+    signer: HeldSigner,
+    keys: KeyRing,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(finishing, "RETRY_SECONDS", (600,))
+    overdue = served.finisher.overdue
+    engine = an_engine(served, keys)
+    assert (await engine.status()).health == "ok"
+    signer.failures = 2
+    for number in (1, 2):
+        executor.end(await running(served), 1)
+        await eventually(lambda: asyncio.sleep(0, len(overdue)), until=partial(eq, number))
+    status = await engine.status()
+    assert status.waiting_ends == 2
+    assert status.health == "the end of 2 jobs can't be stored just now: the HSM is locked"
+    # Whoever sees some workspaces only is not told how many wait in all.
+    assert (await engine.status(["elsewhere"])).waiting_ends == 0
+
+
+def an_engine(served: Services, keys: KeyRing) -> Engine:
+    events = EventHub(store=served.store, clock=served.clock)
+    storage = Storage(clock=served.clock, free=lambda: 2**40, warn_free_bytes=1, min_free_bytes=1)
+    return Engine(
+        store=served.store,
+        clock=served.clock,
+        events=events,
+        slots=served.slots,
+        storage=storage,
+        damage=Damage(),
+        keys=keys,
+        overdue=served.finisher.overdue,
+        isolation="none",
+    )
 
 
 async def test_an_end_that_waits_for_its_signature_is_not_lost_in_a_crash(

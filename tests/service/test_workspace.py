@@ -5,13 +5,13 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
 from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, INPUT_TYPE_REFERENCE, Job, JobInput, JobLimits, JobSpec
 from jobledger_server.core.paths import allowed_path
+from jobledger_server.core.ports import Launch, Origin
 from jobledger_server.core.specs import resolve
 from jobledger_server.core.times import duration
 from jobledger_server.service import workspace
@@ -96,22 +96,59 @@ def test_stdin_open_is_no_text(workspaces: Workspaces) -> None:
     assert (launch.timeout_seconds, launch.log_bytes) == (None, DEFAULT_LOG_BYTES)
 
 
-def test_input_files_are_copied_and_their_hashes_kept_out_of_reach(workspaces: Workspaces, tmp_path: Path) -> None:
+def made_ready(workspaces: Workspaces, job: Job, attempt: int = 1) -> tuple[Launch, Origin | None]:
+    launch = workspaces.prepare(job, attempt, SERVER)
+    return launch, workspaces.take_origin(job, attempt, launch)
+
+
+def test_input_files_are_copied_and_nothing_of_their_hashes_lies_where_the_job_writes(
+    workspaces: Workspaces, tmp_path: Path
+) -> None:
     source = tmp_path / "data.csv"
     source.write_text("1,2\n")
     inputs = [
         JobInput(type=INPUT_TYPE_FILE, file_path=str(source)),
         JobInput(type=INPUT_TYPE_REFERENCE, reference="s3://bucket/key"),
     ]
-    launch = workspaces.prepare(a_job(JobSpec(command=["true"], inputs=inputs), [tmp_path]), 1, SERVER)
+    launch, origin = made_ready(workspaces, a_job(JobSpec(command=["true"], inputs=inputs), [tmp_path]))
     assert (launch.job_dir / "input" / "data.csv").read_text() == "1,2\n"
     assert [path.name for path in (launch.job_dir / "input").iterdir()] == ["data.csv"]
-    (launch.job_dir / "input" / "data.csv").write_text("changed by the job")
-    assert workspaces.input_hashes(JOB_ID) == {str(source): hashlib.sha256(b"1,2\n").hexdigest()}
+    assert origin == Origin(attempt=1, inputs={str(source): hashlib.sha256(b"1,2\n").hexdigest()})
+    assert not list(launch.log_dir.iterdir())
 
 
-def test_a_job_that_never_started_has_no_input_hashes(workspaces: Workspaces) -> None:
-    assert workspaces.input_hashes(JOB_ID) == {}
+def test_a_job_of_which_nothing_is_to_be_noted_costs_no_note(workspaces: Workspaces) -> None:
+    assert made_ready(workspaces, a_job(JobSpec(command=["true"])))[1] is None
+
+
+def test_the_tools_that_a_job_names_are_the_files_that_its_own_path_finds(
+    workspaces: Workspaces, tmp_path: Path
+) -> None:
+    tools, hidden = tmp_path / "tools", workspaces.data_dir / "tools"
+    for directory in (tools, hidden):
+        directory.mkdir(parents=True)
+        for name in ("compiler-1.2", "mine"):
+            (directory / name).write_text("#!/bin/sh\n")
+            (directory / name).chmod(0o755)
+    (hidden / "secret").write_text("secret")
+    (hidden / "secret").chmod(0o700)
+    (tools / "cc").symlink_to("compiler-1.2")
+    os.mkfifo(tools / "pipe", 0o755)
+    spec = JobSpec(
+        command=["true"], env={"PATH": f"relative:{tools}:{hidden}"}, tools=["cc", "mine", "secret", "pipe", "none"]
+    )
+    _, origin = made_ready(workspaces, a_job(spec), 2)
+    digest = hashlib.sha256(b"#!/bin/sh\n").hexdigest()
+    assert origin == Origin(
+        attempt=2,
+        source_pins={
+            "tool:cc": f"sha256:{digest} {tools.resolve()}/compiler-1.2",
+            "tool:mine": f"sha256:{digest} {tools.resolve()}/mine",
+            "tool:secret": "not found",
+            "tool:pipe": f"unknown (File too large) {tools.resolve()}/pipe",
+            "tool:none": "not found",
+        },
+    )
 
 
 @pytest.mark.timeout(10)
@@ -124,7 +161,7 @@ def test_an_input_that_can_not_be_copied_is_named(workspaces: Workspaces, tmp_pa
         os.mkfifo(source)
     spec = JobSpec(command=["true"], inputs=[JobInput(type=INPUT_TYPE_FILE, file_path=str(source))])
     with pytest.raises(OSError, match=r"data\.csv"):
-        workspaces.prepare(a_job(spec, [tmp_path]), 1, SERVER)
+        made_ready(workspaces, a_job(spec, [tmp_path]))
 
 
 def test_making_the_directories_again_changes_nothing(workspaces: Workspaces) -> None:
@@ -173,13 +210,13 @@ def test_what_an_earlier_attempt_left_is_never_written_through(workspaces: Works
     spec = JobSpec(command=["true"], inputs=[JobInput(type=INPUT_TYPE_FILE, file_path=str(source))])
     job = a_job(spec, [tmp_path])
     job_dir = workspaces.job_dir(job.job_id)
-    workspaces.prepare(job, 1, {})
+    made_ready(workspaces, job)
     for link in (job_dir / "config.json", job_dir / "input" / "data.csv"):
         link.unlink()
         link.symlink_to(victim)
     (job_dir / "output").rmdir()
     (job_dir / "output").symlink_to(tmp_path)
-    workspaces.prepare(job, 2, {})
+    made_ready(workspaces, job, 2)
     assert victim.read_text() == "precious"
     assert (job_dir / "input" / "data.csv").read_text() == "a,b"
     assert not (job_dir / "output").is_symlink()
@@ -193,7 +230,7 @@ def test_an_input_that_was_swapped_for_a_link_is_refused(workspaces: Workspaces,
     source.unlink()
     source.symlink_to("/etc/passwd")
     with pytest.raises(PermissionError, match="leaves the allowed roots"):
-        workspaces.prepare(job, 1, {})
+        made_ready(workspaces, job)
 
 
 def test_half_a_copy_leaves_its_room_to_others(
@@ -210,7 +247,7 @@ def test_half_a_copy_leaves_its_room_to_others(
     spec = JobSpec(command=["true"], inputs=[JobInput(type=INPUT_TYPE_FILE, file_path=str(source))])
     monkeypatch.setattr(workspace, "_copy", fill_the_disk)
     with pytest.raises(OSError, match="No space"):
-        workspaces.prepare(a_job(spec, [tmp_path]), 1, SERVER)
+        made_ready(workspaces, a_job(spec, [tmp_path]))
     assert not list((workspaces.job_dir(JOB_ID) / "input").iterdir())
 
 
@@ -232,7 +269,7 @@ def test_a_link_that_comes_between_look_and_copy_is_not_followed(
 
     monkeypatch.setattr(workspace, "allowed_path", look_and_swap)
     with pytest.raises(PermissionError, match=f"{source.parent} was replaced by a link"):
-        workspaces.prepare(job, 1, {})
+        made_ready(workspaces, job)
     assert not list((workspaces.job_dir(JOB_ID) / "input").iterdir())
 
 
@@ -251,23 +288,4 @@ def test_what_lies_in_the_data_directory_by_the_time_of_the_start_is_refused(
     source.symlink_to(tmp_path / "data")
     for job in jobs:
         with pytest.raises(PermissionError, match="lies in the server's data directory"):
-            workspaces.prepare(job, 1, {})
-
-
-@pytest.mark.parametrize("kind", ["pipe", "directory", "link", "nonsense", "list", "numbers"])
-def test_a_job_that_spoils_what_was_noted_of_its_inputs_does_not_keep_itself_from_its_end(
-    workspaces: Workspaces, tmp_path: Path, kind: str
-) -> None:
-    (tmp_path / "elsewhere").write_text('{"/a": "secret"}')
-    noted = workspaces.log_dir("job_1") / "inputs.json"
-    noted.parent.mkdir(parents=True)
-    spoils: dict[str, Callable[[], object]] = {
-        "pipe": lambda: os.mkfifo(noted),
-        "directory": noted.mkdir,
-        "link": lambda: noted.symlink_to(tmp_path / "elsewhere"),
-        "nonsense": lambda: noted.write_bytes(b"\xff{["),
-        "list": lambda: noted.write_text('["a"]'),
-        "numbers": lambda: noted.write_text('{"/a": 1}'),
-    }
-    spoils[kind]()
-    assert workspaces.input_hashes("job_1") == {}
+            made_ready(workspaces, job)

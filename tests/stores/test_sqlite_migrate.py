@@ -102,11 +102,17 @@ def test_the_shipped_migrations_are_numbered_from_one_without_a_gap() -> None:
     assert migrations[0].name == "0001_initial.sql"
 
 
-def keep(connection: sqlite3.Connection, number: int, record: JobRecord) -> None:
-    """Stores a job as it was stored when labels did not have its place yet."""
+def keep_job(connection: sqlite3.Connection, number: int, record: JobRecord) -> None:
+    """Stores a job as it was stored when nothing was noted of where it comes from yet."""
     columns = {"number": number, **columns_of(record)}
+    del columns["origin"]
     names, places = ", ".join(columns), ", ".join(f":{name}" for name in columns)
     connection.execute(f"INSERT INTO jobs ({names}) VALUES ({places})", columns)
+
+
+def keep(connection: sqlite3.Connection, number: int, record: JobRecord) -> None:
+    """Stores a job as it was stored when labels did not have its place yet."""
+    keep_job(connection, number, record)
     for label in record.job.labels.items():
         connection.execute("INSERT INTO job_labels (job_number, key, value) VALUES (?, ?, ?)", (number, *label))
 
@@ -138,9 +144,7 @@ async def test_jobs_from_before_retention_are_kept_by_what_their_receipts_tell(p
     with closing(connect(path, busy_timeout=0)) as connection:
         migrate(connection, shipped_migrations()[:3])
         for number, (record, (_, warnings, errors)) in enumerate(zip(records, OLD_RECEIPTS, strict=True), start=1):
-            columns = {"number": number, **columns_of(record)}
-            names, places = ", ".join(columns), ", ".join(f":{name}" for name in columns)
-            connection.execute(f"INSERT INTO jobs ({names}) VALUES ({places})", columns)
+            keep_job(connection, number, record)
             receipt = json.dumps({"summary": {"warnings_count": warnings, "errors_count": errors}}).encode()
             connection.execute(
                 "INSERT INTO receipts VALUES (?, ?, 'default', ?, x'', zeroblob(32))",

@@ -87,8 +87,9 @@ def test_what_may_go_is_found_by_its_age_without_sorting(connection: sqlite3.Con
     last = EndedJob(job_id="job_x", number=1, ended_at=NOW)
     retention.ended(connection, Kept.LOGS_INFO, before=NOW, limit=9, after=last)
     retention.unneeded_blobs(connection, ["0"])
+    retention.unneeded_blobs(connection, ["0"], {Kept.JOBS: NOW})
     retention.unknown_jobs(connection, ["job_x"])
-    retention.forget(Transaction(connection), Kept.LOGS_INFO, ["job_x"])
+    retention.forget(Transaction(connection), Kept.LOGS_INFO, ["job_x"], at=NOW)
     connection.set_trace_callback(None)
     plan = "\n".join(row[3] for sql in statements for row in connection.execute(f"EXPLAIN QUERY PLAN {sql}"))
     assert not re.search(r"SCAN (kept_of_jobs|jobs|artifacts)|TEMP B-TREE FOR ORDER", plan), plan

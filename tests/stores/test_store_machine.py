@@ -25,6 +25,7 @@ from jobledger_server.core.ports import (
     JobOrder,
     JobRecord,
     KeyedJobDeletedError,
+    SerializedJobs,
     Store,
 )
 from jobledger_server.core.times import SECOND
@@ -104,6 +105,7 @@ class StoreMachine(RuleBasedStateMachine):
         backend = Backend(name="sqlite", directory=Path(self.directory.name))
         self.store: Store = self.run(self.life.enter_async_context(backend.open()))
         self.store.on_events(self.heard.extend)
+        self.at_revision: dict[int, SerializedJobs] = {}
 
     def teardown(self) -> None:
         self.run(self.life.aclose())
@@ -290,6 +292,13 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def counters_agree(self) -> None:
         assert self.run(self.store.count_by_state()) == Counter(it.job.state for it in self.model.jobs.values())
+
+    @invariant()
+    def jobs_change_only_with_the_revision(self) -> None:
+        revision = self.store.revision
+        assert revision is not None
+        jobs = self.run(self.store.list_serialized(JobFilter(), limit=1000))
+        assert self.at_revision.setdefault(revision, jobs) == jobs
 
     @invariant()
     def events_are_dense_and_heard_as_they_are_stored(self) -> None:

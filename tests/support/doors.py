@@ -270,7 +270,8 @@ def _number(key: str, value: Any) -> Any:
 def _flat(event: Message) -> Json:
     values = _plain(event)
     values.update(values.pop("job", {}))
-    for detail in ("state_changed", "progress", "artifact", "heartbeat", "shutting_down", "replay_complete"):
+    details = ("state_changed", "progress", "artifact", "heartbeat", "shutting_down", "replay_complete", "bookmark")
+    for detail in details:
         values.update(values.pop(detail, {}))
     return values
 

@@ -25,6 +25,7 @@ class Place:
         self.store, self.clock, self.data_dir = store, clock, data_dir
         self.workspaces, self.locks = Workspaces(data_dir=data_dir), JobLocks()
         self.blobs = FileBlobs(data_dir / "blobs")
+        self.deleted: list[str] = []
         self.storage = Storage(clock=clock, free=lambda: 2**40, warn_free_bytes=0, min_free_bytes=0)
 
     def collector(self, retention: Retention) -> GarbageCollector:
@@ -36,7 +37,12 @@ class Place:
             locks=self.locks,
             retention=retention,
             storage=self.storage,
+            deletions=self,
         )
+
+    async def note_deleted(self, job_ids: Sequence[str]) -> None:
+        """As `Deletions.note_deleted`."""
+        self.deleted += job_ids
 
     async def collect(self, *rules: str, dry_run: bool = False) -> dict[str, int]:
         """A pass under these rules alone; how many went by class."""

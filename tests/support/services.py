@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from jobledger.v1.job_pb2 import JobState
+from jobledger.v1.job_pb2 import JobSpec, JobState
 from jobledger_server.blobs.files import FileBlobs
 from jobledger_server.core.concurrency import NO_LIMITS, ConcurrencyLimits
 from jobledger_server.core.policy import Principal
@@ -51,11 +51,18 @@ class Services:
     cancelling: Cancelling
 
     async def create(
-        self, *, max_attempts: int = 1, backoff: float = 0, queue_timeout: float | None = None, **fields: Any
+        self,
+        *,
+        max_attempts: int = 1,
+        backoff: float = 0,
+        queue_timeout: float | None = None,
+        also: JobSpec | None = None,
+        **fields: Any,
     ) -> str:
-        """Accepts a job, as CreateJob does. Durations in seconds."""
+        """Accepts a job, as CreateJob does. Durations in seconds; `also` is merged into the specification."""
         record = a_record(**{"created_at": self.clock.now(), **fields})
         spec = record.job.spec
+        spec.MergeFrom(also or JobSpec())
         spec.max_attempts = max_attempts
         spec.retry_backoff.CopyFrom(duration(backoff))
         if queue_timeout is not None:
@@ -97,7 +104,7 @@ async def serving(
         listener = await stack.enter_async_context(
             Listener(store=store, clock=clock, signals=signals, declaring=declaring)
         )
-        sealer = Sealer(keys=keys, workspaces=workspaces, environment=ENVIRONMENT)
+        sealer = Sealer(keys=keys, environment=ENVIRONMENT)
         collector = Collector(blobs=FileBlobs(data_dir / "blobs"))
         shared: dict[str, Any] = {
             "store": store, "clock": clock, "executor": executor, "locks": locks, "signals": signals

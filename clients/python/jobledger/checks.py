@@ -11,11 +11,11 @@ CAVEATS = (
     "It does not prove that nobody else had the key: without isolation, a job can read what the server's user can.",
     "It does not prove when anything happened: its times are those of the server's own clock.",
 )
-WITHOUT_LOG = (
-    "Without a proof and a checkpoint that you kept, this does not prove that the log of the installation has this"
-    " receipt, nor that it has lost none."
+WITHOUT_PROOF = "Without a proof that holds, this does not prove that the log of the installation has this receipt."
+WITHOUT_CHECKPOINT = (
+    "Without an earlier checkpoint that you kept, this does not prove that the log of the installation has lost none."
 )
-WITHOUT_FILES = "The files that it names were not looked at: this does not prove that those you have are the same."
+WITHOUT_FILES = "Not all files that it names were looked at: this does not prove that those you have are the same."
 
 VALID, INVALID, NOT_CHECKED = 0, 1, 2
 
@@ -39,7 +39,7 @@ class VerificationReport:
 
     @property
     def exit_code(self) -> int:
-        """0 valid, 1 invalid, 2 something could not be checked."""
+        """0 valid; 1 something does not hold; 2 nothing failed, and something could not be checked."""
         statuses = {check.status for check in self.checks}
         if "failed" in statuses:
             return INVALID

@@ -8,7 +8,7 @@
     ├── NotFoundError            E_JOB_NOT_FOUND, E_ARTIFACT_NOT_FOUND, E_RECEIPT_NOT_READY, ...
     ├── ConflictError            E_JOB_ALREADY_FINISHED, E_JOB_NOT_FINISHED, E_IDEMPOTENCY_CONFLICT, ...
     ├── OutOfRangeError          E_STREAM_GAP_TOO_LARGE, E_RANGE_NOT_SATISFIABLE
-    ├── DataLossError            E_ARTIFACT_QUARANTINED, or bytes that do not match their hash
+    ├── DataLossError            E_ARTIFACT_QUARANTINED, E_LOG_DAMAGED, or bytes that do not match their hash
     ├── RateLimitedError         E_RATE_LIMITED, E_AUTH_RATE_LIMITED, E_OVERLOADED
     ├── UnavailableError         E_ENGINE_STARTING, E_ENGINE_SAFE_MODE, ..., or the server can't be reached
     ├── DeadlineError            E_DEADLINE: the call may have taken effect (a TimeoutError too)

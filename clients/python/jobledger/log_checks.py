@@ -22,15 +22,17 @@ class Consistency:
         """Reads what `GET /v1/receipts/consistency` answers.
 
         Raises:
-            LogProofError: it is no such thing.
+            LogFormatError: it is no such thing.
         """
         try:
             match strict_json.loads(data):
-                case {"old_size": int(old), "checkpoint": {"tree_size": int(new)}, "hashes": list(hashes)}:
-                    return cls(old_size=old, new_size=new, hashes=tuple(bytes.fromhex(str(it)) for it in hashes))
+                case {"old_size": int(old), "checkpoint": {"tree_size": int(new)}, "hashes": list(hashes)} if not (
+                    isinstance(old, bool) or isinstance(new, bool)
+                ):
+                    return cls(old_size=old, new_size=new, hashes=tlog.hex_hashes(hashes))
         except ValueError as error:
-            raise tlog.LogProofError(f"not a proof of consistency: {error}") from None
-        raise tlog.LogProofError("a proof of consistency has the members old_size, checkpoint and hashes")
+            raise tlog.LogFormatError(f"not a proof of consistency: {error}") from None
+        raise tlog.LogFormatError("a proof of consistency has the members old_size, checkpoint and hashes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +40,9 @@ class LogProof:
     """What shows that a receipt is in an installation's log, and that the log is still the same.
 
     Attributes:
-        text: the text of the receipt's proof of inclusion; None where there is none.
+        text: the receipt's proof of inclusion, as text or in JSON; None where there is none.
         key: the log's key, `name+id+key`; None where there is none, so that nothing can be checked.
-        kept: a checkpoint of the log that the verifier kept.
+        kept: a checkpoint of the log that the verifier kept, as text or in JSON.
         consistency: what connects it with the checkpoint of the proof.
     """
 
@@ -58,16 +60,16 @@ def log_checks(proof: LogProof, payload: bytes) -> Iterator[Check]:
     try:
         key = tlog.NoteKey.parse(proof.key)
     except tlog.LogProofError as error:
-        yield Check("log_key", "failed", str(error))
+        yield Check("log_key", "skipped", str(error))
         return
     inclusion, current = _inclusion(proof, payload, key)
     yield inclusion
     if proof.kept is None:
         return
     try:
-        kept = tlog.open_checkpoint(proof.kept, key)
+        kept = tlog.open_checkpoint(tlog.note_of(proof.kept), key)
     except tlog.LogProofError as error:
-        yield Check("log_checkpoint", "failed", str(error))
+        yield _refused("log_checkpoint", error)
         return
     yield Check("log_checkpoint", "ok", f"{kept.size} receipts, signed by {kept.origin}")
     if current is None:
@@ -83,8 +85,14 @@ def _inclusion(proof: LogProof, payload: bytes, key: tlog.NoteKey) -> tuple[Chec
         parsed = tlog.InclusionProof.parse(proof.text)
         checkpoint = parsed.check(hashlib.sha256(payload).digest(), key)
     except tlog.LogProofError as error:
-        return Check("log_inclusion", "failed", str(error)), None
-    return Check("log_inclusion", "ok", f"leaf {parsed.index} of {checkpoint.size} in {checkpoint.origin}"), checkpoint
+        return _refused("log_inclusion", error), None
+    place = f"leaf index {parsed.index}, counted from 0, of {checkpoint.size} receipts in {checkpoint.origin}"
+    return Check("log_inclusion", "ok", place), checkpoint
+
+
+def _refused(name: str, error: tlog.LogProofError) -> Check:
+    """What is no such text at all could not be checked; what is one and does not hold is refused."""
+    return Check(name, "skipped" if isinstance(error, tlog.LogFormatError) else "failed", str(error))
 
 
 def _history(kept: tlog.Checkpoint, current: tlog.Checkpoint, consistency: Consistency | None) -> Iterator[Check]:

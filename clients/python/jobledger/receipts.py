@@ -5,7 +5,7 @@ Needs `cryptography` and `rfc8785`: `pip install 'jobledger[verify]'`.
 
 import hashlib
 import importlib.util
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from jobledger.checks import (
     INVALID,
     NOT_CHECKED,
     VALID,
+    WITHOUT_CHECKPOINT,
     WITHOUT_FILES,
-    WITHOUT_LOG,
+    WITHOUT_PROOF,
     Check,
     VerificationReport,
     holds_or_failed,
@@ -28,6 +29,7 @@ from jobledger.signing_keys import (
     KeysFileError,
     key_id,
     load_keys,
+    load_log_key,
     signature_checks,
     validity_checks,
 )
@@ -44,6 +46,7 @@ __all__ = [
     "VerificationReport",
     "key_id",
     "load_keys",
+    "load_log_key",
     "verify",
 ]
 
@@ -76,29 +79,43 @@ def verify(
         opened = dsse.decode(envelope)
     except ValueError as error:
         return _not_an_envelope(envelope, error)
-    checks = [
-        Check("envelope", "ok", "DSSE envelope"),
-        holds_or_failed("payload_type", opened.payload_type == receipt_format.PAYLOAD_TYPE, opened.payload_type),
-    ]
-    signature, signer = signature_checks(opened, keys)
-    checks += signature
+    checks, signer = _envelope_checks(opened, keys)
     if log_proof:
         checks += log_checks(log_proof, opened.payload)
     statement, receipt, read = _read(opened.payload)
     checks += read
-    if receipt is None:
-        return VerificationReport(checks=checks)
-    checks += _content_checks(statement, receipt)
-    if signer is not None:
-        checks += validity_checks(signer, receipt)
+    if receipt is not None:
+        checks += _content_checks(statement, receipt)
+        checks += validity_checks(signer, receipt) if signer else ()
+        checks += _given_checks(receipt, job_id=job_id, artifacts=artifacts)
+    return VerificationReport(checks=checks, receipt=receipt, caveats=(*CAVEATS, *_gaps(checks, receipt)))
+
+
+def _envelope_checks(opened: dsse.Envelope, keys: Keys | None) -> tuple[list[Check], KeyEntry | None]:
+    """What is to be said of the envelope itself, and the key that signed it, if that is trusted."""
+    signature, signer = signature_checks(opened, keys)
+    kind = holds_or_failed("payload_type", opened.payload_type == receipt_format.PAYLOAD_TYPE, opened.payload_type)
+    return [Check("envelope", "ok", "DSSE envelope"), kind, *signature], signer
+
+
+def _given_checks(receipt: Mapping[str, Any], *, job_id: str | None, artifacts: Path | None) -> Iterator[Check]:
+    """The receipt, held against what the verifier knows of the job."""
     if job_id is not None:
-        checks.append(holds_or_failed("job_id", receipt["job_id"] == job_id, f"receipt of {receipt['job_id']}"))
+        yield holds_or_failed("job_id", receipt["job_id"] == job_id, f"receipt of {receipt['job_id']}")
     if artifacts is not None:
-        checks += [_artifact_check(artifacts, output) for output in receipt["outputs"]]
-    unseen = WITHOUT_FILES if artifacts is None and receipt["outputs"] else None
-    unlogged = WITHOUT_LOG if log_proof is None or log_proof.text is None or log_proof.kept is None else None
-    caveats = (*CAVEATS, *(it for it in (unlogged, unseen) if it))
-    return VerificationReport(checks=checks, receipt=receipt, caveats=caveats)
+        for output in receipt["outputs"]:
+            yield _artifact_check(artifacts, output)
+
+
+def _gaps(checks: Sequence[Check], receipt: Mapping[str, Any] | None) -> Iterator[str]:
+    """What else would have been proven, with more at hand."""
+    held = {check.name for check in checks if check.status == "ok"}
+    if "log_inclusion" not in held:
+        yield WITHOUT_PROOF
+    if "log_consistency" not in held:
+        yield WITHOUT_CHECKPOINT
+    if receipt is not None and not held.issuperset(f"artifact:{output['path']}" for output in receipt["outputs"]):
+        yield WITHOUT_FILES
 
 
 def _read(payload: bytes) -> tuple[Any, dict[str, Any] | None, list[Check]]:
@@ -148,7 +165,7 @@ def _receipt_in(statement: object) -> dict[str, Any] | None:
                 "outputs": list(outputs),
                 "receipt_hash": str(),
             } as receipt,
-        } if all(map(_is_output, outputs)):
+        } if all(map(_is_output, outputs)) and not isinstance(receipt["receipt_version"], bool):
             return dict(receipt)
         case _:
             return None
@@ -156,8 +173,8 @@ def _receipt_in(statement: object) -> dict[str, Any] | None:
 
 def _is_output(member: object) -> bool:
     match member:
-        case {"path": str(), "size_bytes": int(), "sha256": str()}:
-            return True
+        case {"path": str(), "size_bytes": int(size), "sha256": str()}:
+            return not isinstance(size, bool)
         case _:
             return False
 
@@ -196,6 +213,6 @@ def _artifact_check(directory: Path, output: Mapping[str, Any]) -> Check:
             return Check(name, "failed", f"{size} bytes, the receipt says {output['size_bytes']}")
         with file.open("rb") as opened:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a loop of links is the last
         return Check(name, "skipped", f"it can't be read: {error}")
     return holds_or_failed(name, sha256 == output["sha256"], f"sha256 {sha256}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from jobledger import dsse, strict_json
+from jobledger import dsse, ed25519, strict_json
 from jobledger.checks import Check, holds_or_failed
 
 Keys = Mapping[str, "bytes | KeyEntry"]
@@ -39,10 +39,14 @@ def key_id(public_key_pem: bytes) -> str:
     Raises:
         ValueError: it is no PEM.
     """
+    return hashlib.sha256(_der(public_key_pem)).hexdigest()
+
+
+def _der(public_key_pem: bytes) -> bytes:
     lines = public_key_pem.strip().splitlines()
     if len(lines) < 3 or lines[0] != b"-----BEGIN PUBLIC KEY-----" or lines[-1] != b"-----END PUBLIC KEY-----":
         raise ValueError("not a public key in PEM")
-    return hashlib.sha256(base64.b64decode(b"".join(lines[1:-1]), validate=True)).hexdigest()
+    return base64.b64decode(b"".join(lines[1:-1]), validate=True)
 
 
 def load_keys(path: Path) -> Mapping[str, KeyEntry]:
@@ -56,6 +60,24 @@ def load_keys(path: Path) -> Mapping[str, KeyEntry]:
         return _key_entries(strict_json.loads(path.read_bytes()))
     except ValueError as error:
         raise KeysFileError(f"{path} is not a file of signing keys: {error}") from error
+
+
+def load_log_key(path: Path) -> str | None:
+    """The key of the log in a keys file, `name+id+key`; None where it has none.
+
+    Raises:
+        KeysFileError: it is no such file.
+        OSError: it can't be read.
+    """
+    try:
+        document = strict_json.loads(path.read_bytes())
+    except ValueError as error:
+        raise KeysFileError(f"{path} is not a file of signing keys: {error}") from error
+    match document:
+        case {"log_key": str(key)} if key:
+            return key
+        case _:
+            return None
 
 
 def _key_entries(document: object) -> dict[str, KeyEntry]:
@@ -72,8 +94,11 @@ def _key_entries(document: object) -> dict[str, KeyEntry]:
 def _key_entry(member: object) -> tuple[str, KeyEntry]:
     match member:
         case {"key_id": str(named), "algorithm": "ed25519", "public_key_pem": str(pem), **rest}:
-            if key_id(pem.encode()) != named:
+            der = _der(pem.encode())
+            if hashlib.sha256(der).hexdigest() != named:
                 raise ValueError(f"the id {named} is not the hash of its key")
+            if len(der) != 44 or not der.startswith(ed25519.DER_PREFIX):
+                raise ValueError(f"the key {named} is not Ed25519")
             times = {name: _time(rest, name) for name in ("revoked_at", "valid_from", "valid_until")}
             return named, KeyEntry(pem.encode(), **times)
         case _:
@@ -105,7 +130,8 @@ def signature_checks(opened: dsse.Envelope, keys: Keys | None) -> tuple[Sequence
         return [*checks, Check("key_not_revoked", "failed", f"the key was revoked at {known[0][1].revoked_at}")], None
     checks.append(Check("key_not_revoked", "ok", "not revoked"))
     signed = dsse.pae(opened.payload_type, opened.payload)
-    signers = [entry for it, entry in trusted if _signature_holds(entry.public_key_pem, it.value, signed)]
+    signed_by = [(it.value, entry, ed25519.load(entry.public_key_pem)) for it, entry in trusted]
+    signers = [entry for signature, entry, key in signed_by if ed25519.signed_by(key, signature, signed)]
     detail = "Ed25519 over type and payload" if signers else "it is not of these bytes"
     return [*checks, holds_or_failed("signature", bool(signers), detail)], signers[0] if signers else None
 
@@ -152,18 +178,3 @@ def _instant(text: str) -> datetime:
 
 def _entry(key: bytes | KeyEntry) -> KeyEntry:
     return key if isinstance(key, KeyEntry) else KeyEntry(key)
-
-
-def _signature_holds(public_key_pem: bytes, signature: bytes, signed: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-
-    key = load_pem_public_key(public_key_pem)
-    if not isinstance(key, Ed25519PublicKey):
-        return False
-    try:
-        key.verify(signature, signed)
-    except InvalidSignature:
-        return False
-    return True

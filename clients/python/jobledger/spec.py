@@ -36,6 +36,7 @@ class SpecFields(TypedDict, total=False):
     workspace_id: str
     queue: str
     rerun_of: str
+    tools: Sequence[str]
 
 
 def job_spec(command: Sequence[str] = (), /, *, base: JobSpec | None = None, **fields: Unpack[SpecFields]) -> JobSpec:

@@ -3,8 +3,8 @@
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, closing, contextmanager
 from typing import Any, Concatenate, Final, Generic, ParamSpec, Self, TypeVar
 
 from jobledger.client import Client
@@ -81,6 +81,21 @@ def _iterating(
     return functools.update_wrapper(iterate, verb)
 
 
+def _flat(
+    verb: Callable[P, AsyncGenerator[Any, None]],
+    pages: Callable[Concatenate[Client, P], AsyncGenerator[Sequence[T], None]],
+) -> Callable[Concatenate["SyncClient", P], Generator[T, None, None]]:
+    """The same as `_iterating(verb)`, by `pages` of what it gives: an item each costs a change of threads."""
+    pull = _iterating(pages)
+
+    def iterate(client: "SyncClient", /, *args: P.args, **kwargs: P.kwargs) -> Generator[T, None, None]:
+        with closing(pull(client, *args, **kwargs)) as found:
+            for page in found:
+                yield from page
+
+    return functools.update_wrapper(iterate, verb)
+
+
 def _connecting(
     connect: Callable[P, AbstractAsyncContextManager[Client]],
 ) -> Callable[P, AbstractContextManager["SyncClient"]]:
@@ -132,8 +147,10 @@ class SyncClient:
     delete = _blocking(Client.delete)
 
     logs = _blocking(Client.logs)
-    iter_logs = _iterating(Client.iter_logs)
-    tail_logs = _iterating(Client.tail_logs)
+    iter_logs = _flat(Client.iter_logs, Client.iter_log_pages)
+    iter_log_pages = _iterating(Client.iter_log_pages)
+    tail_logs = _flat(Client.tail_logs, Client.tail_log_pages)
+    tail_log_pages = _iterating(Client.tail_log_pages)
     log_content = _iterating(Client.log_content)
 
     artifacts = _blocking(Client.artifacts)

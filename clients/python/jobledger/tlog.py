@@ -6,20 +6,27 @@ Specifications: c2sp.org/signed-note, c2sp.org/tlog-checkpoint, c2sp.org/tlog-pr
 import base64
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from jobledger import merkle
+from jobledger import ed25519, merkle, strict_json
 
 PROOF_HEADER = "c2sp.org/tlog-proof@v1"
 _ED25519 = b"\x01"
+_NAME = re.compile(r"[^\s+\ud800-\udfff]+")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_HEX_HASH = re.compile(r"[0-9a-fA-F]{64}")
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,17}")
 _SIGNATURE_LINE = re.compile(r"— ([^\s+]+) ([A-Za-z0-9+/]+={0,2})")
 
 
 class LogProofError(ValueError):
     """A text of the log that can't be read, or proves nothing; the message says why."""
+
+
+class LogFormatError(LogProofError):
+    """A text that is not of the log at all, so that nothing can be said of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,15 +50,16 @@ class NoteKey:
         """Reads what `str` gives.
 
         Raises:
-            LogProofError: it is no such key.
+            LogFormatError: it is no such key.
         """
         parts = text.strip().split("+", 2)
         if len(parts) != 3:
-            raise LogProofError("a log's key has the form name+id+key")
+            raise LogFormatError("a log's key has the form name+id+key")
         encoded = _bytes(parts[2])
         key = cls(name=parts[0], public_key=encoded[1:])
-        if encoded[:1] != _ED25519 or len(encoded) != 33 or key.key_id.hex() != parts[1]:
-            raise LogProofError("a log's key is Ed25519, and its id belongs to its name")
+        right = encoded[:1] == _ED25519 and len(encoded) == 33 and _NAME.fullmatch(key.name)
+        if not right or key.key_id.hex() != parts[1]:
+            raise LogFormatError("a log's key is Ed25519, and its id belongs to its name")
         return key
 
 
@@ -72,36 +80,73 @@ class Checkpoint:
         """Reads what `str` gives; extension lines are ignored.
 
         Raises:
-            LogProofError: it is no checkpoint.
+            LogFormatError: it is no checkpoint.
         """
         lines = text.split("\n")
         if len(lines) < 4 or not lines[0] or not _NUMBER.fullmatch(lines[1]):
-            raise LogProofError("a checkpoint has three lines: origin, number of leaves, root")
+            raise LogFormatError("a checkpoint has three lines: origin, number of leaves, root")
         return cls(origin=lines[0], size=int(lines[1]), root=_hash(lines[2]))
 
 
 def sign_checkpoint(checkpoint: Checkpoint, key: NoteKey, sign: Callable[[bytes], bytes]) -> str:
     """The checkpoint as a signed note; `sign` makes Ed25519 signatures with the private half of `key`."""
-    text = str(checkpoint)
+    return sign_note(str(checkpoint), key, sign)
+
+
+def sign_note(text: str, key: NoteKey, sign: Callable[[bytes], bytes]) -> str:
+    """A text, which ends with a line's end, as a signed note."""
     return f"{text}\n— {key.name} {_base64(key.key_id + sign(text.encode()))}\n"
+
+
+def note_of(text: str) -> str:
+    """A signed note: itself, or from the JSON in which `GET /v1/receipts/checkpoint` answers it.
+
+    Raises:
+        LogFormatError: it is JSON without a note.
+    """
+    if not _is_json(text):
+        return text
+    match _json(text):
+        case {"note": str(note)}:
+            return note
+        case _:
+            raise LogFormatError("a checkpoint in JSON has its text in the member `note`")
 
 
 def open_checkpoint(note: str, key: NoteKey) -> Checkpoint:
     """The checkpoint in a signed note. Signatures of other keys (witnesses) are ignored. Needs `cryptography`.
 
     Raises:
-        LogProofError: it can't be read, or `key` did not sign it.
+        LogProofError: `key` did not sign it; LogFormatError, it can't be read.
     """
-    text, blank, lines = note.rpartition("\n\n")
-    if not blank:
-        raise LogProofError("a checkpoint is a text, an empty line, and signatures")
-    text += "\n"
+    text, lines = _parts(note)
     checkpoint = Checkpoint.parse(text)
     if checkpoint.origin != key.name:
         raise LogProofError(f"the checkpoint is of the log {checkpoint.origin}, not of {key.name}")
-    if not any(_signed_by(key, line, text) for line in lines.splitlines()):
+    if not any(_signed_by(key, line, text) for line in lines):
         raise LogProofError("the checkpoint has no valid signature of the log's key")
     return checkpoint
+
+
+def open_note(note: str, key: NoteKey) -> str:
+    """The text of a signed note. Needs `cryptography`.
+
+    Raises:
+        LogProofError: it can't be read, or `key` did not sign it.
+    """
+    text, lines = _parts(note)
+    if not any(_signed_by(key, line, text) for line in lines):
+        raise LogProofError("the note has no valid signature of the log's key")
+    return text
+
+
+def _parts(note: str) -> tuple[str, list[str]]:
+    """The text and the lines of the signatures."""
+    text, blank, lines = note.rpartition("\n\n")
+    # A lone surrogate, which JSON can spell, is no text: it could not have been signed.
+    if not blank or _SURROGATE.search(note):
+        raise LogFormatError("a checkpoint is a text, an empty line, and signatures")
+    return f"{text}\n", lines.splitlines()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,19 +164,34 @@ class InclusionProof:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Reads a `.tlog-proof` file; its `extra` line, which nothing authenticates, is ignored.
+        """Reads a `.tlog-proof` file, or the JSON in which `GET /v1/receipts/inclusion/{job_id}` answers.
+
+        What nothing authenticates is ignored: an `extra` line, and the members beside index, hashes and note.
 
         Raises:
-            LogProofError: it is no such file.
+            LogFormatError: it is no such thing.
         """
+        if _is_json(text):
+            return cls._of_json(_json(text))
         head, _, note = text.partition("\n\n")
         header, *lines = head.split("\n")
         if lines and lines[0].startswith("extra "):
             del lines[0]
         index = lines[0].removeprefix("index ") if lines else ""
         if header != PROOF_HEADER or not _NUMBER.fullmatch(index) or not lines[0].startswith("index "):
-            raise LogProofError(f"a proof begins with the lines {PROOF_HEADER} and index N")
+            raise LogFormatError(f"a proof begins with the lines {PROOF_HEADER} and index N")
         return cls(index=int(index), path=tuple(map(_hash, lines[1:])), note=note)
+
+    @classmethod
+    def _of_json(cls, document: object) -> Self:
+        match document:
+            # ProtoJSON spells integers of 64 bits as text.
+            case {"leaf_index": int() | str() as index, "hashes": list(hashes), "checkpoint": {"note": str(note)}} if (
+                _NUMBER.fullmatch(str(index))
+            ):
+                return cls(index=int(index), path=hex_hashes(hashes), note=note)
+            case _:
+                raise LogFormatError("a proof in JSON has the members leaf_index, hashes and checkpoint with its note")
 
     def check(self, leaf: bytes, key: NoteKey) -> Checkpoint:
         """The checkpoint under which the log holds `leaf`. Needs `cryptography`.
@@ -152,7 +212,6 @@ class InclusionProof:
 
 
 def _signed_by(key: NoteKey, line: str, text: str) -> bool:
-    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     parts = _SIGNATURE_LINE.fullmatch(line)
@@ -161,11 +220,29 @@ def _signed_by(key: NoteKey, line: str, text: str) -> bool:
     signature = _bytes(parts[2])
     if signature[:4] != key.key_id:
         return False
+    return ed25519.signed_by(Ed25519PublicKey.from_public_bytes(key.public_key), signature[4:], text.encode())
+
+
+def hex_hashes(members: Sequence[object]) -> tuple[bytes, ...]:
+    """SHA-256 hashes from their spelling in JSON, hex.
+
+    Raises:
+        LogFormatError: one is none.
+    """
+    if not all(isinstance(it, str) and _HEX_HASH.fullmatch(it) for it in members):
+        raise LogFormatError("each hash is 64 digits in hex")
+    return tuple(bytes.fromhex(str(it)) for it in members)
+
+
+def _is_json(text: str) -> bool:
+    return text.lstrip().startswith("{")
+
+
+def _json(text: str) -> object:
     try:
-        Ed25519PublicKey.from_public_bytes(key.public_key).verify(signature[4:], text.encode())
-    except InvalidSignature:
-        return False
-    return True
+        return strict_json.loads(text.encode())
+    except ValueError as error:
+        raise LogFormatError(f"not JSON: {error}") from None
 
 
 def _base64(data: bytes) -> str:
@@ -176,11 +253,11 @@ def _bytes(text: str) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
     except ValueError as error:
-        raise LogProofError(f"not base64: {text[:60]!r}") from error
+        raise LogFormatError(f"not base64: {text[:60]!r}") from error
 
 
 def _hash(text: str) -> bytes:
     data = _bytes(text)
     if len(data) != hashlib.sha256().digest_size:
-        raise LogProofError(f"not a SHA-256 hash: {text[:60]!r}")
+        raise LogFormatError(f"not a SHA-256 hash: {text[:60]!r}")
     return data

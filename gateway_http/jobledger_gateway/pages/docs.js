@@ -192,6 +192,7 @@ function operationBox(method, path, operation) {
 
 function show(document_) {
   api = document_;
+  document.title = document.getElementById("title").textContent = `${api.info.title} API`;
   document.getElementById("version").textContent = api.info.version;
   document.getElementById("intro").append(...prose(api.info.description));
   const groups = new Map();

@@ -9,7 +9,7 @@ from jobledger_server.access.tokens import digest, issue
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import SCOPES
 from jobledger_server.core.ports import Clock, TokenRecord, TokenStore
-from jobledger_server.core.times import SECOND, seconds, timestamp
+from jobledger_server.core.times import LATEST, SECOND, seconds, timestamp
 
 ROTATION_OVERLAP = 60 * SECOND
 
@@ -30,7 +30,7 @@ class TokenAdmin:
     async def create(self, request: CreateTokenRequest) -> IssuedToken:
         expires_at = 0
         if request.HasField("expires_in"):
-            expires_at = self._clock.now() + round(seconds(request.expires_in) * SECOND)
+            expires_at = min(self._clock.now() + round(seconds(request.expires_in) * SECOND), LATEST * SECOND)
         record, token = self._new(request.name, tuple(request.scopes), tuple(request.workspaces), expires_at)
         await self._tokens.put_token(record)
         return IssuedToken(info=token_info(record), token=token)
@@ -100,5 +100,6 @@ def token_info(record: TokenRecord) -> TokenInfo:
     }
     for field, instant in instants.items():
         if instant:
-            getattr(info, field).CopyFrom(timestamp(instant))
+            # One stored token of a clock gone wrong must not keep the others from being listed.
+            getattr(info, field).CopyFrom(timestamp(min(instant, LATEST * SECOND)))
     return info

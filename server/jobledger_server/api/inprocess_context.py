@@ -11,7 +11,6 @@ from jobledger_server.api.types import Metadata
 
 # Set by the gateway, which is part of this process: the address of its own client.
 PEER_KEY = "x-jobledger-peer"
-QUEUED_RESPONSES = 64
 
 
 class InProcessContext:
@@ -21,14 +20,14 @@ class InProcessContext:
     takes_json = True
     # Takes a list of responses at once, past the queue, or says that it can't: set by a reader that is able to.
     push: Callable[[list[Any]], bool] | None = None
+    # Takes a response, or a list of them; of calls that have more than one.
+    deliver: Callable[[Any], Awaitable[None]]
 
     def __init__(self, metadata: Metadata, timeout: float | None) -> None:
         self._metadata = tuple(pair for pair in metadata if pair[0] != PEER_KEY)
         self._peer = next((str(value) for key, value in metadata if key == PEER_KEY), "inprocess")
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self.accepted: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
-        self.responses: asyncio.Queue[Any] = asyncio.Queue(QUEUED_RESPONSES)
-        self.deliver: Callable[[Any], Awaitable[None]] = self.responses.put
         self.status_code = grpc.StatusCode.OK
         self.status_details = ""
         self.trailing: Metadata = ()

@@ -1,10 +1,11 @@
 """JobService: each method reads the request, calls a use case, and answers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from google.api.httpbody_pb2 import HttpBody
+from google.protobuf.message import Message
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import Job
@@ -14,21 +15,24 @@ from jobledger_server.api.bursts import singly
 from jobledger_server.api.downloads import attachment, bodies
 from jobledger_server.api.interceptors.access import current_principal
 from jobledger_server.api.types import Context, PlainJson
-from jobledger_server.joblog.plain_json import json_answer
-from jobledger_server.joblog.wire import wire_answer
+from jobledger_server.joblog.plain_json import json_answer, json_items
+from jobledger_server.joblog.wire import wire_answer, wire_batch, wire_entries
 from jobledger_server.service.artifacts import Artifacts
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.creating import Creating
 from jobledger_server.service.events import EventHub
 from jobledger_server.service.jobs import Jobs
+from jobledger_server.service.list_forms import json_form, wire_form
 from jobledger_server.service.listing import Listing
-from jobledger_server.service.logs import Logs
+from jobledger_server.service.logs import Logs, TailForm
 from jobledger_server.service.receipts import Receipts
 
 JSON = "application/json"
 DSSE = "application/vnd.dsse.envelope.v1+json"
 TEXT = "text/plain; charset=utf-8"
 BYTES = "application/octet-stream"
+# The number after which a stream of events starts: a point to resume from for who is cut off before the first event.
+RESUME_FROM = "jobledger-resume-from"
 RECEIPT_FORMS = {
     pb.RECEIPT_FORMAT_UNSPECIFIED: (JSON, "receipt-{}.json"),
     pb.RECEIPT_FORMAT_JSON: (JSON, "receipt-{}.json"),
@@ -52,10 +56,12 @@ class JobUseCases:
 
 
 class JobServicer(JobServiceServicer):
-    """Jobs over gRPC."""
+    """Jobs over gRPC, and within the process."""
 
-    def __init__(self, use_cases: JobUseCases) -> None:
+    def __init__(self, use_cases: JobUseCases, *, to_json: Callable[[Message], bytes]) -> None:
+        """`to_json` makes JSON of messages, as the gateway does, for calls that take an answer in that form."""
         self._do = use_cases
+        self._wire_lists, self._json_lists = wire_form(), json_form(to_json)
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> Job:
         record = await self._do.creating.create(request, current_principal())
@@ -65,8 +71,13 @@ class JobServicer(JobServiceServicer):
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> Job:
         return await self._do.jobs.get(request.job_id, current_principal())
 
-    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        return await self._do.listing.list(request, current_principal())
+    async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> Any:
+        """Coded already: as the message, or as JSON."""
+        if not getattr(context, "takes_json", False):
+            return (await self._do.listing.list(request, current_principal(), self._wire_lists)).body
+        answer = await self._do.listing.list(request, current_principal(), self._json_lists)
+        await context.send_initial_metadata((("etag", answer.etag),))
+        return PlainJson(answer.body)
 
     async def ListLiveJobs(self, request: pb.ListLiveJobsRequest, context: Context) -> pb.ListLiveJobsResponse:
         return await self._do.listing.list_live(request, current_principal())
@@ -95,12 +106,23 @@ class JobServicer(JobServiceServicer):
 
     async def GetLogContent(self, request: pb.GetLogContentRequest, context: Context) -> AsyncIterator[HttpBody]:
         content = await self._do.logs.content(request, current_principal())
-        await context.send_initial_metadata((("x-content-length", str(content.part.size)),))
+        await context.send_initial_metadata(
+            (
+                ("x-content-length", str(content.part.size)),
+                ("jobledger-log-dropped-bytes", str(content.dropped)),
+                ("jobledger-log-redacted", "true" if content.redacted else "false"),
+            )
+        )
         async for body in bodies(content.chunks, TEXT):
             yield body
 
-    async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[pb.TailLogsResponse]:
-        entries = await self._do.logs.tail(request, current_principal())
+    async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[Any]:
+        """Coded already, but for the end: as messages, or as JSON."""
+        if getattr(context, "takes_json", False):
+            form: TailForm = json_items
+        else:
+            form = wire_batch if request.max_batch > 1 else wire_entries
+        entries = await self._do.logs.tail(request, current_principal(), form)
         await context.send_initial_metadata(())
         async for responses in singly(entries, context):
             yield responses
@@ -132,6 +154,6 @@ class JobServicer(JobServiceServicer):
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Context) -> AsyncIterator[Event]:
         watch = await self._do.events.watch(request, current_principal(), push=getattr(context, "push", None))
-        await context.send_initial_metadata(())
+        await context.send_initial_metadata(((RESUME_FROM, str(watch.starts_after)),))
         async for events in singly(watch, context):
             yield events

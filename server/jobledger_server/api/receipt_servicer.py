@@ -15,7 +15,7 @@ class ReceiptServicer(ReceiptServiceServicer):
         self._receipts = receipts
 
     async def ListSigningKeys(self, request: pb.ListSigningKeysRequest, context: Context) -> pb.ListSigningKeysResponse:
-        return pb.ListSigningKeysResponse(keys=self._receipts.signing_keys())
+        return self._receipts.signing_keys()
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.Checkpoint:
         return await self._receipts.checkpoint()

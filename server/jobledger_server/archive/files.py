@@ -13,6 +13,7 @@ from pathlib import Path
 
 from jobledger.tlog import Checkpoint, LogProofError
 
+from jobledger_server.archive.deletions import append_note
 from jobledger_server.core.archive import BODY_START, Batch, read_batch
 from jobledger_server.core.durable import sync_path
 from jobledger_server.core.ports.archive import ArchiveError, ArchiveHead
@@ -71,6 +72,10 @@ class ReceiptArchive:
             sync_path(self.directory)
         self._file, self._end = file, end + len(batch)
         self._tell(note)
+
+    def note_deleted(self, note: str) -> None:
+        """As `Archive.note_deleted`."""
+        append_note(self.directory, note)
 
     def retire(self) -> str:
         """As `Archive.retire`."""

@@ -51,14 +51,14 @@ class Incoming:
         self._copies: dict[str, Copy] = {}
         self._unsynced = False
 
-    def add(self, descriptor: int) -> tuple[str, int]:
+    def add(self, descriptor: int, *, check: Callable[[], None] | None = None) -> tuple[str, int]:
         """As `BlobBatch.add`."""
         path, before = self._directory / secrets.token_hex(16), look_at(descriptor)
         tagger, added = self._seen.tagger(), False
         at_once = len(self._copies) < FEW or before.size >= LARGE or not can_sync_all()
         try:
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb", buffering=0) as file:
-                for offset, chunk in _chunks(descriptor, before.size):
+                for offset, chunk in _chunks(descriptor, before.size, check):
                     tagger.update(chunk)
                     if chunk != HOLE:
                         _write(file.fileno(), chunk, offset)
@@ -106,9 +106,11 @@ class Incoming:
             copy.path.unlink(missing_ok=True)
 
 
-def _chunks(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
+def _chunks(descriptor: int, size: int, check: Callable[[], None] | None) -> Iterator[tuple[int, bytes]]:
     """Offset and bytes of each chunk, of so many bytes in all: a file that grows is not followed."""
     for offset in range(0, size, CHUNK):
+        if check is not None:
+            check()
         count = min(CHUNK, size - offset)
         chunk = read_chunk(descriptor, offset, count)
         if len(chunk) < count:

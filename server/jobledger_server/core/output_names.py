@@ -3,6 +3,8 @@
 from urllib.parse import unquote
 
 MAX_PATH = 1024
+# As much of a name as is told where it can't be one.
+MOST_TOLD = 256
 # As often as a name may be decoded on its way through other programs.
 DECODED = 3
 
@@ -20,6 +22,20 @@ def reason_to_refuse_name(path: str) -> str:
     if "%" in path and _decoding_moves(path):
         return "its name, percent-decoded, would lead elsewhere"
     return ""
+
+
+def reason_to_refuse_declared(path: str) -> str:
+    """Why no artifact can be called what a job declared, whatever that is."""
+    parts = [part for part in path.split("/") if part not in ("", ".")]
+    if not parts or path.startswith("/") or ".." in parts:
+        return "declared, and its path leads out of output/, or names no file"
+    return f"declared, and {reason_to_refuse_name(path) or 'there is no such file'}"
+
+
+def told(path: str) -> str:
+    """Any text so that it can be shown: escapes in place of what can't be seen, its beginning where it is long."""
+    shown = "".join(it if it.isprintable() else it.encode("unicode_escape").decode() for it in path[:MOST_TOLD])
+    return shown if len(path) <= MOST_TOLD else f"{shown}..."
 
 
 def _deceives(path: str) -> bool:

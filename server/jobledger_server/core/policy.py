@@ -19,6 +19,7 @@ SERVICES: tuple[ServiceDescriptor, ...] = tuple(
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection"
 REFLECTION_V1 = "grpc.reflection.v1.ServerReflection"
 HEALTH = "grpc.health.v1.Health"
+OPEN = f"/{HEALTH}/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +57,7 @@ def has_rule(method: MethodDescriptor) -> bool:
 
 def is_open(method: str) -> bool:
     """Whether a method needs no token: only health is."""
-    return method.startswith(f"/{HEALTH}/")
+    return method.startswith(OPEN)
 
 
 def require_all_workspaces(principal: Principal) -> None:

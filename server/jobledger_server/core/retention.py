@@ -49,6 +49,10 @@ class Retention:
         age = self.ages[kept]
         return None if age is None else max(0, now - age)
 
+    def due(self, now: int) -> Mapping[Kept, int]:
+        """The instants of all classes of which something goes: what is older does."""
+        return {kept: cutoff for kept in self.ages if (cutoff := self.cutoff(kept, now)) is not None}
+
     def __str__(self) -> str:
         return ",".join(f"{kept.value}={age_text(age)}" for kept, age in self.ages.items())
 

@@ -29,6 +29,7 @@ from jobledger_server.core.ports import (
     EndReason,
     JobChange,
     JobRecord,
+    Origin,
     Outcome,
     ProgressReport,
     Running,
@@ -60,6 +61,13 @@ class Verdict:
 def accepted(record: JobRecord) -> Event:
     """The event of a job that was just accepted."""
     return _state_event(record.job, None, record.last_activity_at)
+
+
+def made_ready(record: JobRecord, origin: Origin) -> JobChange | None:
+    """The next attempt is about to start, and this is what it is made from. The job waits still."""
+    if record.job.state != JOB_STATE_QUEUED or record.job.attempt != origin.attempt - 1:
+        return None
+    return JobChange(record=replace(record, origin=origin))
 
 
 def started(record: JobRecord, attempt: int, running: Running, now: int) -> JobChange | None:

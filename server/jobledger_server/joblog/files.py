@@ -1,26 +1,31 @@
 """Reading parts of a log's files, with few system calls. Standard library only."""
 
 import os
-import stat
 from collections.abc import Sequence
 from itertools import repeat
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from jobledger_server.joblog.seals import damaged
-from jobledger_server.joblog.segments import DATA, INDEX, DamagedLogError, segment_path
+from jobledger_server.joblog.checked import CHECKED
+from jobledger_server.joblog.seals import Seal, damaged, read_seal
+from jobledger_server.joblog.segments import DATA, INDEX, DamagedIndexError, DamagedLogError, open_regular, segment_path
 
 # Who reads on where the last read ended is given from memory what comes next: runs may be as short as a line.
 AHEAD = 32 * 1024
 
 
 class SegmentFiles:
-    """The files of a log, open for reading: of data and indexes the one read last stays open until the end."""
+    """The files of a log, open for reading: of data and indexes the one read last stays open until the end.
+
+    A file of a sealed segment is held against its seal before anything of it is read: all of it, once as long as it
+    stays as it is. So a page costs the hashes of the segments that it touches, and not of the whole log.
+    """
 
     def __init__(self, log_dir: Path) -> None:
         self._log_dir = log_dir
         self._open: dict[str, tuple[int, int]] = {}
+        self._seals: dict[int, Seal | None] = {}
         self._held = (0, 0, b"")
 
     def __enter__(self) -> Self:
@@ -88,20 +93,30 @@ class SegmentFiles:
             size = max(0, min(size, os.fstat(descriptor).st_size - offset))
         return os.pread(descriptor, size, offset)
 
+    def seal(self, number: int) -> Seal | None:
+        """A segment's seal, as it was when it was asked for first."""
+        if number not in self._seals:
+            self._seals[number] = read_seal(self._log_dir, number)
+        return self._seals[number]
+
     def _descriptor(self, number: int, suffix: str) -> int:
         opened, descriptor = self._open.get(suffix, (0, -1))
         if opened != number:
-            following = _open(segment_path(self._log_dir, number, suffix))
+            following = self._checked(number, suffix)
             if opened:
                 os.close(descriptor)
             self._open[suffix] = (number, descriptor := following)
         return descriptor
 
-
-def _open(path: Path) -> int:
-    """Opens a file without waiting for anybody: where nothing isolates a job it may have put a FIFO in its place."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise DamagedLogError(f"{path} is not a file any more: restore it from a backup")
-    return descriptor
+    def _checked(self, number: int, suffix: str) -> int:
+        seal = self.seal(number)
+        try:
+            descriptor = open_regular(segment_path(self._log_dir, number, suffix), os.O_RDONLY)
+            if seal is None or CHECKED.holds(descriptor, seal.hashes[suffix]):
+                return descriptor
+            os.close(descriptor)
+            raise damaged(self._log_dir, number, f"its {suffix.removeprefix('.')} is not what was sealed")
+        except DamagedLogError as error:
+            if suffix == INDEX and seal:
+                raise DamagedIndexError(str(error), number) from error
+            raise

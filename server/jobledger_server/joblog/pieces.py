@@ -11,9 +11,8 @@ from typing import Any, NamedTuple, cast
 import orjson
 
 from jobledger_server.joblog.segments import Kind, Run, Stream
-from jobledger_server.joblog.structured import LEVEL_NAMES, Structured, parse_structured, structured_of
+from jobledger_server.joblog.structured import ENGINE, LEVEL_NAMES, Structured, parse_structured, structured_of
 
-GAP_SUBSYSTEM = "engine"
 STRUCTURED = int(Kind.STRUCTURED)
 SUBSYSTEMS: dict[int, str] = {stream: stream.name.lower() for stream in Stream}
 CONTINUED: dict[int, Mapping[str, int]] = {Kind.CONTINUED: {"continued": True}, Kind.LAST_PIECE: {"continued": False}}
@@ -94,7 +93,7 @@ def piece_of(run: Run, data: bytes, places: Sequence[int]) -> Piece:
 def gap_piece(run: Run, first_sequence: int, dropped: int) -> Lines:
     """The entry that stands for `dropped` ones from `first_sequence` on."""
     message = gap_message(dropped).encode()
-    return Lines(run.time, run.level, GAP_SUBSYSTEM, (first_sequence,), (message,), {"dropped": dropped})
+    return Lines(run.time, run.level, ENGINE, (first_sequence,), (message,), {"dropped": dropped})
 
 
 def count_entries(pieces: Iterable[Piece]) -> int:
@@ -122,7 +121,7 @@ def lines_of(run: Run, data: bytes) -> list[bytes]:
 def plain_subsystem(run: Run) -> str | None:
     """Subsystem of all entries of a run; None where each says its own."""
     if run.kind == Kind.GAP:
-        return GAP_SUBSYSTEM
+        return ENGINE
     return None if run.kind == Kind.STRUCTURED else SUBSYSTEMS[run.stream]
 
 

@@ -1,4 +1,4 @@
-"""Entries of a log as GetLogs shows them in JSON.
+"""Entries of a log as GetLogs and TailLogs show them in JSON.
 
 The gateway can make the same of the message that `wire` gives, and does where a socket is between: the very same bytes,
 which takes several times as long.
@@ -7,33 +7,50 @@ which takes several times as long.
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import orjson
 from jobledger.v1.job_service_pb2 import GetLogsResponse
 
 from jobledger_server.core.ids import log_entry_id
-from jobledger_server.core.times import SECOND
+from jobledger_server.core.times import SECOND, micros, rfc3339
 from jobledger_server.joblog.pieces import Lines, Piece, Said
 from jobledger_server.joblog.structured import EXACT, LEVELS
 
 LEVEL_TEXTS = dict(zip(LEVELS, ("trace", "debug", "info", "warn", "error"), strict=True))
 
 
+class PlainItem(NamedTuple):
+    """An item of a stream: its number, and its JSON."""
+
+    number: int
+    plain_json: bytes
+
+
 def json_answer(job_number: int, pieces: Iterable[Piece], totals: GetLogsResponse) -> bytes:
     """The answer of GetLogs; `totals` has all of it but the entries."""
-    entries: list[dict[str, Any]] = []
-    for piece in pieces:
-        entries += _lines(job_number, piece) if isinstance(piece, Lines) else _said(job_number, piece)
     return orjson.dumps(
         {
-            "logs": entries,
+            "logs": _entries(job_number, pieces),
             "total": totals.total,
             "offset": totals.offset,
             "limit": totals.limit,
             "has_more": totals.has_more,
+            "log_removed_at": rfc3339(micros(totals.log_removed_at)) if totals.HasField("log_removed_at") else None,
         }
     )
+
+
+def json_items(job_number: int, pieces: Iterable[Piece]) -> list[PlainItem]:
+    """The items of TailLogs."""
+    return [PlainItem(entry["job_sequence"], orjson.dumps(entry)) for entry in _entries(job_number, pieces)]
+
+
+def _entries(job_number: int, pieces: Iterable[Piece]) -> list[dict[str, Any]]:
+    entries: list[dict[str, Any]] = []
+    for piece in pieces:
+        entries += _lines(job_number, piece) if isinstance(piece, Lines) else _said(job_number, piece)
+    return entries
 
 
 def _lines(job_number: int, piece: Lines) -> list[dict[str, Any]]:

@@ -6,60 +6,28 @@ from functools import cached_property
 from itertools import groupby
 from operator import add
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from jobledger.v1.job_pb2 import LogEntry
 from jobledger.v1.job_service_pb2 import GetLogsResponse
 
 from jobledger_server.joblog.entries import EntryList
 from jobledger_server.joblog.pieces import MisfitError, Piece, count_entries
+from jobledger_server.joblog.promises import Promise, hold
+from jobledger_server.joblog.query import AbandonedError, LogQuery
 from jobledger_server.joblog.search import Matcher
 from jobledger_server.joblog.segments import Kind, Run
 from jobledger_server.joblog.snapshot import Snapshot, consistently, counter_of
 from jobledger_server.joblog.structured import LEVELS
 from jobledger_server.joblog.wire import wire_entries
 
-PAGE_BYTES = 3 * 1024 * 1024
+__all__ = ["AbandonedError", "LogPage", "LogQuery", "LogReader"]
+
 EVERY_LEVEL = frozenset(LEVELS)
 GAP, STRUCTURED = int(Kind.GAP), int(Kind.STRUCTURED)
+T = TypeVar("T")
 # Structured entries far from each other are the dearest: many at a time are read, if they are not longer than that.
 MOST_LONE_BYTES = 4096
-
-
-class AbandonedError(Exception):
-    """Nobody waits for the answer any more."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogQuery:
-    """Which entries, and which page of them.
-
-    Attributes:
-        offset: entries to skip; `limit`: most entries in the page.
-        levels: any of these; empty means all.
-        subsystem: exactly this one.
-        since: captured at or after, microseconds since the epoch; `until`: before.
-        contains: the message contains this text, case and all.
-        descending: latest first.
-        after_sequence: only entries after this number, or before it where `descending`; `offset` counts from there.
-        max_bytes: where the page would grow past this it ends, but has one entry at least.
-    """
-
-    offset: int = 0
-    limit: int = 1000
-    levels: frozenset[int] = frozenset()
-    subsystem: str | None = None
-    since: int | None = None
-    until: int | None = None
-    contains: str | None = None
-    descending: bool = False
-    after_sequence: int | None = None
-    max_bytes: int = PAGE_BYTES
-
-    @property
-    def is_search(self) -> bool:
-        """Whether it takes reading all that the rest admits, rather than a look at the index."""
-        return self.subsystem is not None or self.contains is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +63,19 @@ class LogReader:
     Every call raises DamagedLogError where the files are not as they were written.
     """
 
-    def __init__(self, log_dir: Path, job_number: int) -> None:
+    def __init__(self, log_dir: Path, job_number: int, promise: Promise | None = None) -> None:
+        """Reader of the log in `log_dir`, which is final and has to be what `promise` says, where there is one."""
         self._log_dir = log_dir
         self._job_number = job_number
+        self._promise = promise
+
+    def _read(self, read: Callable[[Snapshot], T]) -> T:
+        def held(snapshot: Snapshot) -> T:
+            if self._promise:
+                hold(self._log_dir, snapshot, self._promise)
+            return read(snapshot)
+
+        return consistently(self._log_dir, held)
 
     def page(self, query: LogQuery, abandoned: Callable[[], bool] = lambda: False) -> LogPage:
         """The entries that `query` asks for.
@@ -108,21 +86,23 @@ class LogReader:
         Raises:
             AbandonedError: it is.
         """
-        return consistently(
-            self._log_dir, lambda snapshot: _Paging(snapshot, query, self._job_number, abandoned).page()
-        )
+        return self._read(lambda snapshot: _Paging(snapshot, query, self._job_number, abandoned).page())
 
     def last_sequence(self) -> int:
         """Number of the last entry, 0 without any."""
-        return consistently(self._log_dir, Snapshot.last_sequence)
+        return self._read(Snapshot.last_sequence)
 
     def content_size(self) -> int:
         """Bytes of the job's output that are kept."""
-        return consistently(self._log_dir, Snapshot.content_size)
+        return self._read(Snapshot.content_size)
+
+    def dropped_content(self) -> int:
+        """Bytes of the job's output that were dropped past the cap."""
+        return self._read(lambda snapshot: snapshot.gap.content if snapshot.gap else 0)
 
     def read_content(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes of the job's output from `offset`, exactly as it wrote them; fewer only at the end."""
-        return consistently(self._log_dir, lambda snapshot: snapshot.content(offset, length))
+        return self._read(lambda snapshot: snapshot.content(offset, length))
 
 
 class Slice(NamedTuple):
@@ -284,26 +264,35 @@ class _Paging:
         Args:
             passes: says which stretches of runs to look at; None for all.
         """
-        expected = None
-        for stretch in self._stretches(first, end):
+        for stretch, low, high in self._parts(first, end):
             if passes and not passes(stretch):
-                expected = None
                 continue
             segment, runs = self._snapshot.select(stretch, self._levels)
             if not runs:
                 continue
             starts, entries = list(map(self._count, runs)), [run.entries for run in runs]
             ends = list(map(add, starts, entries))
-            low, high = max(first, starts[0]), min(end, ends[-1])
-            begin, following = (high, low) if self._query.descending else (low, high)
-            fits = starts[1:] == ends[:-1] and first < ends[0] and starts[-1] < end
-            if not fits or (expected is not None and begin != expected):
+            if starts[1:] != ends[:-1] or not starts[0] <= low < ends[0] or not starts[-1] < high <= ends[-1]:
                 raise self._snapshot.damage(segment)
-            expected = following
             places = list(map(range, entries))
             places[0] = places[0][low - starts[0] :]
             places[-1] = places[-1][: len(places[-1]) - (ends[-1] - high)]
             yield self._slice(segment, runs, places)
+
+    def _parts(self, first: int, end: int) -> Iterator[tuple[range, int, int]]:
+        """The stretches, and which positions of those asked for are in each: all of them, or the log is damaged."""
+        expected = end if self._query.descending else first
+        for stretch in self._stretches(first, end):
+            last = self._snapshot[stretch.stop - 1]
+            low = max(first, self._count(self._snapshot[stretch.start]))
+            high = min(end, self._count(last) + (last.entries if last.level in self._levels else 0))
+            begin, following = (high, low) if self._query.descending else (low, high)
+            if begin != expected:
+                raise self._snapshot.damage_at(stretch.stop if self._query.descending else stretch.start)
+            expected = following
+            yield stretch, low, high
+        if expected != (first if self._query.descending else end) and first < end:
+            raise self._snapshot.damage_at(0 if self._query.descending else len(self._snapshot))
 
     def _slice(self, segment: int, runs: list[Run], places: list[range]) -> Slice:
         """What stands here in the log's order, in the order asked for."""
@@ -313,9 +302,10 @@ class _Paging:
 
     def _stretches(self, first: int, end: int) -> Iterator[range]:
         """Stretches of runs that hold these positions, in the order asked for."""
-        if first >= end:
+        if first >= end or not len(self._snapshot):
             return
-        low, high = (self._snapshot.find_position(position, self._levels) for position in (first, end - 1))
+        # Where the first runs are lost, the first one that is there comes after the positions.
+        low, high = (max(0, self._snapshot.find_position(place, self._levels)) for place in (first, end - 1))
         index = high if self._query.descending else low
         while low <= index <= high:
             stretch = self._snapshot.stretch(index)

@@ -1,7 +1,8 @@
 """Keeps secrets out of what is written: each place where one stands becomes `***`. Standard library only.
 
-A secret is found as it is, in its lines (of a key in several lines each one that is not short), and as JSON spells
-either. That is what a program prints by accident: one that encodes or takes apart a secret on purpose can't be stopped.
+A secret is found as it is, in its lines (of a key in several lines each one that is not short), and however JSON spells
+either: what a reader of the log decodes holds none. That is what a program prints by accident: one that encodes a
+secret (base64, per cent) or takes it apart can't be stopped.
 """
 
 import json
@@ -9,13 +10,15 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from jobledger_server.joblog.segments import Stream
+from jobledger_server.joblog.json_escapes import SHORT, longest_spelling, plain, spans, without_escapes
+from jobledger_server.joblog.segments import Kind, Stream
+from jobledger_server.joblog.splitter import Cut
 from jobledger_server.joblog.writer import LogWriter
 
 MASK = b"***"
 # A shorter line of a secret stands elsewhere too.
 SHORTEST_LINE = 8
-FOR_HTML = str.maketrans({character: f"\\u{ord(character):04x}" for character in "<>&"})
+NUMBER = re.compile(rb"[-+.0-9eE]+")
 
 
 class Secrets:
@@ -23,17 +26,25 @@ class Secrets:
 
     def __init__(self, values: Iterable[str]) -> None:
         """Secrets with these values; bytes beyond UTF-8 as in `os.fsdecode`. White space around them does not count."""
-        patterns = {spelling for value in values for part in _parts(value) for spelling in _spellings(part)}
         # Of several that begin at the same place the longest is meant, and `re` takes the first.
-        self.patterns = sorted(patterns, key=lambda pattern: (-len(pattern), pattern))
+        parts = sorted({part for value in values for part in _parts(value)}, key=lambda part: (-len(part), part))
+        self.patterns = [part.encode("utf-8", "surrogateescape") for part in parts]
+        self._texts = sorted(filter(None, map(without_escapes, parts)))
+        self._reach = max(map(longest_spelling, parts), default=0)
+        # Without such characters nothing is escaped but by its code.
+        self._escape = b"\\u" if SHORT.isdisjoint("".join(parts)) else b"\\"
+        self.has_numbers = any(map(NUMBER.fullmatch, self.patterns))
 
     def __bool__(self) -> bool:
         return bool(self.patterns)
 
     def hide(self, data: bytes) -> bytes:
         """The bytes without secrets."""
-        search = self._search(data)
-        return search.sub(MASK, data) if search else data
+        kept, position = list[bytes](), 0
+        for start, end in self.found_in(data):
+            kept += [data[position:start], MASK]
+            position = end
+        return b"".join((*kept, data[position:])) if kept else data
 
     def hide_in_text(self, text: str) -> str:
         """The same for a text."""
@@ -47,19 +58,29 @@ class Secrets:
         """
         return self.hide(json.dumps(json.loads(document)).encode())
 
-    def found_in(self, data: bytes) -> Iterator[re.Match[bytes]]:
-        """The secrets in it, from left to right: of those that overlap the first, of those the longest."""
-        search = self._search(data)
-        return search.finditer(data) if search else iter(())
+    def found_in(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Where secrets begin and end in it, from left to right; those that overlap are one."""
+        found = list(self._as_they_are(data))
+        if self._escape in data:
+            # Most escapes have to do with no secret, which this tells for much less.
+            stripped = plain(data)
+            if present := [text for text in self._texts if text in stripped]:
+                found = sorted([*found, *spans(data, present)])
+        return _joined(found)
 
-    def _search(self, data: bytes) -> re.Pattern[bytes] | None:
-        """For those that are there. To look for each by itself first takes a tenth of what one search for all does."""
+    def _as_they_are(self, data: bytes) -> Iterator[tuple[int, int]]:
+        """Those without escapes: of those that overlap the first, of those the longest.
+
+        To look for each by itself first takes a tenth of what one search for all does.
+        """
         present = [pattern for pattern in self.patterns if pattern in data]
-        return re.compile(b"|".join(map(re.escape, present))) if present else None
+        if present:
+            search = re.compile(b"|".join(map(re.escape, present)))
+            yield from (match.span() for match in search.finditer(data))
 
     def cut_off(self, data: bytes, start: int = 0) -> int:
-        """Where, from `start` on, the first secret begins that the end may have cut off; else the end."""
-        first = len(data)
+        """Where, from `start` on, the first secret may begin that the end has cut off; else the end."""
+        first = self._escaped_cut_off(data, start)
         for pattern in self.patterns:
             at = data.find(pattern[:1], max(start, len(data) - len(pattern) + 1), first)
             while at >= 0 and not pattern.startswith(data[at:]):
@@ -67,6 +88,11 @@ class Secrets:
             if at >= 0:
                 first = at
         return first
+
+    def _escaped_cut_off(self, data: bytes, start: int) -> int:
+        """The same for one with a backslash: anywhere within reach of the end, on its line. Lines come whole anyway."""
+        first = max(start, len(data) - self._reach, data.rfind(b"\n") + 1)
+        return first if b"\\" in data[first:] else len(data)
 
 
 NO_SECRETS = Secrets(())
@@ -83,12 +109,12 @@ class Redactor:
         """What can be passed on by now."""
         data, passed, position = self._held + chunk, list[bytes](), 0
         end = self._secrets.cut_off(data)
-        for secret in self._secrets.found_in(data):
+        for start, stop in self._secrets.found_in(data):
             # From here on it takes what is still to come to tell which secret it is, if any.
-            if secret.start() >= end:
+            if start >= end:
                 break
-            passed += [data[position : secret.start()], MASK]
-            position = secret.end()
+            passed += [data[position:start], MASK]
+            position = stop
             if position > end:
                 end = self._secrets.cut_off(data, position)
         passed.append(data[position:end])
@@ -106,6 +132,7 @@ class RedactingLogWriter(LogWriter):
 
     def __init__(self, log_dir: Path, cap_bytes: int, secrets: Secrets) -> None:
         super().__init__(log_dir, cap_bytes)
+        self._secrets = secrets
         self._redactors = {stream: Redactor(secrets) for stream in (Stream.STDOUT, Stream.STDERR)}
 
     def write(self, stream: Stream, chunk: bytes) -> None:
@@ -118,15 +145,45 @@ class RedactingLogWriter(LogWriter):
             super().write(stream, redactor.end())
         super().end()
 
+    def _add(self, stream: Stream, cut: Cut) -> None:
+        """Numbers are shown anew: 1.2345e4 as 12345."""
+        if cut.kind == Kind.STRUCTURED and self._secrets.has_numbers:
+            lines = map(self._without_numbers, cut.data.split(b"\n"))
+            cut = cut._replace(data=b"\n".join(lines))
+        super()._add(stream, cut)
+
+    def _without_numbers(self, line: bytes) -> bytes:
+        found = False
+
+        def shown(digits: str) -> float | str:
+            nonlocal found
+            number = float(digits)
+            texts = {digits, repr(number), f"{number:.0f}"}
+            if not any(self._secrets.hide_in_text(text) != text for text in texts):
+                return int(digits) if digits.lstrip("-").isdigit() else number
+            found = True
+            return MASK.decode()
+
+        if not line:
+            return line
+        fields = json.loads(line, parse_float=shown, parse_int=shown)
+        return json.dumps(fields, ensure_ascii=False).encode() if found else line
+
+
+def _joined(found: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Spans that are in order, with those that overlap made one."""
+    begin, stop = -1, -1
+    for start, end in found:
+        if start >= stop:
+            if begin >= 0:
+                yield begin, stop
+            begin = start
+        stop = max(stop, end)
+    if begin >= 0:
+        yield begin, stop
+
 
 def _parts(value: str) -> Iterable[str]:
     value = value.strip()
     lines = [line.strip() for line in value.splitlines()]
     return [value, *(line for line in lines if len(line.encode("utf-8", "surrogateescape")) >= SHORTEST_LINE)]
-
-
-def _spellings(text: str) -> Iterable[bytes]:
-    """As it is, and as writers of JSON put it: some spell more than they must."""
-    wide, ascii_only = json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]
-    for spelled in (text, wide, ascii_only, *(plain.translate(FOR_HTML) for plain in (wide, ascii_only))):
-        yield from (it.encode("utf-8", "surrogateescape") for it in (spelled, spelled.replace("/", "\\/")))

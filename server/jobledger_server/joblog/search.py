@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 from jobledger_server.joblog.pieces import (
-    GAP_SUBSYSTEM,
     SUBSYSTEMS,
     MisfitError,
     gap_message,
@@ -11,7 +10,7 @@ from jobledger_server.joblog.pieces import (
     plain_subsystem,
 )
 from jobledger_server.joblog.segments import Kind, Run
-from jobledger_server.joblog.structured import parse_structured
+from jobledger_server.joblog.structured import ENGINE, parse_structured
 
 # Where JSON spells text in another way than it reads, there is one of these.
 ESCAPE = b"\\"
@@ -44,7 +43,7 @@ class Matcher:
 
     def gap(self, dropped: int) -> bool:
         """Whether the entry that stands for `dropped` ones matches."""
-        return self._subsystem in {None, GAP_SUBSYSTEM} and (self._text is None or self._text in gap_message(dropped))
+        return self._subsystem in {None, ENGINE} and (self._text is None or self._text in gap_message(dropped))
 
     def places(self, run: Run, data: bytes) -> Sequence[int]:
         """Entries of a run that match, from 0, ascending.

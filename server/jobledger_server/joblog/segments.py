@@ -8,11 +8,12 @@ records that cover it: what the index covers is there, what it does not cover wa
 Standard library only.
 """
 
-import contextlib
 import enum
+import errno
 import os
+import stat
 import struct
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable
 from functools import partial
 from itertools import compress, count, repeat
 from pathlib import Path
@@ -21,19 +22,33 @@ from typing import NamedTuple
 from jobledger_server.joblog.structured import INFO, LEVELS, WARN
 
 DATA, INDEX, SEAL = ".data", ".index", ".seal"
+# Beside a segment that a writer has found damaged, once the log says so.
+MARK = ".damaged"
 RECORD = struct.Struct("<QQQIIIBBBx5Q")
 # Values before the counts per level.
 PLAIN_FIELDS = 9
 # Where the level stands in a record.
 LEVEL_AT = struct.calcsize("<QQQIII")
 LARGEST_OFFSET = 1 << 40
+SUFFIXES = frozenset({DATA, INDEX, SEAL, MARK})
 # The year 10000, which no Timestamp holds.
 END_OF_TIME = 253_402_300_800_000_000
-CLOSED = -1
 
 
 class DamagedLogError(Exception):
-    """The files of a log are not as they were written. The message, for the operator, says which and what to do."""
+    """The files of a log are not as they were written. The message, for the operator, says which and what to do.
+
+    Attributes:
+        segment: number of the one that is damaged; 0 where it is none alone.
+    """
+
+    def __init__(self, message: str, segment: int = 0) -> None:
+        super().__init__(message)
+        self.segment = segment
+
+
+class DamagedIndexError(DamagedLogError):
+    """It is the index of a segment that is not as it was sealed."""
 
 
 class Stream(enum.IntEnum):
@@ -165,23 +180,24 @@ def segment_path(log_dir: Path, number: int, suffix: str) -> Path:
     return log_dir / f"{number:08d}{suffix}"
 
 
-def segment_numbers(log_dir: Path) -> list[int]:
-    """Numbers of the segments that exist, ascending; none where there is no such directory."""
+def segment_files(log_dir: Path) -> dict[int, set[str]]:
+    """The suffixes of the files that each segment has, by its number, ascending; none without such a directory."""
+    found: dict[int, set[str]] = {}
     try:
         # Strings, not paths: a log may have a thousand segments, and every page asks.
-        return sorted(int(name.removesuffix(INDEX)) for name in os.listdir(log_dir) if name.endswith(INDEX))  # noqa: PTH208
+        names = os.listdir(log_dir)  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
-        return []
+        return {}
+    for name in names:
+        stem, dot, kind = name.partition(".")
+        if (suffix := dot + kind) in SUFFIXES and stem.isdecimal():
+            found.setdefault(int(stem), set()).add(suffix)
+    return dict(sorted(found.items()))
 
 
-def index_sizes(log_dir: Path) -> dict[int, int]:
-    """Bytes of each segment's index, by its number, ascending.
-
-    Raises:
-        FileNotFoundError: a segment was removed meanwhile.
-    """
-    # All are listed before the first is measured: one that another follows has its final size then.
-    return {number: os.stat(f"{log_dir}/{number:08d}{INDEX}").st_size for number in segment_numbers(log_dir)}  # noqa: PTH116
+def segment_numbers(log_dir: Path) -> list[int]:
+    """Numbers of the segments that have an index, ascending."""
+    return [number for number, suffixes in segment_files(log_dir).items() if INDEX in suffixes]
 
 
 def log_extent(log_dir: Path) -> tuple[int, int]:
@@ -194,116 +210,30 @@ def log_extent(log_dir: Path) -> tuple[int, int]:
 
 
 def remove_segment(log_dir: Path, number: int) -> None:
-    """Removes a segment. The index goes first: it is what readers list."""
-    for suffix in (INDEX, DATA, SEAL):
+    """Removes a segment. The seal goes first: a sealed one without an index is one whose index was lost."""
+    for suffix in (SEAL, MARK, INDEX, DATA):
         segment_path(log_dir, number, suffix).unlink(missing_ok=True)
 
 
-def remove_orphans(log_dir: Path) -> None:
-    """Removes data and seals whose index is gone: what an interrupted removal leaves."""
-    with contextlib.suppress(FileNotFoundError):
-        for path in log_dir.iterdir():
-            if path.suffix in {DATA, SEAL} and not path.with_suffix(INDEX).exists():
-                path.unlink()
+def open_regular(path: Path, flags: int) -> int:
+    """Opens a file, and nothing else: where nothing isolates a job it may have put a link or a FIFO in its place.
 
-
-class Segment:
-    """A segment to append to, repaired to what its index covers. Where it has no files yet, the first run makes them.
-
-    Attributes:
-        last: its last run, None while it is empty.
-        torn: whether something was cut off when it was opened.
+    Raises:
+        DamagedLogError: it is something else.
+        OSError: it can't be opened.
     """
-
-    def __init__(self, log_dir: Path, number: int) -> None:
-        self.number = number
-        self._log_dir = log_dir
-        self._data = self._index = CLOSED
-        self._data_size = self._index_size = 0
-        self.last: Run | None = None
-        self.torn = False
-        if segment_path(log_dir, number, INDEX).exists():
-            self._open()
-            self.last, self.torn = self._repair()
-
-    def _open(self) -> None:
-        self._data = _open_to_write(segment_path(self._log_dir, self.number, DATA))
-        try:
-            self._index = _open_to_write(segment_path(self._log_dir, self.number, INDEX))
-        except OSError:
-            self.close()
-            raise
-
-    def _make(self) -> None:
-        """What an interrupted removal has left in the place of its data is none of it: that is in no index."""
-        self._log_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._open()
-        self._cut()
-
-    def _repair(self) -> tuple[Run | None, bool]:
-        """Cuts off what an interrupted write left. Returns the last whole run, and whether anything was cut."""
-        data_size, index_size = os.fstat(self._data).st_size, os.fstat(self._index).st_size
-        records = index_size // RECORD.size
-        last = None
-        while records:
-            last = unpack_run(os.pread(self._index, RECORD.size, (records - 1) * RECORD.size), 0)
-            if are_sound([last]) and last.end <= data_size:
-                break
-            records, last = records - 1, None
-        self._data_size = last.end if last else 0
-        self._index_size = records * RECORD.size
-        torn = (data_size, index_size) != (self._data_size, self._index_size)
-        if torn:
-            self._cut()
-        return last, torn
-
-    def _cut(self) -> None:
-        os.ftruncate(self._index, self._index_size)
-        os.ftruncate(self._data, self._data_size)
-
-    @property
-    def size(self) -> int:
-        """Bytes of both files."""
-        return self._data_size + self._index_size
-
-    def append(self, runs: Sequence[tuple[Run, bytes]]) -> None:
-        """Writes runs with their bytes: all of them, or none.
-
-        Args:
-            runs: `offset` is filled in here.
-
-        Raises:
-            OSError: nothing was written.
-        """
-        placed, offset = [], self._data_size
-        for run, data in runs:
-            placed.append(run._replace(offset=offset))
-            offset += len(data)
-        index = b"".join(run.pack() for run in placed)
-        if self._index == CLOSED:
-            self._make()
-        try:
-            _write_all(self._data, b"".join(data for _, data in runs), self._data_size)
-            _write_all(self._index, index, self._index_size)
-        except OSError:
-            self._cut()
-            raise
-        self._data_size, self._index_size = offset, self._index_size + len(index)
-        self.last = placed[-1]
-
-    def close(self) -> None:
-        for descriptor in (self._data, self._index):
-            if descriptor != CLOSED:
-                os.close(descriptor)
-        self._data = self._index = CLOSED
+    try:
+        descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        if error.errno in {errno.ELOOP, errno.EMLINK, errno.EISDIR, errno.ENXIO}:
+            raise _is_no_file(path) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _is_no_file(path)
+    return descriptor
 
 
-def _open_to_write(path: Path) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-
-def _write_all(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
+def _is_no_file(path: Path) -> DamagedLogError:
+    number = int(path.stem) if path.stem.isdecimal() else 0
+    return DamagedLogError(f"{path} is not a file any more: restore it from a backup", number)

@@ -5,67 +5,58 @@ another snapshot, as `consistently` does. Standard library only.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import Self, TypeVar
 
 from jobledger_server.joblog.files import SegmentFiles
+from jobledger_server.joblog.gaps import Gap, Holdings
 from jobledger_server.joblog.seals import damaged
 from jobledger_server.joblog.segments import (
-    INDEX,
     PLAIN_FIELDS,
     RECORD,
+    DamagedIndexError,
     DamagedLogError,
     Kind,
     Run,
     Stream,
     are_sound,
-    index_sizes,
     segment_numbers,
-    segment_path,
     unpack_run,
     unpack_runs,
 )
-from jobledger_server.joblog.structured import LEVELS, WARN
+from jobledger_server.joblog.structured import WARN
 
 # Records of an index that are read at once, and how many such blocks are kept.
 BLOCK = 256
 MOST_BLOCKS = 256
 CONTENT_CHUNK = 1 << 20
 
-NOTHING = (0,) * len(LEVELS)
 T = TypeVar("T")
-
-
-class Gap(NamedTuple):
-    """Entries that were dropped: place among the runs, how many in all and of each level, and bytes of output."""
-
-    place: int
-    first_sequence: int
-    entries: int
-    by_level: tuple[int, ...]
-    content: int
 
 
 class Snapshot:
     """The runs of a log, oldest first, the gap among them as a run of one entry.
 
     In the runs handed out `before` and `content` count what is kept, and the gap as one entry of level warn. What does
-    not fit together raises DamagedLogError.
+    not fit together raises DamagedLogError. Of a segment that is lost, or has become shorter, positions and numbers are
+    left out between the runs, and counted: seals tell how many.
     """
 
-    def __init__(self, log_dir: Path) -> None:
+    def __init__(self, log_dir: Path, without: Container[int] = frozenset()) -> None:
+        """What is there, but for the segments `without`, whose indexes are damaged."""
         self._log_dir = log_dir
         self._files = SegmentFiles(log_dir)
         self._blocks: dict[tuple[int, int], bytes] = {}
-        counts = {number: size // RECORD.size for number, size in index_sizes(log_dir).items() if size >= RECORD.size}
-        self._numbers = list(counts)
-        self._ends = list(accumulate(counts.values()))
         with self._files:
-            self.gap = self._find_gap()
+            held = Holdings(log_dir, self._files, without)
+            self._numbers = list(held.records)
+            self._ends = list(accumulate(held.records.values()))
+            self._last, self._ending = held.last, held.ending
+            self.gap = held.gap
 
     def __enter__(self) -> Self:
         return self
@@ -122,32 +113,10 @@ class Snapshot:
         segment = bisect_right(self._ends, index)
         return segment, index - self._start(segment)
 
-    def _find_gap(self) -> Gap | None:
-        """The one place where segment numbers, which count from 1, leave some out."""
-        missing = next((place for place, number in enumerate(self._numbers) if number != place + 1), None)
-        if missing is None:
-            return None
-        if segment_path(self._log_dir, self._numbers[missing] - 1, INDEX).exists():
-            raise FileNotFoundError("segments were added while they were listed")
-        index = self._ends[missing - 1] if missing else 0
-        previous, following = self._stored(index - 1) if index else None, self._stored(index)
-        start = previous.end_sequence if previous else 1
-        counted = previous.after() if previous else NOTHING
-        content = previous.content + previous.content_length if previous else 0
-        by_level = tuple(later - earlier for later, earlier in zip(following.before, counted, strict=True))
-        if min(by_level) < 0 or following.first_sequence <= start:
-            raise damaged(self._log_dir, self._numbers[missing], "its index does not go on where the one before ends")
-        return Gap(index, start, following.first_sequence - start, by_level, following.content - content)
-
     def _gap_run(self, gap: Gap) -> Run:
         following = self._stored(gap.place)
-        before = self._stored(gap.place - 1).after() if gap.place else NOTHING
         content = following.content - gap.content
-        return Run(gap.first_sequence, following.time, content, 1, 0, 0, WARN, Stream.CONTROL, Kind.GAP, *before)
-
-    def last_stored(self) -> Run | None:
-        """The last run as it is stored: `before` and `content` count what was dropped, too."""
-        return self._stored(self._ends[-1] - 1) if self._ends else None
+        return Run(gap.first_sequence, following.time, content, 1, 0, 0, WARN, Stream.CONTROL, Kind.GAP, *gap.before)
 
     @property
     def extent(self) -> tuple[list[int], list[int]]:
@@ -158,10 +127,15 @@ class Snapshot:
 
     def total(self, levels: Collection[int]) -> int:
         """Entries of these levels."""
+        if self._ending:
+            return sum(self._kept_counts(self._ending.counts)[level - 1] for level in levels)
         if not len(self):
             return 0
         last = self[len(self) - 1]
         return counter_of(levels)(last) + (last.entries if last.level in levels else 0)
+
+    def _kept_counts(self, counts: Iterable[int]) -> list[int]:
+        return self.gap.without_dropped(counts) if self.gap else list(counts)
 
     def rank(self, index: int, levels: Collection[int]) -> int:
         """Entries of these levels before the run at `index`, which may be the end."""
@@ -177,7 +151,10 @@ class Snapshot:
 
     def position_of_sequence(self, sequence: int, levels: Collection[int]) -> int:
         """Entries of these levels with a number below `sequence`."""
-        index = bisect_right(self, sequence - 1, key=lambda run: run.first_sequence) - 1
+        if sequence > self.last_sequence():
+            return self.total(levels)
+        # Where entries before it are lost, it is the run of the number itself that knows how many.
+        index = bisect_right(self, sequence, key=lambda run: run.first_sequence) - 1
         if index < 0:
             return 0
         run = self[index]
@@ -186,6 +163,8 @@ class Snapshot:
 
     def last_sequence(self) -> int:
         """Number of the last entry, 0 without any."""
+        if self._ending:
+            return self._ending.sequence
         return self[len(self) - 1].end_sequence - 1 if len(self) else 0
 
     def stretch(self, index: int) -> range:
@@ -237,8 +216,15 @@ class Snapshot:
         """The error for the segment with this number, where bytes are not what a record says."""
         return damaged(self._log_dir, segment, "its data is not what its index says")
 
+    def damage_at(self, index: int) -> DamagedLogError:
+        """The error where what goes before the run at `index`, which may be the end, or comes after it is not there."""
+        number = self._number(index) if index < len(self) else self._last
+        return damaged(self._log_dir, number, "entries are missing")
+
     def content_size(self) -> int:
         """Bytes of the job's output that are kept."""
+        if self._ending:
+            return self._ending.content - (self.gap.content if self.gap else 0)
         if not len(self):
             return 0
         last = self[len(self) - 1]
@@ -249,9 +235,9 @@ class Snapshot:
         parts, end = [], min(offset + length, self.content_size())
         index = bisect_right(self, offset, key=lambda run: run.content) - 1
         while offset < end:
+            if not 0 <= index < len(self) or not 0 <= offset - self[index].content <= self[index].content_length:
+                raise self.damage_at(max(index, 0))
             number, start, size, following = self._contiguous(index, offset, end)
-            if size < 0 or following > len(self):
-                raise self.damage(number)
             parts.append(self._files.data(number, start, size))
             offset, index = offset + size, following
         return b"".join(parts)
@@ -262,7 +248,7 @@ class Snapshot:
         start = run.offset + offset - run.content
         size = run.content + run.content_length - offset
         index += 1
-        while offset + size < end:
+        while offset + size < end and index < len(self):
             following = self[index]
             if following.offset != start + size or not following.content_length or self._number(index) != number:
                 break
@@ -284,12 +270,19 @@ def consistently(log_dir: Path, read: Callable[[Snapshot], T]) -> T:
         DamagedLogError: the log does not fit together, and nobody writes to it.
     """
     seen: object = None
+    without = set[int]()
     while True:
         found: object = segment_numbers(log_dir)
         try:
-            with Snapshot(log_dir) as snapshot:
+            with Snapshot(log_dir, without) as snapshot:
                 found = snapshot.extent
                 return read(snapshot)
+        except DamagedIndexError as error:
+            # Positions in the segments around it are found without it.
+            if error.segment in without:
+                raise
+            if found == seen:
+                without.add(error.segment)
         except FileNotFoundError as error:
             if found == seen:
                 raise DamagedLogError(f"{error.filename} is missing: restore it from a backup") from error
@@ -301,9 +294,7 @@ def consistently(log_dir: Path, read: Callable[[Snapshot], T]) -> T:
 
 def _after_gap(run: Run, gap: Gap) -> Run:
     """A run after the gap, with the counts of what is kept."""
-    before = [count - dropped for count, dropped in zip(run.before, gap.by_level, strict=True)]
-    before[WARN - 1] += 1
-    return run._replace(content=run.content - gap.content).counted(before)
+    return run._replace(content=run.content - gap.content).counted(gap.without_dropped(run.before))
 
 
 def counter_of(levels: Collection[int]) -> Callable[[Run], int]:

@@ -20,12 +20,26 @@ class Cut(NamedTuple):
 
 
 class LineSplitter:
-    """One stream of a process. Holds back the incomplete last line, up to 64 KiB of it."""
+    """One stream of a process. Holds back the incomplete last line, up to 64 KiB of it, unless it is asked for."""
 
     def __init__(self, stream: Stream) -> None:
         self._level = STREAM_LEVELS[stream]
         self._held = b""
         self._inside_long_line = False
+
+    @property
+    def held(self) -> int:
+        """Bytes of the incomplete last line that `piece` would give; 0 too where they may become a structured entry."""
+        may_be_structured = not self._inside_long_line and self._held.startswith(b"{")
+        return 0 if may_be_structured else _whole(self._held)
+
+    def piece(self) -> Iterator[Cut]:
+        """What there is of the incomplete last line, as a piece of a line that goes on."""
+        size = self.held
+        if size:
+            piece, self._held = self._held[:size], self._held[size:]
+            self._inside_long_line = True
+            yield Cut(piece, 1, self._level, Kind.CONTINUED)
 
     def feed(self, chunk: bytes) -> Iterator[Cut]:
         """The entries that `chunk` completes. To be used up before the next call."""
@@ -43,9 +57,9 @@ class LineSplitter:
             yield cut
 
     def end(self) -> Iterator[Cut]:
-        """The incomplete last line, if there is one."""
+        """The incomplete last line, if there is one; where all of it was told in pieces, an empty last one."""
         held, self._held = self._held, b""
-        if not held:
+        if not held and not self._inside_long_line:
             return
         level = None if self._inside_long_line else structured_level(held)
         kind = Kind.LAST_PIECE if self._inside_long_line else Kind.STRUCTURED if level else Kind.PLAIN
@@ -71,10 +85,7 @@ class LineSplitter:
         """The next 64 KiB of a line that is longer, cut between characters where that can be."""
         self._inside_long_line = True
         end = start + MAX_LINE
-        for back in range(4):
-            if block[end - back] & 0xC0 != 0x80:
-                end -= back
-                break
+        end -= _bytes_cut_off(block, end)
         return Cut(block[start:end], 1, self._level, Kind.CONTINUED)
 
     @staticmethod
@@ -88,6 +99,21 @@ class LineSplitter:
     @staticmethod
     def _cut(block: bytes, start: int, end: int, level: int, kind: Kind) -> Cut:
         return Cut(block[start:end], block.count(b"\n", start, end), level, kind)
+
+
+def _bytes_cut_off(block: bytes, end: int) -> int:
+    """How many bytes before `end`, which is inside of `block`, belong to a character that goes on there."""
+    return next((back for back in range(4) if block[end - back] & 0xC0 != 0x80), 0)
+
+
+def _whole(data: bytes) -> int:
+    """How many bytes of it there are before a character that its end may have cut off."""
+    for back in range(1, min(3, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 != 0x80:
+            needed = 4 if byte >= 0xF0 else 3 if byte >= 0xE0 else 2 if byte >= 0xC0 else 1
+            return len(data) - back if needed > back else len(data)
+    return len(data)
 
 
 def _plain_end(block: bytes, start: int, end: int) -> int:

@@ -21,6 +21,10 @@ LEVEL_NAMES = {
     "fatal": ERROR,
 }
 
+# What the engine alone says: the subsystem of its entries, and the key that marks the pieces of a line. A job that says
+# so itself is quoted: the one stays among what its entry carries, the other goes into an object of its own there.
+ENGINE, CONTINUED, QUOTED = "engine", "continued", "quoted"
+
 # Protobuf readers give up on messages nested deeper than 100; each level of JSON takes up to three.
 MAX_DEPTH = 24
 EXACT = 2**53
@@ -72,7 +76,7 @@ def structured_of(fields: dict[str, Any]) -> Structured | None:
         return Structured(level, fields["message"], None, None, None)
     del fields["level"]
     message = fields.pop("message")
-    subsystem = _take_text(fields, "subsystem")
+    subsystem = None if _is_engine(fields.get("subsystem")) else _take_text(fields, "subsystem")
     correlation_id = _take_text(fields, "correlation_id")
     return Structured(level, message, subsystem, correlation_id, _payload(fields))
 
@@ -97,15 +101,22 @@ def _take_text(fields: dict[str, Any], key: str) -> str | None:
     return value
 
 
+def _is_engine(subsystem: object) -> bool:
+    """Whether people would take it for the engine's."""
+    return isinstance(subsystem, str) and subsystem.strip().casefold() == ENGINE
+
+
 def _payload(fields: dict[str, Any]) -> dict[str, Any] | None:
     """The line's own payload, joined by its other keys; the payload's own keys win."""
     if not fields:
         return None
     own = fields.get("payload")
-    if not isinstance(own, dict):
-        return fields
-    del fields["payload"]
-    return fields | own
+    if isinstance(own, dict):
+        del fields["payload"]
+        fields |= own
+    if CONTINUED in fields:
+        fields[QUOTED] = {CONTINUED: fields.pop(CONTINUED)} | ({QUOTED: fields[QUOTED]} if QUOTED in fields else {})
+    return fields
 
 
 def _json_object(line: bytes) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from google.protobuf.struct_pb2 import NULL_VALUE, Struct, Value
-from jobledger.v1.job_service_pb2 import GetLogsResponse
+from jobledger.v1.job_service_pb2 import GetLogsResponse, TailLogsResponse
 
 from jobledger_server.core.ids import log_entry_id
 from jobledger_server.core.times import SECOND
@@ -18,6 +18,7 @@ from jobledger_server.joblog.structured import LEVELS
 # Tags: a field's number, and how its value is coded.
 LOGS, ID, SEQUENCE, TIME, LEVEL = (bytes((tag,)) for tag in b"\x0a\x08\x10\x1a\x20")
 SUBSYSTEM, MESSAGE, PAYLOAD, CORRELATION = (bytes((tag,)) for tag in b"\x2a\x32\x3a\x42")
+BATCH = bytes((TailLogsResponse.BATCH_FIELD_NUMBER << 3 | 2,))
 SECONDS, NANOS = b"\x08", b"\x10"
 
 MORE = 0x80
@@ -38,6 +39,12 @@ def wire_entries(job_number: int, pieces: Iterable[Piece]) -> list[bytes]:
 def wire_answer(job_number: int, pieces: Iterable[Piece], totals: GetLogsResponse) -> bytes:
     """A GetLogsResponse; `totals` has all of it but the entries."""
     return b"".join((*wire_entries(job_number, pieces), totals.SerializeToString()))
+
+
+def wire_batch(job_number: int, pieces: Iterable[Piece]) -> list[bytes]:
+    """One TailLogsResponse with all of the entries."""
+    batch = b"".join(wire_entries(job_number, pieces))
+    return [b"".join((BATCH, varint(len(batch)), batch))]
 
 
 def _lines(job_number: int, piece: Lines) -> Iterator[bytes]:

@@ -6,7 +6,10 @@ the end of an attempt, since waiting for the disk would hold up the job. Until t
 the kernel had not yet written back, may go; once a job is told to have ended, all of its log is on disk.
 """
 
+import contextlib
+import errno
 import hashlib
+import os
 import time
 from collections import deque
 from collections.abc import Callable
@@ -14,22 +17,24 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobledger_server.core.durable import sync_path
-from jobledger_server.joblog.seals import is_sealed, seal_bytes, seal_path, write_seal
+from jobledger_server.joblog.appending import Segment
+from jobledger_server.joblog.resuming import Place, mark, open_end, reached
+from jobledger_server.joblog.seals import Ending, is_sealed, last_run, seal_bytes, write_seal
 from jobledger_server.joblog.segments import (
     DATA,
     INDEX,
     RECORD,
     SEAL,
+    DamagedLogError,
     Kind,
     Run,
-    Segment,
     Stream,
-    remove_orphans,
+    open_regular,
     remove_segment,
-    segment_numbers,
+    segment_files,
     segment_path,
 )
-from jobledger_server.joblog.snapshot import NOTHING, Snapshot
+from jobledger_server.joblog.snapshot import Snapshot
 from jobledger_server.joblog.splitter import Cut, LineSplitter
 from jobledger_server.joblog.structured import ERROR, WARN, structured_level
 
@@ -40,7 +45,10 @@ EMPTY = hashlib.sha256()
 
 
 class LogTotals(NamedTuple):
-    """What a log came to: entries ever written, SHA-256 (hex) of the output that is kept, warnings and errors."""
+    """What a log came to: entries ever written, SHA-256 (hex) of the output that is kept, warnings and errors.
+
+    Where a part of that output is damaged there is no hash of it: an empty text.
+    """
 
     entries: int
     sha256: str
@@ -75,46 +83,19 @@ class LogWriter:
         self._now = now
         self._splitters = {stream: LineSplitter(stream) for stream in (Stream.STDOUT, Stream.STDERR)}
         self._queue: deque[tuple[Run, bytes]] = deque()
-        self._sizes: dict[int, int] = {}
-        self._segment = self._open()
-        self._sealed = is_sealed(log_dir, self._segment.number)
+        place = open_end(log_dir)
+        self._segment, self._sealed = place.segment, False
+        self._sizes = place.sizes
         self._unsynced = {number for number, size in self._sizes.items() if size}
-        self._resume()
+        self._resume(place)
 
-    def _open(self) -> Segment:
-        """Opens the last segment that is sound. What follows a torn one can't be trusted and goes."""
-        numbers = segment_numbers(self._log_dir)
-        self._found = bool(numbers)
-        numbers = numbers or [1]
-        while True:
-            number = numbers.pop(0)
-            segment = Segment(self._log_dir, number)
-            if segment.torn:
-                seal_path(self._log_dir, number).unlink(missing_ok=True)
-            sealed = is_sealed(self._log_dir, number)
-            self._sizes[number] = segment.size + (seal_bytes(number) if sealed else 0)
-            if segment.torn or not numbers:
-                break
-            segment.close()
-        for number in numbers:
-            remove_segment(self._log_dir, number)
-        remove_orphans(self._log_dir)
-        return segment
-
-    def _resume(self) -> None:
-        """Takes up numbers and counts from the last run that is stored."""
-        last = self._last_stored() if self._found else None
-        self._sequence = last.end_sequence - 1 if last else 0
-        self._counts = last.after() if last else NOTHING
-        self._content = last.content + last.content_length if last else 0
-        self._time = last.time if last else 0
+    def _resume(self, place: Place) -> None:
+        """Takes up numbers and counts where the log ended."""
+        self._sequence, self._time, self._content, self._counts = place.ending
         # Of what is written, where all of it was: made when there is something.
         self._digest: hashlib._Hash | None = None
-        self._is_hashed = last is None
-
-    def _last_stored(self) -> Run | None:
-        with Snapshot(self._log_dir) as snapshot:
-            return snapshot.last_stored()
+        self._is_hashed = not self._sizes
+        self._unmarked = place.unmarked
 
     @property
     def last_sequence(self) -> int:
@@ -143,6 +124,20 @@ class LogWriter:
         self._add(Stream.CONTROL, Cut(line + b"\n", 1, level, Kind.STRUCTURED))
         self.flush()
         return True
+
+    def holds_back(self, stream: Stream) -> bool:
+        """Whether there is a part of a line that `show` would write: none of one that may become a structured entry."""
+        return self._splitters[stream].held > 0
+
+    def show(self, stream: Stream) -> None:
+        """Writes what there is of the stream's incomplete last line, as a piece of a line that goes on.
+
+        Raises:
+            OSError: it could not be written just now.
+        """
+        for cut in self._splitters[stream].piece():
+            self._add(stream, cut)
+        self.flush()
 
     def end(self) -> None:
         """Both streams are over: incomplete last lines become entries.
@@ -232,14 +227,19 @@ class LogWriter:
     def _roll(self) -> None:
         """Goes on in the next segment; this one is final."""
         self._seal_segment()
-        following = Segment(self._log_dir, self._segment.number + 1)
+        try:
+            following = Segment(self._log_dir, self._segment.number + 1)
+        except DamagedLogError as error:
+            raise OSError(errno.EEXIST, str(error)) from error
         self._segment.close()
         self._segment, self._sealed = following, False
 
     def _seal_segment(self) -> None:
         number = self._segment.number
         if self._segment.last and not self._sealed:
-            write_seal(self._log_dir, number)
+            # Where a job has taken away or replaced our files, that must not hold it up.
+            with contextlib.suppress(DamagedLogError, FileNotFoundError):
+                write_seal(self._log_dir, number)
             self._sizes[number] += seal_bytes(number)
             self._sealed = True
 
@@ -270,17 +270,12 @@ class LogWriter:
 
     def totals(self) -> LogTotals:
         """What the log comes to by now, without what waits to be written and incomplete last lines."""
-        digest = self._digest or EMPTY
-        if not self._is_hashed:
-            digest = hashlib.sha256()
-            with Snapshot(self._log_dir) as snapshot:
-                for chunk in snapshot.content_chunks():
-                    digest.update(chunk)
         entries, counts = self._sequence, self._counts
         if self._queue:
             waiting, _ = self._queue[0]
             entries, counts = waiting.first_sequence - 1, waiting.before
-        return LogTotals(entries, digest.hexdigest(), counts[WARN - 1], counts[ERROR - 1])
+        sha256 = (self._digest or EMPTY).hexdigest() if self._is_hashed else content_hash(self._log_dir)
+        return LogTotals(entries, sha256, counts[WARN - 1], counts[ERROR - 1])
 
     def seal(self) -> None:
         """Makes final and durable what was written; what is written after it goes to another segment.
@@ -288,18 +283,55 @@ class LogWriter:
         Raises:
             OSError: it can't be made durable.
         """
-        if not self._found and not self._unsynced:
+        self.flush()
+        if not self._sizes:
             # Nothing was ever written, and there may be no directory.
             return
         self._seal_segment()
         for number in sorted(self._unsynced):
-            if not is_sealed(self._log_dir, number):
-                write_seal(self._log_dir, number)
-            for suffix in (DATA, INDEX, SEAL):
-                sync_path(segment_path(self._log_dir, number, suffix))
+            self._make_final(number)
+        for number in self._unmarked:
+            mark(self._log_dir, number)
+        self._unmarked = []
         self._unsynced.clear()
         sync_path(self._log_dir)
+
+    def _make_final(self, number: int) -> None:
+        """Has it sealed and on disk, as far as it is there: what is damaged stays as it is."""
+        with contextlib.suppress(DamagedLogError, FileNotFoundError):
+            if not is_sealed(self._log_dir, number):
+                write_seal(self._log_dir, number)
+        for suffix in (DATA, INDEX, SEAL):
+            path = segment_path(self._log_dir, number, suffix)
+            with contextlib.suppress(DamagedLogError, FileNotFoundError):
+                os.close(open_regular(path, os.O_RDONLY))
+                sync_path(path)
 
     def close(self) -> None:
         """Closes the files."""
         self._segment.close()
+
+
+def log_totals(log_dir: Path) -> LogTotals:
+    """What a log comes to that somebody may write to, as far as it is stored.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    files = segment_files(log_dir)
+    last = max(files, default=0)
+    run = None if is_sealed(log_dir, last) else last_run(log_dir, last)
+    ending = Ending.of(run) if run else reached(log_dir, last, files)
+    return LogTotals(ending.sequence, content_hash(log_dir), ending.counts[WARN - 1], ending.counts[ERROR - 1])
+
+
+def content_hash(log_dir: Path) -> str:
+    """SHA-256 (hex) of the output that a log keeps; an empty text where some of it is damaged."""
+    digest = hashlib.sha256()
+    try:
+        with Snapshot(log_dir) as snapshot:
+            for chunk in snapshot.content_chunks():
+                digest.update(chunk)
+    except (DamagedLogError, FileNotFoundError):
+        return ""
+    return digest.hexdigest()

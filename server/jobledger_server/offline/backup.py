@@ -1,7 +1,9 @@
 """`jobledger backup`: a copy of an installation, running or not, from which a server can be started.
 
 In this order, so that what is copied later has all that what was copied earlier tells of: the archive (the database may
-be ahead of it, never behind), the blobs that are there, the database, the blobs that came since, the logs.
+be ahead of it, never behind), the blobs and logs that are there, the database, the blobs and logs that came or changed
+since. So a sweep or DeleteJob in between takes nothing away that the copied database tells of. All is checked on the
+way, and what is not as it should be is named.
 
 Left out: control directories and sockets, so that a copy never has to do with processes of the original; `token`, of
 which the database has the hash alone; directories of jobs, of which receipts need nothing; and private keys.
@@ -12,15 +14,20 @@ import shutil
 import sqlite3
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobledger_server.archive.believing import Trusted, believed
+from jobledger_server.archive.deletions import FILE as DELETIONS
 from jobledger_server.archive.files import ReceiptArchive
 from jobledger_server.core.archive import SEAL_START
-from jobledger_server.offline.copying import copy_blob, copy_file, copy_tree
+from jobledger_server.core.ports.archive import ArchiveError
+from jobledger_server.offline.copying import copy_blob, copy_file
+from jobledger_server.offline.log_copies import LogCopies
 from jobledger_server.service import key_files, restored
-from jobledger_server.stores.sqlite.inspection import inspect
+from jobledger_server.stores.sqlite.inspection import KeptLog, inspect, logs_of
 from jobledger_server.stores.sqlite.rebuild import part_ways
 
 DATABASE = "jobledger.db"
@@ -33,7 +40,13 @@ class BackupError(Exception):
 
 @dataclass(kw_only=True)
 class BackedUp:
-    """What was copied. `missing` and `damaged` name blobs, by hash, that were not there or no longer match."""
+    """What was copied.
+
+    Attributes:
+        missing, damaged: blobs, by hash, that were not there or no longer match.
+        missing_logs: jobs of which the copied database says that they have a log, which was not there.
+        archive: what is wrong with the archive of receipts; empty where nothing is.
+    """
 
     target: str = ""
     keys: str | None = None
@@ -43,6 +56,13 @@ class BackedUp:
     bytes: int = 0
     missing: tuple[str, ...] = ()
     damaged: tuple[str, ...] = ()
+    missing_logs: tuple[str, ...] = ()
+    archive: str = ""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing was missing or damaged."""
+        return not (self.missing or self.damaged or self.missing_logs or self.archive)
 
 
 def back_up(data_dir: Path, target: Path, *, keys: Path | None = None) -> BackedUp:
@@ -58,7 +78,9 @@ def back_up(data_dir: Path, target: Path, *, keys: Path | None = None) -> Backed
     """
     target, keys = target.absolute(), None if keys is None else keys.absolute()
     _refuse(data_dir, target, keys)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    for place in (target, keys):
+        if place is not None:
+            _make_parent(place)
     partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
     try:
         done = _copy(data_dir, partial)
@@ -73,6 +95,17 @@ def back_up(data_dir: Path, target: Path, *, keys: Path | None = None) -> Backed
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return done
+
+
+def _make_parent(place: Path) -> None:
+    """Before anything is copied: it may take long."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BackupError(
+            f"{place} can't be made, since the directory {place.parent} can't: {error.strerror}. "
+            "Make it, or name another place"
+        ) from None
 
 
 def _refuse(data_dir: Path, target: Path, keys: Path | None) -> None:
@@ -95,7 +128,10 @@ def _copy(data_dir: Path, partial: Path) -> BackedUp:
     done = BackedUp()
     for name in ("receipts", "blobs", "keys", "logs"):
         (partial / name).mkdir(mode=0o700)
-    _copy_archive(data_dir / "receipts", partial / "receipts")
+    done.archive = _copy_archive(data_dir, partial)
+    began = time.time()
+    logs = LogCopies(data_dir / "logs", partial / "logs")
+    logs.copy_all()
     seen: set[str] = set()
     _copy_blobs(data_dir, partial, _there(data_dir / "blobs"), seen, done)
     _snapshot(data_dir / DATABASE, partial / DATABASE)
@@ -113,16 +149,31 @@ def _copy(data_dir: Path, partial: Path) -> BackedUp:
     part_ways(partial / DATABASE)
     done.receipts, done.unfinished, done.blobs = found.receipts, len(found.unfinished), len(needed & seen)
     done.missing = tuple(sorted(needed - seen - {*done.damaged}))
-    for job_id in sorted(found.job_ids):
-        done.bytes += copy_tree(data_dir / "logs" / job_id, partial / "logs" / job_id)
+    done.missing_logs = _copy_logs(logs, logs_of(partial / DATABASE, since=began - 1))
+    done.bytes += logs.bytes
     for name in PUBLIC_KEYS:
         done.bytes += copy_file(data_dir / "keys" / name, partial / "keys" / name) or 0
     done.bytes += (partial / DATABASE).stat().st_size
     return done
 
 
-def _copy_archive(source: Path, target: Path) -> None:
-    """As far as it is whole; a server may be appending to it."""
+def _copy_logs(logs: LogCopies, kept: Iterable[KeptLog]) -> tuple[str, ...]:
+    """Those that came or changed since the first pass. Names jobs whose log is missing."""
+    there, missing = [], []
+    for log in kept:
+        # One that ended since had not said all of it in the first pass.
+        is_whole = logs.copy(log.job_id) if log.may_have_grown else logs.is_there(log.job_id) or logs.copy(log.job_id)
+        there.append(log.job_id)
+        if log.has_ended and log.has_entries and not is_whole:
+            missing.append(log.job_id)
+    logs.keep(there)
+    return tuple(sorted(missing))
+
+
+def _copy_archive(data_dir: Path, partial: Path) -> str:
+    """As far as it is whole; a server may be appending to it. Says what is wrong with it; empty where nothing is."""
+    source, target = data_dir / "receipts", partial / "receipts"
+    told = ReceiptArchive(source).told()
     for file in ReceiptArchive(source).segments():
         data = file.read_bytes()
         end = data.rfind(b"\n") + 1
@@ -131,6 +182,18 @@ def _copy_archive(source: Path, target: Path) -> None:
         if whole:
             (target / file.name).write_bytes(whole)
             (target / file.name).chmod(0o600)
+    copy_file(source / DELETIONS, target / DELETIONS)
+    archive = ReceiptArchive(target)
+    if not archive.segments() and told is None:
+        return ""
+    try:
+        trusted = Trusted.read(data_dir / "keys")
+        trusted.deleted(archive)
+        for _ in believed(archive, trusted, checkpoint=told):
+            pass
+    except ArchiveError as error:
+        return str(error)
+    return ""
 
 
 def _snapshot(source: Path, target: Path) -> None:

@@ -17,6 +17,7 @@ from jobledger_server.offline.backup import BackedUp, BackupError, back_up
 from jobledger_server.offline.recover import Recovered, RecoveryError, go_on
 from jobledger_server.offline.recover import recover as make_anew
 
+NOT_WHOLE = 1
 ERRORS = (ArchiveError, RecoveryError, BackupError, StartError, PrivateFileError, OSError, sqlite3.Error)
 
 data_dir_option = click.option(
@@ -62,13 +63,19 @@ def recover(data_dir: Path | None, checkpoint: Path | None, *, dry_run: bool, ne
 @click.option("--keys", type=click.Path(path_type=Path), help="Copy the private keys to this directory, apart.")
 @json_option
 def backup(target: Path, data_dir: Path | None, keys: Path | None, *, as_json: bool) -> None:
-    """Copy an installation, which may be running, to a new directory DIR from which a server can be started."""
+    """Copy an installation, which may be running, to a new directory DIR from which a server can be started.
+
+    Exit code 1: there is no copy, or something is missing in it or damaged; what it is is named.
+    """
     directory = _directory(data_dir)
     try:
         done = back_up(directory, target, keys=keys)
     except ERRORS as error:
         raise click.ClickException(str(error)) from None
     click.echo(json.dumps(asdict(done)) if as_json else _copied(done))
+    if not done.is_whole:
+        # The copy is there, and all that could be had is in it.
+        raise click.exceptions.Exit(NOT_WHOLE)
 
 
 def _directory(given: Path | None) -> Path:
@@ -90,6 +97,10 @@ def _told(done: Recovered, *, dry_run: bool) -> str:
         lines.append(f"{done.receipts} receipts {would}brought back, {done.jobs} of them with their jobs.")
     lines += [f"damaged     {job_id}: the bytes of {path} are gone or others" for job_id, path in done.damaged]
     lines += [f"forgotten   {job_id}: it had not ended in the database that was there" for job_id in done.forgotten]
+    lines += [f"given up    {job_id}: its receipt is in the old archive alone" for job_id in done.given_up]
+    if done.unread:
+        lines.append(f"given up    what the old archive holds besides, which can't be told: {done.unread}")
+    lines += [f"undeleted   {job_id}: it was deleted, and is there again: delete it" for job_id in done.undeleted]
     for job in done.unfinished:
         state = "it ran, and was ended" if job.running else "nothing of it runs"
         state = "it runs, and would be ended" if job.running and dry_run else state
@@ -110,6 +121,12 @@ def _copied(done: BackedUp) -> str:
     ]
     lines += [f"damaged     blob {sha256}: its bytes are others, it was not copied" for sha256 in done.damaged]
     lines += [f"missing     blob {sha256}: it is not there" for sha256 in done.missing]
+    lines += [f"missing     log of {job_id}: it was gone before it could be copied" for job_id in done.missing_logs]
+    if done.archive:
+        lines.append(
+            f"damaged     archive of receipts: {done.archive}. The database has all of it: to make it anew, stop"
+        )
+        lines.append("            the server, move receipts/ aside, start it, and take another backup")
     lines.append(f"private keys in {done.keys}: keep them apart" if done.keys else "no private keys: see --keys")
     lines.append(f"To restore it, copy it to where it is to be, and: jobledger up --data-dir {done.target}")
     return "\n".join(lines)

@@ -16,10 +16,10 @@ from jobledger.v1.job_pb2 import (
     Job,
 )
 
+from jobledger_server.archive.believing import Believed
 from jobledger_server.core.ports import CancelIntent, JobRecord, LogSummary, StoredReceipt
 from jobledger_server.core.retention import kept_of
 from jobledger_server.core.times import micros
-from jobledger_server.offline.believing import Believed
 from jobledger_server.stores.sqlite.rebuild import KeptJob
 
 STATES = {"completed": JOB_STATE_COMPLETED, "failed": JOB_STATE_FAILED, "cancelled": JOB_STATE_CANCELLED}
@@ -32,6 +32,7 @@ class Rebuilding:
 
     Attributes:
         blobs: directory of the artifacts' bytes.
+        deleted: jobs that were deleted after they had been archived.
         job_ids: of all receipts.
         jobs: how many come back as jobs; the others were deleted, and their receipts stay.
         damaged: job and path of each artifact whose bytes are gone or others; it comes back quarantined.
@@ -39,6 +40,7 @@ class Rebuilding:
     """
 
     blobs: Path
+    deleted: frozenset[str] = frozenset()
     job_ids: set[str] = field(default_factory=set)
     jobs: int = 0
     damaged: list[tuple[str, str]] = field(default_factory=list)
@@ -49,7 +51,7 @@ class Rebuilding:
         for believed in receipts:
             self.job_ids.add(believed.receipt["job_id"])
             self.events = max(self.events, believed.events)
-            self.jobs += believed.job.job is not None
+            self.jobs += not self._is_deleted(believed)
             yield self._kept(believed)
 
     def _kept(self, believed: Believed) -> KeptJob:
@@ -61,7 +63,7 @@ class Rebuilding:
             leaf_index=sealed.leaf_index,
             workspace_id=sealed.workspace_id,
         )
-        if sealed.job is None:
+        if sealed.job is None or self._is_deleted(believed):
             return KeptJob(job_id=receipt["job_id"], receipt=stored)
         record = record_of(sealed.job, receipt, number=sealed.number)
         summary = receipt["summary"]
@@ -73,6 +75,9 @@ class Rebuilding:
             artifacts=[self._artifact(record.job.job_id, it) for it in _receipted(sealed.artifacts, receipt)],
             kept=kept_of(record.job.state, worst),
         )
+
+    def _is_deleted(self, believed: Believed) -> bool:
+        return believed.job.job is None or believed.receipt["job_id"] in self.deleted
 
     def _artifact(self, job_id: str, artifact: Artifact) -> Artifact:
         if artifact.status != ARTIFACT_STATUS_COMPLETE or self._is_there(artifact.sha256):

@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jobledger_server.archive.believing import Trusted, believed, read_checkpoint
 from jobledger_server.archive.files import ReceiptArchive
 from jobledger_server.core.durable import sync_path
 from jobledger_server.core.ports.archive import ArchiveError
-from jobledger_server.offline.believing import Trusted, believed, read_checkpoint
 from jobledger_server.offline.rebuilding import Rebuilding
 from jobledger_server.offline.unfinished import Unfinished, described, end_all, move_aside, unfinished_jobs
 from jobledger_server.service import restored
-from jobledger_server.stores.sqlite.inspection import Found, inspect
+from jobledger_server.stores.sqlite.inspection import Found, inspect, knows_token, leaves_and_jobs
 from jobledger_server.stores.sqlite.rebuild import part_ways, rebuild
 
+PLAIN = ("database", "receipts", "jobs", "forgotten", "given_up", "unread", "undeleted", "new_log", "aside")
 DATABASE, PARTIAL = "jobledger.db", "jobledger.db.recovering"
 
 
@@ -32,6 +33,9 @@ class Recovered:
         damaged: job and path of each artifact whose bytes are gone or others.
         unfinished: jobs without a receipt of which there is something on the disk.
         forgotten: jobs that had not ended in the database that was replaced, where it could be read.
+        given_up: jobs whose receipts are in the archive alone, which is not gone on with.
+        unread: why not all of the archive could be read for that; empty where it could.
+        undeleted: jobs that were deleted since the database was as it is, and are in it again.
         aside: what was moved where.
     """
 
@@ -41,13 +45,16 @@ class Recovered:
     damaged: list[tuple[str, str]] = field(default_factory=list)
     unfinished: list[Unfinished] = field(default_factory=list)
     forgotten: list[str] = field(default_factory=list)
+    given_up: list[str] = field(default_factory=list)
+    unread: str = ""
+    undeleted: list[str] = field(default_factory=list)
     aside: dict[str, str] = field(default_factory=dict)
     new_log: bool = False
 
     def document(self) -> dict[str, Any]:
         """For JSON."""
         return {
-            **{name: getattr(self, name) for name in ("database", "receipts", "jobs", "forgotten", "new_log", "aside")},
+            **{name: getattr(self, name) for name in PLAIN},
             "damaged_artifacts": [{"job_id": job_id, "path": path} for job_id, path in self.damaged],
             "unfinished": described(self.unfinished),
         }
@@ -71,7 +78,8 @@ def recover(data_dir: Path, *, checkpoint: Path | None = None, dry_run: bool = F
         raise RecoveryError(f"There is no archive in {archive.directory}: restore a backup (`jobledger backup`)")
     trusted = Trusted.read(data_dir / "keys")
     known = None if checkpoint is None else read_checkpoint(checkpoint, trusted)
-    rebuilding, partial = Rebuilding(blobs=data_dir / "blobs"), data_dir / PARTIAL
+    rebuilding = Rebuilding(blobs=data_dir / "blobs", deleted=trusted.deleted(archive))
+    partial = data_dir / PARTIAL
     kept = rebuilding.kept(believed(archive, trusted, checkpoint=known))
     _remove(partial)
     last = b""
@@ -106,6 +114,7 @@ def go_on(data_dir: Path, *, dry_run: bool = False) -> Recovered:
         raise RecoveryError(f"The database can't be gone on with: {found.trouble}. `jobledger recover` makes it anew")
     done = Recovered(database="accepted as it is", receipts=found.receipts, jobs=len(found.job_ids), new_log=True)
     done.unfinished = list(unfinished_jobs(data_dir, found.job_ids))
+    _give_up(done, archive, data_dir)
     if dry_run:
         return done
     stamp = _stamp()
@@ -114,6 +123,9 @@ def go_on(data_dir: Path, *, dry_run: bool = False) -> Recovered:
     # Before the archive goes: if this is cut short, the archive keeps the next server from starting with the old key.
     restored.mark(data_dir, {"accepted": stamp, "receipts": found.receipts})
     part_ways(data_dir / DATABASE)
+    if not knows_token(data_dir / DATABASE, _token(data_dir)):
+        # Of a newer database: the next start would not know what to do with it.
+        _put_token_aside(data_dir, stamp, done)
     if archive.segments():
         done.aside["archive"] = archive.retire()
     return done
@@ -145,12 +157,36 @@ def _replace(data_dir: Path, partial: Path, done: Recovered) -> None:
             aside = data_dir / f"{DATABASE}.before-{stamp}{suffix}"
             old.rename(aside)
             done.aside.setdefault("database", str(aside))
-    token = data_dir / "token"
-    if token.exists():
-        token.rename(data_dir / f"token.before-{stamp}")
-        done.aside["token"] = str(data_dir / f"token.before-{stamp}")
+    _put_token_aside(data_dir, stamp, done)
     partial.rename(data_dir / DATABASE)
     sync_path(data_dir)
+
+
+def _give_up(done: Recovered, archive: ReceiptArchive, data_dir: Path) -> None:
+    """Names what of the archive is not gone on with, as far as the archive can be believed."""
+    known, jobs = leaves_and_jobs(data_dir / DATABASE)
+    try:
+        trusted = Trusted.read(data_dir / "keys")
+        done.undeleted = sorted(trusted.deleted(archive) & jobs)
+        for it in believed(archive, trusted):
+            if it.job.leaf not in known:
+                done.given_up.append(it.receipt["job_id"])
+    except ArchiveError as error:
+        done.unread = str(error)
+
+
+def _token(data_dir: Path) -> bytes:
+    try:
+        return (data_dir / "token").read_bytes().strip()
+    except OSError:
+        return b""
+
+
+def _put_token_aside(data_dir: Path, stamp: str, done: Recovered) -> None:
+    token, aside = data_dir / "token", data_dir / f"token.before-{stamp}"
+    if token.exists():
+        token.rename(aside)
+        done.aside["token"] = str(aside)
 
 
 def _note(done: Recovered, name: str, aside: Path | None) -> None:

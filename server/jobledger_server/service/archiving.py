@@ -17,6 +17,7 @@ from typing import Self
 from jobledger.tlog import Checkpoint, LogProofError, open_checkpoint
 from jobledger.v1.events_pb2 import Event
 
+from jobledger_server.archive.deletions import deletion_text
 from jobledger_server.core.archive import sealed
 from jobledger_server.core.frontier import Frontier
 from jobledger_server.core.ports import Store, StoreUnavailableError
@@ -100,6 +101,18 @@ class Archiver:
             except OSError as error:
                 raise StoreUnavailableError(f"The archive of receipts can't be written: {error}") from error
             return LogState(len(self._frontier), self._frontier.root())
+
+    async def note_deleted(self, job_ids: Sequence[str]) -> None:
+        """As `Deletions.note_deleted`."""
+        note = self._keys.sign_note(deletion_text(self._keys.log_key.name, job_ids))
+        try:
+            await asyncio.to_thread(self._note_deleted, note)
+        except OSError as error:
+            raise StoreUnavailableError(f"The archive of receipts can't be written: {error}") from error
+
+    def _note_deleted(self, note: str) -> None:
+        with self._writing:
+            self._archive.note_deleted(note)
 
     def _append(self, jobs: Sequence[SealedJob], events: int) -> None:
         # A caller that gives up leaves its thread at work here, and the lock of the loop to the next one.

@@ -10,7 +10,10 @@ from jobledger.v1.job_pb2 import JOB_STATE_QUEUED
 from jobledger_server.core.ports import Clock, Store
 from jobledger_server.core.states import ACTIVE, short_name
 from jobledger_server.core.times import timestamp
+from jobledger_server.service.damage import Damage
 from jobledger_server.service.events import EventHub
+from jobledger_server.service.overdue import Overdue
+from jobledger_server.service.signing import KeyRing
 from jobledger_server.service.slots import Slots
 from jobledger_server.service.storage import Storage
 
@@ -22,13 +25,26 @@ class Engine:
     """Status, and the heartbeat of the event stream."""
 
     def __init__(
-        self, *, store: Store, clock: Clock, events: EventHub, slots: Slots, storage: Storage, isolation: str
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        events: EventHub,
+        slots: Slots,
+        storage: Storage,
+        damage: Damage,
+        keys: KeyRing,
+        overdue: Overdue,
+        isolation: str,
     ) -> None:
         self._store = store
         self._clock = clock
         self._events = events
         self._slots = slots
         self._storage = storage
+        self._keys = keys
+        self._overdue = overdue
+        self._damage = damage
         self._isolation = isolation
         self._started = clock.monotonic()
 
@@ -54,6 +70,12 @@ class Engine:
             # What all jobs take together tells of those that the caller does not see.
             storage_bytes=self._storage.bytes_of if workspaces is None else None,
             collected=self._storage.collected if workspaces is None else None,
+            waiting_ends=len(self._overdue) if workspaces is None else 0,
+            artifacts_quarantined=self._damage.artifacts if workspaces is None else 0,
+            archive_checked_at=None
+            if (checked_at := self._damage.archive_checked_at) is None
+            else timestamp(checked_at),
+            archive_damage=self._damage.archive or None,
         )
 
     async def pulse(self) -> EngineHeartbeat:
@@ -68,6 +90,12 @@ class Engine:
     async def _health(self) -> str:
         if trouble := self._store.trouble:
             return f"the store can't write: {trouble}"
+        if trouble := self._overdue.trouble:
+            return trouble
+        if trouble := self._keys.trouble:
+            return f"receipts can't be signed just now: {trouble}"
+        if damage := self._damage.archive:
+            return f"the archive of receipts is damaged: {damage}"
         return await self._storage.trouble() or "ok"
 
     def _uptime_ms(self) -> int:

@@ -2,16 +2,19 @@
 
 A watcher holds nothing but the number of the last event that it was given. It takes what follows from a window of
 recent events in memory, or from the store where it is further back; so a slow one costs no memory, and misses nothing.
+
+One with a filter may be given nothing for a long time, and what it was given last may be gone when it comes back: so it
+gets a bookmark with each heartbeat that its filter holds back.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self, TypeAlias
 
-from jobledger.v1.events_pb2 import EngineHeartbeat, Event, ReplayComplete, ShuttingDown
+from jobledger.v1.events_pb2 import Bookmark, EngineHeartbeat, Event, ReplayComplete, ShuttingDown
 from jobledger.v1.job_service_pb2 import WatchEventsRequest
 
 from jobledger_server.core.errors import Reason, ServiceError
@@ -21,6 +24,7 @@ from jobledger_server.core.times import timestamp
 from jobledger_server.service.rounds import Rounds
 
 log = logging.getLogger(__name__)
+HEARTBEAT = "engine.heartbeat"
 HEARTBEAT_SECONDS = 3.0
 # How long the end of the server waits for the streams to end.
 PARTING_SECONDS = 3.0
@@ -31,6 +35,25 @@ Filter: TypeAlias = Callable[[Event], bool]
 Push: TypeAlias = Callable[[list[Event]], bool]
 
 
+class Watch(AsyncIterator[list[Event]]):
+    """What one watcher is given, burst by burst.
+
+    Attributes:
+        starts_after: number of the event after which it starts.
+    """
+
+    def __init__(self, starts_after: int, bursts: AsyncGenerator[list[Event], None]) -> None:
+        self.starts_after = starts_after
+        self._bursts = bursts
+
+    def __anext__(self) -> Awaitable[list[Event]]:
+        return self._bursts.__anext__()
+
+    async def aclose(self) -> None:
+        """Ends it."""
+        await self._bursts.aclose()
+
+
 class EventHub:
     """Fans events out to watchers, and lets the engine's heart beat while there are any."""
 
@@ -39,6 +62,7 @@ class EventHub:
         self._clock = clock
         self._recent: list[Event] = []
         self._slice: tuple[tuple[int, int], list[Event]] = ((0, 0), [])
+        self._marked = Event()
         self._rounds = Rounds()
         self._closed = False
         self._watchers = 0
@@ -79,9 +103,7 @@ class EventHub:
             async with asyncio.timeout(PARTING_SECONDS):
                 await self._unwatched.wait()
 
-    async def watch(
-        self, request: WatchEventsRequest, principal: Principal, *, push: Push | None = None
-    ) -> AsyncIterator[list[Event]]:
+    async def watch(self, request: WatchEventsRequest, principal: Principal, *, push: Push | None = None) -> Watch:
         """Events after `resume_from` that the filters admit, then live ones, until the engine shuts down.
 
         They come in bursts: all that are ready, up to 500.
@@ -97,11 +119,11 @@ class EventHub:
         if request.HasField("resume_from"):
             cursor = request.resume_from
             check_resume_point(cursor, bounds.first, bounds.last)
-        return self._watch(cursor, bounds.last, _filter(request, principal), push)
+        return Watch(cursor, self._watch(cursor, bounds.last, _filter(request, principal), push))
 
     async def _watch(
         self, cursor: int, live_from: int, admits: Filter | None, push: Push | None
-    ) -> AsyncIterator[list[Event]]:
+    ) -> AsyncGenerator[list[Event], None]:
         self._watchers += 1
         self._watched.set()
         self._unwatched.clear()
@@ -128,15 +150,15 @@ class EventHub:
         while True:
             if not live and cursor >= live_from:
                 live = True
-                yield [self._replay_complete(replayed)]
+                yield [self._replay_complete(replayed, cursor)]
             news, closed = self._rounds.news, self._closed
             events = await self._after(cursor)
             if not live:
                 events = [event for event in events if event.sequence_number <= live_from]
             if events:
                 cursor = events[-1].sequence_number
-                burst = _admitted(events, admits)
-                replayed += len(burst)
+                burst = self._burst(events, admits)
+                replayed += 0 if live else sum(event.HasField("sequence_number") for event in burst)
                 if burst:
                     yield burst
             elif closed:
@@ -171,8 +193,28 @@ class EventHub:
         last = self._recent[-1].sequence_number
         if cursor + 1 < self._recent[0].sequence_number or last - cursor > BATCH:
             return False
-        burst = _admitted(self._recent_after(cursor), admits) if last > cursor else []
+        burst = self._burst(self._recent_after(cursor), admits) if last > cursor else []
         return not burst or push(burst)
+
+    def _burst(self, events: list[Event], admits: Filter | None) -> list[Event]:
+        """What a watcher is given of all that follows up to there."""
+        if admits is None:
+            return events
+        burst = [event for event in events if admits(event)]
+        last = events[-1]
+        if not (burst and burst[-1] is last) and any(event.event_type == HEARTBEAT for event in events):
+            burst.append(self._bookmark(last.sequence_number))
+        return burst
+
+    def _bookmark(self, sequence: int) -> Event:
+        """The very same for all who are as far, as with bursts."""
+        if self._marked.bookmark.last_sequence != sequence:
+            self._marked = Event(
+                event_type="stream.bookmark",
+                timestamp_utc=timestamp(self._clock.now()),
+                bookmark=Bookmark(last_sequence=sequence),
+            )
+        return self._marked
 
     def _publish(self, events: Sequence[Event]) -> None:
         self._recent.extend(events)
@@ -180,11 +222,11 @@ class EventHub:
             del self._recent[:-WINDOW]
         self._rounds.tell()
 
-    def _replay_complete(self, count: int) -> Event:
+    def _replay_complete(self, count: int, last: int) -> Event:
         return Event(
             event_type="replay.complete",
             timestamp_utc=timestamp(self._clock.now()),
-            replay_complete=ReplayComplete(replayed_count=count),
+            replay_complete=ReplayComplete(replayed_count=count, last_sequence=last),
         )
 
     async def _beat(self) -> None:
@@ -201,7 +243,7 @@ class EventHub:
             log.warning("the engine can't say how it is just now: %s", error)
             return
         now = timestamp(self._clock.now())
-        await self._append(Event(event_type="engine.heartbeat", timestamp_utc=now, heartbeat=heartbeat))
+        await self._append(Event(event_type=HEARTBEAT, timestamp_utc=now, heartbeat=heartbeat))
 
     async def _append(self, event: Event) -> None:
         """Stores an event that nobody can be refused for: without the store, the streams go on without it."""
@@ -247,7 +289,3 @@ def _filter(request: WatchEventsRequest, principal: Principal) -> Filter | None:
         )
 
     return admits
-
-
-def _admitted(events: list[Event], admits: Filter | None) -> list[Event]:
-    return events if admits is None else [event for event in events if admits(event)]

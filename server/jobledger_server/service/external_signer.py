@@ -4,11 +4,8 @@ It gets the bytes to sign on its standard input and answers 64 bytes on its stan
 """
 
 import asyncio
-import os
 import shlex
 import shutil
-import signal
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -17,10 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from jobledger_server.core.ports import StoreUnavailableError
+from jobledger_server.service import commands
 from jobledger_server.service.key_files import KeyRingError
 
 TIMEOUT_SECONDS = 10.0
-END_SECONDS = 1.0
 AT_ONCE = 4
 SIGNATURE_BYTES = 64
 TOLD_CHARACTERS = 200
@@ -28,6 +25,10 @@ TOLD_CHARACTERS = 200
 
 class SigningError(StoreUnavailableError):
     """No signature could be had, so the end of a job was not stored; doing it again is safe."""
+
+
+class OtherKeyError(SigningError):
+    """The command signs with another key than the one that it should have."""
 
 
 class ExternalSigner:
@@ -65,7 +66,7 @@ class ExternalSigner:
         """The signature, 64 bytes. At most 4 commands run at a time; others wait.
 
         Raises:
-            SigningError: the command failed, took too long, or did not sign these bytes with its key.
+            SigningError: the command failed or took too long; OtherKeyError, it did not sign these bytes with its key.
         """
         async with self._free:
             try:
@@ -73,6 +74,7 @@ class ExternalSigner:
                 self.public_key.verify(signature, data)
             except InvalidSignature:
                 self.trouble = f"{self._command[0]} gave no signature of its key (signer_key) over the bytes it got"
+                raise OtherKeyError(self.trouble) from None
             except (OSError, SigningError) as error:
                 self.trouble = f"{self._command[0]} did not sign: {error}"
             else:
@@ -81,36 +83,17 @@ class ExternalSigner:
         raise SigningError(self.trouble)
 
     async def _answer(self, data: bytes) -> bytes:
-        process = await asyncio.create_subprocess_exec(
-            *self._command,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,
-        )
         try:
-            async with asyncio.timeout(self._timeout):
-                answer, told = await process.communicate(data)
+            said = await commands.run(self._command, data, most=SIGNATURE_BYTES, patience=self._timeout)
         except TimeoutError:
             raise SigningError(f"no answer within {self._timeout:g} s") from None
-        finally:
-            # Also where whoever waits was cancelled.
-            if process.returncode is None:
-                await _end(process)
-        if process.returncode:
-            raise SigningError(f"exit code {process.returncode}, {_line(told)}")
-        if len(answer) != SIGNATURE_BYTES:
-            raise SigningError(f"it answered {len(answer)} bytes, not {SIGNATURE_BYTES}")
-        return answer
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
-    # One that has left its group may hold the pipes open.
-    with suppress(TimeoutError):
-        async with asyncio.timeout(END_SECONDS):
-            await process.wait()
+        if len(said.answer) > SIGNATURE_BYTES:
+            raise SigningError(f"it answered more than {SIGNATURE_BYTES} bytes")
+        if said.exit_code:
+            raise SigningError(f"exit code {said.exit_code}, {_line(said.told)}")
+        if len(said.answer) != SIGNATURE_BYTES:
+            raise SigningError(f"it answered {len(said.answer)} bytes, not {SIGNATURE_BYTES}, {_line(said.told)}")
+        return said.answer
 
 
 def _line(told: bytes) -> str:

@@ -21,6 +21,7 @@ from jobledger_server.core.ports import (
     Executor,
     JobChange,
     JobRecord,
+    LogSummary,
     Outcome,
     Running,
     Store,
@@ -31,7 +32,9 @@ from jobledger_server.core.states import ACTIVE, is_terminal
 from jobledger_server.core.times import SECOND, micros, seconds
 from jobledger_server.service.collecting import Collected, Collector
 from jobledger_server.service.declaring import Declaring
+from jobledger_server.service.kept_log import kept_log
 from jobledger_server.service.locks import JobLocks
+from jobledger_server.service.overdue import Overdue
 from jobledger_server.service.sealing import NOTHING, Sealer, SignatureNeededError
 from jobledger_server.service.settling import Settling
 from jobledger_server.service.signals import JobSignals
@@ -44,7 +47,11 @@ RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 
 class Finisher:
-    """Ends jobs."""
+    """Ends jobs.
+
+    Attributes:
+        overdue: the ends that could not be stored yet.
+    """
 
     def __init__(
         self,
@@ -71,6 +78,7 @@ class Finisher:
         self._signals = signals
         self._slots = slots
         self._tasks = Tasks()
+        self.overdue = Overdue()
 
     async def __aenter__(self) -> Self:
         return self
@@ -89,8 +97,8 @@ class Finisher:
         if outcome.ignored_messages:
             log.warning("%s, attempt %d: %d messages were not understood", job_id, attempt, outcome.ignored_messages)
         await self._persistently(lambda: self._end(job_id, attempt, outcome))
-        await self._executor.release(job_id, attempt)
         self._slots.free(job_id, attempt)
+        await self._executor.release(job_id, attempt)
 
     def end_in_background(self, job_id: str, attempt: int, outcome: Outcome) -> asyncio.Task[None]:
         """Stores the end of an attempt, however long that takes."""
@@ -98,18 +106,22 @@ class Finisher:
 
     async def never_started(self, job_id: str, error_code: str, message: str, *, attempt: int) -> None:
         """Ends a job that still waits after `attempt` attempts: it can't be started, or has waited too long."""
+        log = await self._kept_log(job_id) if attempt else None
 
         def decide(record: JobRecord) -> JobChange | None:
             if record.job.attempt != attempt:
                 return None
             change = transitions.never_started(record, error_code, message, self._clock.now())
-            return self._sealer.seal(change)
+            return self._sealer.seal(change, log=log)
 
         await self._persistently(lambda: self._store_end(job_id, decide))
 
     async def store(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
         """Stores a change, with its receipt where it ends the job. The caller holds the job's lock."""
-        return await self._store_end(job_id, lambda record: self._sealer.seal(decide(record)))
+        record = await self._store.get_job(job_id)
+        waits_again = record is not None and record.job.state == JOB_STATE_QUEUED and record.job.attempt > 0
+        log = await self._kept_log(job_id) if waits_again else None
+        return await self._store_end(job_id, lambda record: self._sealer.seal(decide(record), log=log))
 
     def keep_trying(self, work: Callable[[], Awaitable[object]], name: str) -> None:
         """Does in the background what store or disk have no room for just now."""
@@ -132,7 +144,18 @@ class Finisher:
         async with self._locks.hold(job_id):
             await self.never_started(job_id, "E_JOB_QUEUE_TIMEOUT", message, attempt=record.job.attempt)
 
+    async def _kept_log(self, job_id: str, *, final: bool = False) -> LogSummary:
+        """What is there of a job's log: of an attempt that left no word, or of those before the one that never began.
+
+        Args:
+            final: nobody writes to it any more, and nobody may have sealed it.
+        """
+        return await asyncio.to_thread(kept_log, self._workspaces.log_dir(job_id), final=final)
+
     async def _end(self, job_id: str, attempt: int, outcome: Outcome) -> None:
+        if not outcome.log.sha256:
+            log = await self._kept_log(job_id, final=outcome.reason == EndReason.LOST)
+            outcome = replace(outcome, log=log)
         record = await self._started(job_id, attempt, outcome)
         await self._declaring.declare(job_id, attempt, outcome.declared)
         # A second time, where the job was cancelled meanwhile and is not tried again after all.
@@ -159,7 +182,7 @@ class Finisher:
     ) -> Callable[[JobRecord], JobChange | None]:
         """The end of the record's attempt, with what the job left where that is the end of the job."""
         ends = transitions.ends_job(self._with_start(record, attempt, outcome)[0], outcome)
-        collected, pending, first_id = await self._collect(record.job) if ends else (NOTHING, (), 0)
+        collected, pending, first_id = await self._collect(record.job, outcome) if ends else (NOTHING, (), 0)
 
         def decide(stored: JobRecord) -> JobChange | None:
             current, start = self._with_start(stored, attempt, outcome)
@@ -177,14 +200,16 @@ class Finisher:
 
         return decide
 
-    async def _collect(self, job: Job) -> tuple[Collected, Sequence[Artifact], int]:
+    async def _collect(self, job: Job, outcome: Outcome) -> tuple[Collected, Sequence[Artifact], int]:
         """What the job left, what it declared, and the first of the ids that are reserved for what it left."""
         pending = await self._store.artifacts(job.job_id)
         declared = [artifact.path for artifact in pending]
         output_dir = self._workspaces.output_dir(job.job_id)
         limits = job.spec.limits
         most_bytes = limits.disk_bytes if limits.HasField("disk_bytes") else None
-        collected = await self._collector.collect(output_dir, list(job.spec.artifacts), declared, most_bytes=most_bytes)
+        collected = await self._collector.collect(
+            output_dir, list(job.spec.artifacts), declared, misdeclared=outcome.misdeclared, most_bytes=most_bytes
+        )
         if not collected.outputs:
             return collected, pending, 0
         return collected, pending, await self._store.reserve_artifact_ids(len(collected.outputs))
@@ -232,11 +257,14 @@ class Finisher:
             log.warning("the copy of the receipt of %s can't be written: %s", job_id, error)
 
     async def _persistently(self, work: Callable[[], Awaitable[object]]) -> None:
-        for pause in itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1])):
-            try:
-                await work()
-            except (StoreUnavailableError, OSError) as error:
-                log.warning("the end of a job can't be stored just now, trying again in %.1f s: %s", pause, error)
-                await asyncio.sleep(pause)
-            else:
-                return
+        try:
+            for pause in itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1])):
+                try:
+                    await work()
+                    return
+                except (StoreUnavailableError, OSError) as error:
+                    self.overdue.late(work, str(error))
+                    log.warning("the end of a job can't be stored just now, trying again in %.1f s: %s", pause, error)
+                    await asyncio.sleep(pause)
+        finally:
+            self.overdue.over(work)

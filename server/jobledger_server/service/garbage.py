@@ -22,6 +22,7 @@ from jobledger_server.core.ports import (
     Store,
     StoreUnavailableError,
 )
+from jobledger_server.core.ports.archive import Deletions
 from jobledger_server.core.retention import Retention, expired
 from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.storage import Storage
@@ -50,6 +51,7 @@ class GarbageCollector:
         locks: JobLocks,
         retention: Retention,
         storage: Storage,
+        deletions: Deletions,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -58,6 +60,7 @@ class GarbageCollector:
         self._locks = locks
         self._retention = retention
         self._storage = storage
+        self._deletions = deletions
 
     async def collect(self, *, dry_run: bool = False, rest: float = 0.0) -> Sweep:
         """Makes a pass. What can't be removed is logged and tried again by the next.
@@ -97,7 +100,7 @@ class GarbageCollector:
             last = batch[-1]
             gone = [job.job_id for job in batch if await self._remove(sweep, kept.value, job.job_id, place)]
             if gone and not sweep.dry_run:
-                await self._store.forget(kept, gone)
+                await self._store.forget(kept, gone, at=self._clock.now())
             await sweep.breathe()
 
     async def _batch(self, sweep: Sweep, kept: Kept, last: EndedJob | None) -> Sequence[EndedJob]:
@@ -123,13 +126,17 @@ class GarbageCollector:
         return True
 
     async def _jobs(self, sweep: Sweep) -> None:
-        """Jobs of which nothing else is kept. Their receipts stay."""
+        """Jobs of which nothing else is kept, or would be by now. Their receipts stay."""
+        if sweep.dry_run:
+            sweep.add(Kept.JOBS.value, count=await self._store.count_due_jobs(self._retention.due(sweep.now)))
+            return
         last: EndedJob | None = None
         while batch := await self._batch(sweep, Kept.JOBS, last):
             last = batch[-1]
+            await self._deletions.note_deleted([job.job_id for job in batch])
             for job in batch:
                 async with self._locks.hold(job.job_id):
-                    if sweep.dry_run or await self._store.delete_job(job.job_id):
+                    if await self._store.delete_job(job.job_id):
                         sweep.add(Kept.JOBS.value)
             await sweep.breathe()
 
@@ -153,11 +160,12 @@ class GarbageCollector:
                 await sweep.breathe()
 
     async def _artifacts(self, sweep: Sweep) -> None:
-        """The bytes of artifacts that no job has any more."""
+        """The bytes of artifacts that no job has any more, or would have by now."""
         sweep.kept[BLOBS] = 0
+        due = self._retention.due(sweep.now) if sweep.dry_run else None
         async for batch in self._blobs.stored():
             with self._blobs.protecting():
-                unneeded = await self._store.unneeded_blobs([blob.sha256 for blob in batch])
+                unneeded = await self._store.unneeded_blobs([blob.sha256 for blob in batch], due=due)
                 for blob in batch:
                     if blob.sha256 in unneeded and (sweep.dry_run or await self._blobs.delete(blob.sha256)):
                         sweep.add(BLOBS, blob.size)

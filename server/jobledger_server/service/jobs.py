@@ -9,6 +9,7 @@ from jobledger.v1.job_service_pb2 import SendInputRequest, WaitJobRequest
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import Clock, Executor, InputClosedError, JobRecord, Store
+from jobledger_server.core.ports.archive import Deletions
 from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import seconds
 from jobledger_server.service.early_input import keep_early_input
@@ -34,6 +35,7 @@ class Jobs:
         workspaces: Workspaces,
         signals: JobSignals,
         locks: JobLocks,
+        deletions: Deletions,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -41,6 +43,7 @@ class Jobs:
         self._workspaces = workspaces
         self._signals = signals
         self._locks = locks
+        self._deletions = deletions
 
     async def get(self, job_id: str, principal: Principal) -> Job:
         """The job in full."""
@@ -98,7 +101,9 @@ class Jobs:
         return await self._executor.send_input(job_id, attempt, request.text.encode(), close=request.close)
 
     async def delete(self, job_id: str, principal: Principal) -> None:
-        """Deletes a terminal job with its log and directory. Its receipt stays.
+        """Deletes a terminal job with its log and directory, for good: a recovery does not bring it back either.
+
+        Its receipt stays.
 
         The bytes of its artifacts go with the next sweep, unless another job has left the same; so does what a crash
         leaves of the rest.
@@ -107,6 +112,7 @@ class Jobs:
             record = await find_job(self._store, principal, job_id)
             if not is_terminal(record.job.state):
                 raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FINISHED)
+            await self._deletions.note_deleted([job_id])
             await self._store.delete_job(job_id)
             await self._remove_files(job_id)
 

@@ -4,7 +4,7 @@ In the directory of the keys:
 
     receipt.key   private key of receipts (PEM, 0600); not there where a command signs
     log.key       private key of the log (PEM, 0600)
-    keys.json     public keys of receipts, now and before, as ListSigningKeys answers
+    keys.json     public keys of receipts, now and before, and of the log, as ListSigningKeys answers
     log.vkey      public key of the log, as C2SP verifiers take it
 
 Whoever changes them holds the lock of the data directory: a server reads them when it starts, and then no more.
@@ -116,8 +116,14 @@ def new_log(directory: Path) -> NoteKey:
 
 
 def publish(directory: Path, key: NoteKey) -> None:
-    """Writes the log's public key."""
+    """Writes the log's public key, and notes it in the file of the others.
+
+    Raises:
+        KeyRingError: that file can't be read.
+    """
     replace_file(directory / LOG_VKEY, f"{key}\n".encode(), mode=0o644)
+    if (directory / KEYS).exists():
+        write_keys(directory / KEYS, read_keys(directory / KEYS))
 
 
 def rotate(directory: Path, clock: Clock) -> Sequence[SigningKey]:
@@ -222,9 +228,15 @@ def read_keys(path: Path) -> list[SigningKey]:
 
 
 def write_keys(path: Path, keys: Sequence[SigningKey]) -> None:
-    """Writes the public keys in place of those that were there."""
-    text = json_format.MessageToJson(ListSigningKeysResponse(keys=keys), preserving_proto_field_name=True)
+    """Writes the public keys in place of those that were there, with the log's beside them."""
+    text = json_format.MessageToJson(public_keys(path.parent, keys), preserving_proto_field_name=True)
     replace_file(path, f"{text}\n".encode(), mode=0o644)
+
+
+def public_keys(directory: Path, keys: Sequence[SigningKey]) -> ListSigningKeysResponse:
+    """These keys, and the log's as it was published; that is empty where the log has no key yet."""
+    published = directory / LOG_VKEY
+    return ListSigningKeysResponse(keys=keys, log_key=published.read_text().strip() if published.exists() else "")
 
 
 def public_pem(key: Ed25519PublicKey) -> bytes:

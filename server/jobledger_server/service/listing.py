@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, JobSummary
+from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job
 from jobledger.v1.job_service_pb2 import (
     LIVE_SCOPE_ALL,
     ListJobsRequest,
@@ -19,6 +19,8 @@ from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import Executor, JobFilter, JobOrder, JobPage, JobRecord, Store
 from jobledger_server.core.states import ACTIVE, LIVE
 from jobledger_server.core.times import micros, timestamp
+from jobledger_server.service.current_answers import Answer, CurrentAnswers
+from jobledger_server.service.list_forms import ListForm
 from jobledger_server.service.workspace import STDIN_OPEN, Workspaces
 
 DEFAULT_LIMIT = 50
@@ -33,24 +35,29 @@ class Listing:
         self._executor = executor
         self._workspaces = workspaces
         self._pages = pages
+        self._answers = CurrentAnswers()
 
-    async def list(self, request: ListJobsRequest, principal: Principal) -> ListJobsResponse:
-        """A page of jobs, newest first."""
+    async def list(self, request: ListJobsRequest, principal: Principal, form: ListForm) -> Answer:
+        """A page of jobs, newest first, in this form. It is as of an instant within the call, however often asked."""
+        key = (form, principal.token_id, principal.workspaces, request.SerializeToString(deterministic=True))
+        # Before anything is read: what is read later may be newer than the revision says, never older.
+        revision = self._store.revision
+        answer = self._answers.get(key, revision)
+        if answer is None:
+            answer = Answer(await self._page(request, principal, form))
+            self._answers.put(key, revision, answer)
+        return answer
+
+    async def _page(self, request: ListJobsRequest, principal: Principal, form: ListForm) -> bytes:
         where = _filter(request, principal)
         limit = request.limit or DEFAULT_LIMIT
         binding = _binding(request, principal)
-        token = request.page_token if request.HasField("page_token") else None
-        after = None if token is None else self._pages.open(token, binding)
-        page = await self._store.list_jobs(where, limit=limit + 1, offset=request.offset, after=after)
-        response = ListJobsResponse(
-            jobs=[summary(record) for record in page.records[:limit]],
-            total=page.total,
-            offset=request.offset,
-            limit=limit,
-        )
-        if (following := self._next(page, limit, binding)) is not None:
-            response.next_page_token = following
-        return response
+        after = self._pages.open(request.page_token, binding) if request.page_token else None
+        page = await self._store.list_serialized(where, limit=limit + 1, offset=request.offset, after=after)
+        rest = ListJobsResponse(total=page.total, offset=request.offset, limit=limit)
+        if len(page.jobs) > limit:
+            rest.next_page_token = self._pages.seal(_place(Job.FromString(page.jobs[limit - 1])), binding)
+        return form.page(page.jobs[:limit], rest)
 
     async def list_live(self, request: ListLiveJobsRequest, principal: Principal) -> ListLiveJobsResponse:
         """What runs and waits now; with scope `all` every job, newest first."""
@@ -60,7 +67,7 @@ class Listing:
         binding = ["live", *_visible(principal)]
         where = JobFilter(states=() if everything else tuple(sorted(LIVE)), workspaces=_workspaces(principal))
         limit = request.limit or MOST_LIVE
-        after = self._pages.open(request.page_token, binding) if request.HasField("page_token") else None
+        after = self._pages.open(request.page_token, binding) if request.page_token else None
         order = JobOrder.NEWEST if everything else JobOrder.LIVE
         page = await self._store.list_jobs(where, limit=limit + 1, after=after, order=order)
         jobs = [self._live(record) for record in page.records[:limit]]
@@ -72,8 +79,7 @@ class Listing:
     def _next(self, page: JobPage, limit: int, binding: Sequence[object]) -> str | None:
         if len(page.records) <= limit:
             return None
-        last = page.records[limit - 1].job
-        return self._pages.seal((micros(last.created_at), last.job_id), binding)
+        return self._pages.seal(_place(page.records[limit - 1].job), binding)
 
     def _live(self, record: JobRecord) -> LiveJob:
         job = record.job
@@ -94,28 +100,8 @@ class Listing:
         return live
 
 
-def summary(record: JobRecord) -> JobSummary:
-    """A job as lists show it."""
-    job = record.job
-    short = JobSummary(
-        job_id=job.job_id,
-        state=job.state,
-        job_type=job.job_type,
-        created_at=job.created_at,
-        workspace_id=job.workspace_id,
-        labels=job.labels,
-    )
-    if job.HasField("started_at"):
-        short.started_at.CopyFrom(job.started_at)
-    if job.HasField("completed_at"):
-        short.completed_at.CopyFrom(job.completed_at)
-    if job.HasField("progress_percent"):
-        short.progress_percent = job.progress_percent
-    if job.HasField("progress_phase"):
-        short.progress_phase = job.progress_phase
-    if job.HasField("error_code"):
-        short.error_code = job.error_code
-    return short
+def _place(job: Job) -> tuple[int, str]:
+    return micros(job.created_at), job.job_id
 
 
 def _filter(request: ListJobsRequest, principal: Principal) -> JobFilter:
@@ -140,9 +126,11 @@ def _visible(principal: Principal) -> list[str]:
 
 
 def _binding(request: ListJobsRequest, principal: Principal) -> list[str]:
-    """What a page token of this list holds on to: everything but the page itself."""
+    """What a page token of this list holds on to: everything but the page itself, however the filter is written."""
     bare = ListJobsRequest()
     bare.CopyFrom(request)
     for field in ("limit", "offset", "page_token"):
         bare.ClearField(field)
+    bare.state[:] = sorted(set(request.state))
+    bare.label[:] = sorted(set(request.label))
     return ["jobs", bare.SerializeToString(deterministic=True).hex(), *_visible(principal)]

@@ -2,9 +2,11 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from jobledger.v1.job_pb2 import Job
 from jobledger.v1.job_service_pb2 import (
     SORT_ORDER_DESC,
     GetLogContentRequest,
@@ -19,11 +21,15 @@ from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import JobRecord, Store
 from jobledger_server.core.ranges import ByteRange, byte_range
+from jobledger_server.core.secret_references import references
 from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import micros
+from jobledger_server.joblog.checked import Remembered
 from jobledger_server.joblog.pieces import Piece, last_sequence
+from jobledger_server.joblog.promises import Promise
 from jobledger_server.joblog.reader import LogPage, LogQuery, LogReader
 from jobledger_server.joblog.wire import wire_answer, wire_entries
+from jobledger_server.service.job_log import JobLog, promise_of
 from jobledger_server.service.lookup import find_job
 from jobledger_server.service.sealed_pages import SealedPages, page_etag
 from jobledger_server.service.signals import JobSignals, wait_at_most
@@ -34,14 +40,22 @@ CHUNK_BYTES = 256 * 1024
 LONGEST_BLIND_WAIT = 1.0
 # Searches read whole logs: with more of them at a time, each would be slower, and pages would wait for a thread.
 MOST_SEARCHES = 2
+MOST_PROMISES = 4096
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """The part of a job's output that was asked for, and its bytes."""
+    """The part of a job's output that was asked for, and its bytes.
+
+    Attributes:
+        dropped: bytes that are missing from the whole, since the log was at its cap.
+        redacted: whether the job has secrets, in whose place `***` stands.
+    """
 
     part: ByteRange
     chunks: AsyncIterator[bytes]
+    dropped: int
+    redacted: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +68,8 @@ class Page:
 
 # Puts together the bytes of an answer: of a job's number, the entries, and a message with all the rest.
 Form = Callable[[int, Iterable[Piece], GetLogsResponse], bytes]
+# The same of what TailLogs sends: responses, which may be coded already.
+TailForm = Callable[[int, Iterable[Piece]], Sequence[Any]]
 
 
 class Logs:
@@ -64,6 +80,8 @@ class Logs:
         self._workspaces = workspaces
         self._signals = signals
         self._sealed = SealedPages()
+        # Receipts never change.
+        self._promises: Remembered[str, tuple[Promise | None]] = Remembered(MOST_PROMISES)
         self._searches = asyncio.Semaphore(MOST_SEARCHES)
 
     async def page(self, request: GetLogsRequest, principal: Principal, form: Form = wire_answer) -> Page:
@@ -72,19 +90,24 @@ class Logs:
         query = _query(request)
         if not is_terminal(record.job.state):
             return Page(await self._answer(record, query, form), None)
-        etag = page_etag(request.job_id, self._workspaces.log_dir(request.job_id), query)
+        log_dir = self._workspaces.log_dir(request.job_id)
+        etag = page_etag(record.job, log_dir, query, fresh=False)
         body = self._sealed.get((etag, form))
-        if body is None:
-            body = await self._answer(record, query, form)
-            self._sealed.put((etag, form), body)
+        if body is not None:
+            return Page(body, etag)
+        body = await self._answer(record, query, form)
+        if page_etag(record.job, log_dir, query) != etag:
+            # Its files were changed or removed meanwhile: nobody knows of which state it is.
+            return Page(body, None)
+        self._sealed.put((etag, form), body)
         return Page(body, etag)
 
     async def _answer(self, record: JobRecord, query: LogQuery, form: Form) -> bytes:
-        reader = self._reader(record)
+        reader = await self._reader(record)
 
         def read(abandoned: Callable[[], bool] = lambda: False) -> bytes:
             page = reader.page(query, abandoned)
-            return form(page.job_number, page.pieces, _totals(page, query))
+            return form(page.job_number, page.pieces, _totals(page, query, record.job))
 
         return await (self._search(read) if query.is_search else asyncio.to_thread(read))
 
@@ -100,21 +123,26 @@ class Logs:
     async def content(self, request: GetLogContentRequest, principal: Principal) -> Content:
         """The output as bytes, or a part of it. What is written after the call began is not in it."""
         record = await find_job(self._store, principal, request.job_id)
-        reader = self._reader(record)
+        reader = await self._reader(record)
         size = await asyncio.to_thread(reader.content_size)
         length = request.length if request.HasField("length") else None
         part = byte_range(size, offset=request.offset, length=length)
-        return Content(part, _read(reader, part))
+        dropped = await asyncio.to_thread(reader.dropped_content)
+        return Content(part, _read(reader, part), dropped, bool(references(record.job.spec.env)))
 
-    async def tail(self, request: TailLogsRequest, principal: Principal) -> AsyncIterator[list[TailLogsResponse]]:
+    async def tail(
+        self, request: TailLogsRequest, principal: Principal, form: TailForm = wire_entries
+    ) -> AsyncIterator[Sequence[Any]]:
         """Entries after `after_sequence`, then those that come, until the job is terminal and all was sent; in lists.
+
+        Each list has what is there together, up to a page, in this form; the last one the end, as a message.
 
         Raises:
             ServiceError: STREAM_INVALID_SEQUENCE, for a number that the log has not reached; STREAM_GAP_TOO_LARGE, at
                 any time, for one whose entries have been removed.
         """
         record = await find_job(self._store, principal, request.job_id)
-        reader = self._reader(record)
+        reader = await self._reader(record)
         last = await asyncio.to_thread(reader.last_sequence)
         if request.after_sequence and not last and is_terminal(record.job.state):
             raise _removed(request.after_sequence)
@@ -124,23 +152,22 @@ class Logs:
                 f"The log has no entry {request.after_sequence}: the last one is {last}",
                 metadata={"last_sequence": str(last)},
             )
-        return self._tail(request, principal, reader)
+        return self._tail(request, principal, reader, form)
 
     async def _tail(
-        self, request: TailLogsRequest, principal: Principal, reader: LogReader
-    ) -> AsyncIterator[list[TailLogsResponse]]:
+        self, request: TailLogsRequest, principal: Principal, reader: LogReader, form: TailForm
+    ) -> AsyncIterator[Sequence[Any]]:
         cursor, levels = request.after_sequence, frozenset(request.level)
+        limit = request.max_batch if request.max_batch > 1 else DEFAULT_LIMIT
         while True:
             grown = self._signals.waiter(request.job_id)
             try:
                 record = await find_job(self._store, principal, request.job_id)
-                query = LogQuery(after_sequence=cursor, levels=levels, limit=DEFAULT_LIMIT)
-                page = await asyncio.to_thread(reader.page, query)
+                query = LogQuery(after_sequence=cursor, levels=levels, limit=limit)
+                page, responses = await asyncio.to_thread(_read_page, reader, query, form)
                 if page.pieces:
                     cursor = last_sequence(page.pieces[-1])
-                    # An entry is coded here as it is in a page.
-                    entries = wire_entries(page.job_number, page.pieces)
-                    yield [TailLogsResponse.FromString(entry) for entry in entries]
+                    yield responses
                 if page.has_more:
                     continue
                 if is_terminal(record.job.state):
@@ -155,14 +182,31 @@ class Logs:
             finally:
                 grown.cancel()
 
-    def _reader(self, record: JobRecord) -> LogReader:
-        return LogReader(self._workspaces.log_dir(record.job.job_id), record.number)
+    async def _reader(self, record: JobRecord) -> JobLog:
+        job = record.job
+        promise = None
+        # What could not be killed may write on after the receipt.
+        if is_terminal(job.state) and job.error_code != "E_JOB_UNKILLABLE":
+            promise = await self._promise(job.job_id)
+        return JobLog(self._workspaces.log_dir(job.job_id), record.number, promise)
+
+    async def _promise(self, job_id: str) -> Promise | None:
+        known = self._promises.get(job_id)
+        if known is None:
+            known = (promise_of(await self._store.receipt(job_id)),)
+            self._promises.put(job_id, known)
+        return known[0]
 
 
 def _removed(after_sequence: int) -> ServiceError:
     return ServiceError(
         Reason.ERROR_REASON_STREAM_GAP_TOO_LARGE, f"The log's entries after {after_sequence} are no longer kept"
     )
+
+
+def _read_page(reader: LogReader, query: LogQuery, form: TailForm) -> tuple[LogPage, Sequence[Any]]:
+    page = reader.page(query)
+    return page, form(page.job_number, page.pieces) if page.pieces else ()
 
 
 async def _read(reader: LogReader, part: ByteRange) -> AsyncIterator[bytes]:
@@ -189,7 +233,10 @@ def _query(request: GetLogsRequest) -> LogQuery:
     )
 
 
-def _totals(page: LogPage, query: LogQuery) -> GetLogsResponse:
+def _totals(page: LogPage, query: LogQuery, job: Job) -> GetLogsResponse:
     """An answer without its entries. `offset` is what was asked for; with a cursor, the place that it leads to."""
     offset = query.offset if query.after_sequence is None else page.offset
-    return GetLogsResponse(total=page.total, offset=offset, limit=query.limit, has_more=page.has_more)
+    removed_at = job.log_removed_at if job.HasField("log_removed_at") else None
+    return GetLogsResponse(
+        total=page.total, offset=offset, limit=query.limit, has_more=page.has_more, log_removed_at=removed_at
+    )

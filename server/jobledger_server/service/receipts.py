@@ -4,7 +4,7 @@ import asyncio
 
 from jobledger.tlog import InclusionProof as InclusionPath
 from jobledger.v1.job_service_pb2 import RECEIPT_FORMAT_DSSE, RECEIPT_FORMAT_PROOF, ReceiptFormat
-from jobledger.v1.receipt_service_pb2 import Checkpoint, ConsistencyProof, InclusionProof, SigningKey
+from jobledger.v1.receipt_service_pb2 import Checkpoint, ConsistencyProof, InclusionProof, ListSigningKeysResponse
 
 from jobledger_server.core.errors import Reason, ServiceError, invalid
 from jobledger_server.core.merkle import Tree
@@ -35,8 +35,9 @@ class Receipts:
             return await self._proof(stored)
         return stored.receipt
 
-    def signing_keys(self) -> list[SigningKey]:
-        return list(self._keys.keys())
+    def signing_keys(self) -> ListSigningKeysResponse:
+        """The public keys: all that a verifier has to be given."""
+        return ListSigningKeysResponse(keys=self._keys.keys(), log_key=str(self._keys.log_key))
 
     async def checkpoint(self) -> Checkpoint:
         """The signed state of the log as it is now, which is in the archive by then.

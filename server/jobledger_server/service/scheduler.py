@@ -13,6 +13,9 @@ from jobledger_server.core import transitions
 from jobledger_server.core.ports import (
     Clock,
     Executor,
+    JobRecord,
+    Launch,
+    Origin,
     Outcome,
     Running,
     Store,
@@ -94,7 +97,7 @@ class Scheduler:
     async def _start_next(self) -> bool:
         """Starts the next jobs that may start. True: some had to be passed over, so that others may come in."""
         # Jobs whose start is under way still count as queued: ask for as many more.
-        limit = self._slots.most + self._slots.available
+        limit = len(self._slots.starting) + self._slots.available
         now, full = self._clock.now(), self._slots.full_groups()
         passed_over = False
         for record in await self._store.queued_jobs(now=now, limit=limit, full=full):
@@ -151,17 +154,17 @@ class Scheduler:
                 return None
             if self._slots.closed:
                 return None
-            return await self._launch(record.job, attempt, last=last)
+            return await self._launch(record, attempt, last=last)
 
-    async def _launch(self, job: Job, attempt: int, *, last: bool) -> Running | Outcome | None:
+    async def _launch(self, record: JobRecord, attempt: int, *, last: bool) -> Running | Outcome | None:
         """Starts the attempt. None: the job can't be started, and has been ended.
 
         Raises:
             OSError: there is no room for it just now, and this was not the last try.
         """
+        job = record.job
         try:
-            launch = await asyncio.to_thread(self._workspaces.prepare, job, attempt, os.environ)
-            found = await self._executor.start(launch)
+            found = await self._begin(record, attempt)
         except SecretError as error:
             message = str(error)
         except OSError as error:
@@ -174,6 +177,22 @@ class Scheduler:
             return found
         await self._finisher.never_started(job.job_id, "E_JOB_SPAWN_FAILED", message, attempt=attempt - 1)
         return None
+
+    async def _begin(self, record: JobRecord, attempt: int) -> Running | Outcome:
+        """Raises OSError, SecretError or StoreUnavailableError where it has not begun."""
+        if record.origin and record.origin.attempt == attempt:
+            # It was made ready before. If it has started after all, what it is made from is not taken again.
+            found = await self._executor.find(record.job.job_id, attempt)
+            if found is not None:
+                return found
+        launch, origin = await asyncio.to_thread(self._make_ready, record.job, attempt)
+        if origin is not None:
+            await self._store.update_job(record.job.job_id, lambda current: transitions.made_ready(current, origin))
+        return await self._executor.start(launch)
+
+    def _make_ready(self, job: Job, attempt: int) -> tuple[Launch, Origin | None]:
+        launch = self._workspaces.prepare(job, attempt, os.environ)
+        return launch, self._workspaces.take_origin(job, attempt, launch)
 
     async def _note_persistently(self, job_id: str, attempt: int, running: Running) -> None:
         """Stores that an attempt runs, however long that takes.

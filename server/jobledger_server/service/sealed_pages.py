@@ -1,15 +1,22 @@
 """Pages of logs that can't change any more, kept as they are sent under their entity tags."""
 
 import hashlib
+import time
 from collections import OrderedDict
 from collections.abc import Hashable
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from jobledger.v1.job_pb2 import Job
+
+from jobledger_server.core.times import micros
+from jobledger_server.joblog.checked import Remembered, fingerprint
 from jobledger_server.joblog.reader import LogQuery
 from jobledger_server.service.engine import VERSION
 
 MOST_BYTES = 64 * 1024 * 1024
+LONGEST_UNSEEN_SECONDS = 1.0
 
 
 class SealedPages:
@@ -40,15 +47,37 @@ class SealedPages:
             self._bytes -= len(dropped)
 
 
-def page_etag(job_id: str, log_dir: Path, query: LogQuery) -> str:
+class Seen(NamedTuple):
+    """What a log's files were like: when, by the monotonic clock; and when their directory had changed last, ns."""
+
+    at: float
+    changed: int
+    state: str
+
+
+_SEEN: Remembered[Path, Seen] = Remembered(1024)
+
+
+def page_etag(job: Job, log_dir: Path, query: LogQuery, *, fresh: bool = True) -> str:
     """A strong entity tag of a page of a sealed log.
 
-    The log of a job that has ended changes only where files of it are removed, and that shows in its directory's time.
+    The log of a job that has ended changes only where its files are changed or removed, and that shows in what the
+    directory says of them; that all of it was removed is told by the job, a moment later.
     """
+    changed = _state_of(log_dir, fresh=fresh)
+    asked = replace(query, levels=frozenset())
+    parts = (VERSION, job.job_id, changed, micros(job.log_removed_at), sorted(query.levels), asked)
+    return f'"{hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'
+
+
+def _state_of(log_dir: Path, *, fresh: bool) -> str:
     try:
         changed = log_dir.stat().st_mtime_ns
     except FileNotFoundError:
-        changed = 0
-    asked = replace(query, levels=frozenset())
-    parts = (VERSION, job_id, changed, sorted(query.levels), asked)
-    return f'"{hashlib.sha256(repr(parts).encode("utf-8", "surrogatepass")).hexdigest()[:32]}"'
+        return ""
+    now, seen = time.monotonic(), _SEEN.get(log_dir)
+    if not fresh and seen and seen.changed == changed and now - seen.at < LONGEST_UNSEEN_SECONDS:
+        return seen.state
+    state = hashlib.sha256(repr(fingerprint(log_dir)).encode()).hexdigest()
+    _SEEN.put(log_dir, Seen(now, changed, state))
+    return state

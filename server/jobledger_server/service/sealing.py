@@ -6,13 +6,12 @@ from dataclasses import replace
 from jobledger.v1.job_pb2 import Artifact
 
 from jobledger_server.core import artifacts
-from jobledger_server.core.ports import JobChange, JobRecord, LogSummary
+from jobledger_server.core.ports import JobChange, LogSummary
 from jobledger_server.core.receipts import Environment, UnsignedReceipt, build_receipt, seal, unsigned
 from jobledger_server.core.retention import kept_of
 from jobledger_server.core.states import is_terminal
 from jobledger_server.service.collecting import Collected
 from jobledger_server.service.signing import KeyRing
-from jobledger_server.service.workspace import Workspaces
 
 NOTHING = Collected((), ())
 
@@ -29,9 +28,8 @@ class SignatureNeededError(Exception):
 class Sealer:
     """Completes terminal changes. Its work is pure and quick, so it can be done inside the transaction."""
 
-    def __init__(self, *, keys: KeyRing, workspaces: Workspaces, environment: Environment) -> None:
+    def __init__(self, *, keys: KeyRing, environment: Environment) -> None:
         self._keys = keys
-        self._workspaces = workspaces
         self._environment = environment
 
     def seal(
@@ -59,14 +57,18 @@ class Sealer:
         job = change.record.job
         left = artifacts.settled(job, collected.outputs, pending=pending, first_id=first_artifact_id)
         log = log or LogSummary()
+        origin = change.record.origin
+        if origin and origin.attempt != job.attempt:
+            # Of an attempt that was made ready and never started: the receipt is of another one, or of none.
+            origin = None
         receipt = build_receipt(
             record=change.record,
             log=log,
             environment=replace(self._environment, isolation=isolation),
-            inputs=self._inputs(change.record),
+            inputs=origin.inputs if origin else {},
             outputs=collected.outputs,
             refused=[(refusal.path, refusal.reason) for refusal in collected.refused],
-            source_pins=self._workspaces.source_pins(job),
+            source_pins=origin.source_pins if origin else {},
         )
         *before, end = change.events
         events = [*before, *artifacts.events(job, left, change.record.last_activity_at), end]
@@ -84,6 +86,3 @@ class Sealer:
         """
         signature = await self._keys.sign_elsewhere(needed.receipt.to_sign)
         return replace(needed.change, receipt=needed.receipt.signed(*signature))
-
-    def _inputs(self, record: JobRecord) -> dict[str, str]:
-        return self._workspaces.input_hashes(record.job.job_id) if record.job.spec.inputs else {}

@@ -3,20 +3,26 @@
 The receipt key is a file, or is held by a command (`external_signer`); the log's is always a file: `key_files`.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from jobledger import dsse
 from jobledger.receipts import key_id
-from jobledger.tlog import Checkpoint, NoteKey, sign_checkpoint
+from jobledger.tlog import Checkpoint, NoteKey, sign_checkpoint, sign_note
 from jobledger.v1.receipt_service_pb2 import SigningKey
 
 from jobledger_server.access.private_files import PrivateFileError, open_directory
 from jobledger_server.core.ports import Clock, ReceiptStore
 from jobledger_server.service import key_files
-from jobledger_server.service.external_signer import ExternalSigner
+from jobledger_server.service.external_signer import ExternalSigner, OtherKeyError, SigningError
 from jobledger_server.service.key_files import KeyRingError
+
+log = logging.getLogger(__name__)
+# What a signer is tried out with: its type keeps it from being taken for anything else that is signed.
+PROBE = dsse.pae("application/vnd.jobledger.probe", b"{}")
 
 
 class KeyRing:
@@ -53,14 +59,13 @@ class KeyRing:
         try:
             open_directory(directory)
             log_key = key_files.load_log_key(directory, established=established)
+            key_files.publish(directory, key_files.note_key(log_key))
             receipt_key = external or key_files.load_or_make(directory / key_files.RECEIPT_KEY)
         except PrivateFileError as error:
             raise KeyRingError(str(error)) from error
         public = receipt_key.public_key if isinstance(receipt_key, ExternalSigner) else receipt_key.public_key()
         keys = key_files.note_current(directory, public, clock)
-        ring = cls(receipt_key=receipt_key, log_key=log_key, keys=keys)
-        key_files.publish(directory, ring.log_key)
-        return ring
+        return cls(receipt_key=receipt_key, log_key=log_key, keys=keys)
 
     @property
     def signs_at_once(self) -> bool:
@@ -105,17 +110,37 @@ class KeyRing:
         """A checkpoint of this log, such as one with an extension line, as a signed note. As for `checkpoint`."""
         return sign_checkpoint(checkpoint, self.log_key, self._log_key.sign)
 
+    def sign_note(self, text: str) -> str:
+        """A text of this installation's, no checkpoint, as a signed note of the log's key."""
+        return sign_note(text, self.log_key, self._log_key.sign)
+
 
 async def open_ring(directory: Path, *, clock: Clock, store: ReceiptStore, external: ExternalSigner | None) -> KeyRing:
     """The keys of an installation, as `KeyRing.open` has them; a lost key of its log is noticed by its receipts.
 
     Raises:
-        KeyRingError: as `KeyRing.open`.
+        KeyRingError: as `KeyRing.open`; or `external` has another key than it should, or is new and does not sign.
         OSError: the disk.
     """
+    if external is not None:
+        await _try_out(external, directory)
     lost = not (directory / key_files.LOG_KEY).exists()
     established = lost and bool(await store.receipt_leaves())
     return KeyRing.open(directory, clock, external=external, established=established)
+
+
+async def _try_out(external: ExternalSigner, directory: Path) -> None:
+    """Has a signer sign once. One that this installation knows may be away for a while: what can be read is then."""
+    try:
+        await external.sign(PROBE)
+    except SigningError as error:
+        known = {key.key_id for key in key_files.read_keys(directory / key_files.KEYS)}
+        if isinstance(error, OtherKeyError) or key_id(key_files.public_pem(external.public_key)) not in known:
+            raise KeyRingError(
+                f"signer: {error}. It was given bytes to sign, to try it out: mend the command, or the settings"
+                " `signer` and `signer_key`"
+            ) from None
+        log.error("the signer does not sign just now, and jobs can't end until it does: %s", error)  # noqa: TRY400 - it says it all
 
 
 __all__ = ["KeyRing", "KeyRingError", "open_ring"]

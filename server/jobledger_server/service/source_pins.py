@@ -1,83 +1,120 @@
-"""Which commit of a git repository a job's working directory is at, and whether its tracked files are as it has them.
+"""Which commit of a git repository a job's working directory is at, and whether its tracked files are as that has them.
 
 Read from git's files alone. To ask git itself would run what the repository's configuration says, as the server.
+Nothing there is taken at its word either: what is called clean was compared byte for byte, by names that are hashes.
 """
 
 import hashlib
 import os
 import re
 import stat
-import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from jobledger_server.core.beneath import open_beneath
+from jobledger_server.core.real_paths import open_real
+from jobledger_server.service.git_files import DIRECTORY, FILE, UnreadableError, read_file
+from jobledger_server.service.git_index import EXECUTABLE, LINK, SUBMODULE, Entry, read_index, tree_of
+from jobledger_server.service.git_objects import new_hash, tree_of_commit
 
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 REF = re.compile(r"refs/[\w./@{}+-]{1,250}", re.ASCII)
-# What is read at most of one of git's files, and of all files of the working directory together.
-MOST_BYTES, MOST_COMPARED = 16 * 1024 * 1024, 64 * 1024 * 1024
-MOST_ENTRIES = 20_000
-# An entry of the index: times, place, mode, owner, size, SHA-1, flags; then the name, filled up to eight bytes.
-ENTRY = struct.Struct(">10I20sH")
-EXTENDED = 0x4000
-REGULAR = 0o100000
+# What is read at most of all files of the working directory together.
+MOST_COMPARED = 64 * 1024 * 1024
+CHUNK = 1024 * 1024
+CLEAN, DIRTY, UNKNOWN = "no", "yes", "unknown"
 
 
-class Entry(NamedTuple):
-    """A tracked file as the index has it."""
+class Repository(NamedTuple):
+    """Open directories: the working one; git's for it; git's for all that share a history, mostly the same."""
 
-    name: str
-    mode: int
-    modified: tuple[int, int]
-    size: int
-    sha1: bytes
-
-
-class UnreadableError(Exception):
-    """Not something that can be made sense of here."""
+    top: int
+    git: int
+    common: int
 
 
 def git_pins(directory: Path, roots: Sequence[Path]) -> Mapping[str, str]:
     """`git_commit`, and `git_dirty`: `yes`, `no` or `unknown`; empty where it is not in a repository within the roots.
 
-    Files that git does not track are not looked at. Links are not followed, and worktrees whose repository lies
-    elsewhere are not looked into.
+    `yes`: `git status` would name a tracked file. `no`: each is, byte for byte, what the commit has. Files that git
+    does not track are not looked at, links not followed.
+
+    Args:
+        directory: without links.
+        roots: all that is read lies below one of them, git's own files included.
     """
+    allowed = [root.resolve() for root in roots]
     for place in (directory, *directory.parents):
-        if not any(place.is_relative_to(root.resolve()) for root in roots):
+        if not _is_within(place, allowed):
             return {}
-        if (place / ".git").is_dir() and not (place / ".git").is_symlink():
-            return _pins(place)
+        if os.path.lexists(place / ".git"):
+            # Whatever it is: the repository further up does not have what is in this one.
+            return _pins(place, allowed)
     return {}
 
 
-def _pins(place: Path) -> Mapping[str, str]:
+def _is_within(path: Path, roots: Sequence[Path]) -> bool:
+    return any(path.is_relative_to(root) for root in roots)
+
+
+def _pins(place: Path, roots: Sequence[Path]) -> Mapping[str, str]:
     try:
-        top = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError:
+        with _opened(place, roots) as repository:
+            commit = _commit(repository)
+            return {"git_commit": commit, "git_dirty": _dirty(repository, bytes.fromhex(commit))}
+    except (OSError, UnreadableError, ValueError):
         return {}
+
+
+@contextmanager
+def _opened(place: Path, roots: Sequence[Path]) -> Iterator[Repository]:
+    opened: list[int] = []
     try:
-        return {"git_commit": _commit(top), "git_dirty": _dirty(top)}
-    except (OSError, UnreadableError, UnicodeError):
-        return {}
+        opened.append(open_real(place, DIRECTORY))
+        (top,) = opened
+        if stat.S_ISREG(os.stat(".git", dir_fd=top, follow_symlinks=False).st_mode):
+            # A linked worktree, or a submodule.
+            git_dir = _named(read_file(top, ".git"), b"gitdir: ", place, roots)
+            opened.append(open_real(git_dir, DIRECTORY))
+        else:
+            git_dir = place / ".git"
+            opened.append(open_beneath(top, ".git", DIRECTORY))
+        try:
+            common = _named(read_file(opened[1], "commondir"), b"", git_dir, roots)
+            opened.append(open_real(common, DIRECTORY))
+        except FileNotFoundError:
+            opened.append(os.dup(opened[1]))
+        yield Repository(*opened)
     finally:
-        os.close(top)
+        for descriptor in opened:
+            os.close(descriptor)
 
 
-def _commit(top: int) -> str:
-    head = _read(top, ".git/HEAD").decode().strip()
+def _named(content: bytes, word: bytes, base: Path, roots: Sequence[Path]) -> Path:
+    """The directory that one of git's files names."""
+    if not content.startswith(word) or not content[len(word) :].strip():
+        raise UnreadableError
+    path = (base / os.fsdecode(content[len(word) :].removesuffix(b"\n"))).resolve()
+    if not _is_within(path, roots):
+        raise UnreadableError
+    return path
+
+
+def _commit(repository: Repository) -> str:
+    head = read_file(repository.git, "HEAD").decode().strip()
     name = head.removeprefix("ref: ")
     if name == head:
         return _checked(head)
     if REF.fullmatch(name) is None:
         raise UnreadableError
     try:
-        return _checked(_read(top, f".git/{name}").decode().strip())
+        return _checked(read_file(repository.common, name).decode().strip())
     except FileNotFoundError:
-        packed = (line.split(" ", 1) for line in _read(top, ".git/packed-refs").decode().splitlines() if " " in line)
-        return _checked(next((commit for commit, ref in packed if ref == name), ""))
+        packed = read_file(repository.common, "packed-refs").decode().splitlines()
+        refs = (line.split(" ", 1) for line in packed if " " in line)
+        return _checked(next((commit for commit, ref in refs if ref == name), ""))
 
 
 def _checked(commit: str) -> str:
@@ -86,88 +123,82 @@ def _checked(commit: str) -> str:
     return commit
 
 
-def _dirty(top: int) -> str:
+def _dirty(repository: Repository, commit: bytes) -> str:
     try:
-        index = _read(top, ".git/index")
-        entries, rest = _entries(index)
-        compared = 0
-        for entry in entries:
-            same, size = _compare(top, entry)
-            if not same:
-                return "yes"
-            compared += size
-            if compared > MOST_COMPARED:
-                return "unknown"
-        return "no" if _has_whole_tree(rest) else "unknown"
-    except (OSError, UnreadableError, ValueError, struct.error):
-        return "unknown"
+        entries = read_index(read_file(repository.git, "index"), len(commit))
+        if any(entry.unsettled for entry in entries):
+            return DIRTY
+        if tree_of(entries, len(commit)) != tree_of_commit(repository.common, commit):
+            return DIRTY
+        return Comparison(repository.top, entries).result()
+    except (OSError, UnreadableError, ValueError):
+        return UNKNOWN
 
 
-def _entries(index: bytes) -> tuple[list[Entry], bytes]:
-    """The tracked files, and what follows them in the index."""
-    signature, version, count = struct.unpack_from(">4sII", index)
-    if signature != b"DIRC" or version not in (2, 3) or count > MOST_ENTRIES:
-        raise UnreadableError
-    found, offset = [], 12
-    for _ in range(count):
-        fields = ENTRY.unpack_from(index, offset)
-        begin = offset + ENTRY.size + (2 if fields[11] & EXTENDED else 0)
-        end = index.index(b"\0", begin)
-        if fields[6] >> 12 not in (0o10, 0o12, 0o16):
-            raise UnreadableError
-        found.append(Entry(os.fsdecode(index[begin:end]), fields[6], fields[2:4], fields[9], fields[10]))
-        offset += (end - offset + 8) // 8 * 8
-    return found, index[offset:]
+class Comparison:
+    """Of files in the working directory with the index."""
 
+    def __init__(self, top: int, entries: Sequence[Entry]) -> None:
+        self._top = top
+        self._entries = entries
+        self._left = MOST_COMPARED
 
-def _compare(top: int, entry: Entry) -> tuple[bool, int]:
-    """Whether a file is as the index has it, and how many bytes were read to tell."""
-    if entry.mode & 0o170000 != REGULAR:
-        # Links and submodules are not looked into.
-        return True, 0
-    try:
-        descriptor = open_beneath(top, entry.name, os.O_RDONLY | os.O_NONBLOCK)
-    except OSError:
-        return False, 0
-    try:
+    def result(self) -> str:
+        """DIRTY as soon as that is certain, CLEAN where every file is the same."""
+        found = CLEAN
+        for entry in self._entries:
+            one = self._compare(entry)
+            if one == DIRTY:
+                return DIRTY
+            if one == UNKNOWN:
+                found = UNKNOWN
+        return found
+
+    def _compare(self, entry: Entry) -> str:
+        if entry.mode == SUBMODULE or entry.skipped:
+            return UNKNOWN
+        try:
+            if entry.mode == LINK:
+                return self._compare_link(entry)
+            descriptor = open_beneath(self._top, entry.name, FILE)
+        except PermissionError:
+            return UNKNOWN
+        except OSError:
+            return DIRTY
+        try:
+            return self._compare_file(descriptor, entry)
+        finally:
+            os.close(descriptor)
+
+    def _compare_link(self, entry: Entry) -> str:
+        parent, _, name = entry.name.rpartition("/")
+        directory = open_beneath(self._top, parent or ".", DIRECTORY)
+        try:
+            target = os.fsencode(os.readlink(name, dir_fd=directory))
+        finally:
+            os.close(directory)
+        return CLEAN if _blob(len(target), target, entry).digest() == entry.hash else DIRTY
+
+    def _compare_file(self, descriptor: int, entry: Entry) -> str:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_size & 0xFFFFFFFF != entry.size:
-            return False, 0
-        if divmod(status.st_mtime_ns, 10**9) == entry.modified:
-            return True, 0
-        if status.st_size > MOST_BYTES:
-            raise UnreadableError
-        with os.fdopen(os.dup(descriptor), "rb") as file:
-            data = file.read(status.st_size)
-        named = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-        return named.digest() == entry.sha1, len(data)
-    finally:
-        os.close(descriptor)
+        if not stat.S_ISREG(status.st_mode) or bool(status.st_mode & stat.S_IXUSR) != (entry.mode == EXECUTABLE):
+            return DIRTY
+        if entry.size and status.st_size & 0xFFFFFFFF != entry.size:
+            return DIRTY
+        if status.st_size > self._left:
+            return UNKNOWN
+        self._left -= status.st_size
+        digest, left = _blob(status.st_size, b"", entry), status.st_size
+        while left and (chunk := os.read(descriptor, min(left, CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+        if digest.digest() == entry.hash:
+            return CLEAN
+        # Where git takes it for unchanged a filter may have made it from what was committed; or somebody set its time.
+        looks_the_same = entry.size and divmod(status.st_mtime_ns, 10**9) == entry.modified
+        return UNKNOWN if looks_the_same else DIRTY
 
 
-def _has_whole_tree(extensions: bytes) -> bool:
-    """Whether the index is a tree that git has written: what was added since the last commit takes that away."""
-    for name, data in _extensions(extensions):
-        if name == b"TREE":
-            # The root has no name, then the number of its entries: -1 where it is no tree yet.
-            count = data[1:].split(b" ", 1)[0]
-            return data[:1] == b"\0" and count.isdigit()
-    return False
-
-
-def _extensions(rest: bytes) -> Iterator[tuple[bytes, bytes]]:
-    offset = 0
-    # At the end stands the hash of the index.
-    while offset + 8 <= len(rest) - 20:
-        name, size = struct.unpack_from(">4sI", rest, offset)
-        yield name, rest[offset + 8 : offset + 8 + size]
-        offset += 8 + size
-
-
-def _read(top: int, path: str) -> bytes:
-    descriptor = open_beneath(top, path, os.O_RDONLY | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MOST_BYTES:
-            raise UnreadableError
-        return file.read(MOST_BYTES)
+def _blob(size: int, data: bytes, entry: Entry) -> "hashlib._Hash":
+    """What names a blob of so many bytes, which begins with these."""
+    return new_hash(len(entry.hash))(b"blob %d\0" % size + data)

@@ -19,7 +19,7 @@ from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, Job, JobLimits
 
 from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.paths import allowed_path
-from jobledger_server.core.ports.executor import Launch, Limits
+from jobledger_server.core.ports import Launch, Limits, Origin
 from jobledger_server.core.real_paths import open_real
 from jobledger_server.core.secret_references import NO_SECRETS, AllowedSecrets, is_reference
 from jobledger_server.core.specs import grace_seconds
@@ -28,16 +28,15 @@ from jobledger_server.core.times import seconds
 from jobledger_server.service.early_input import EarlyInput, read_early_input
 from jobledger_server.service.secret_values import secret_values
 from jobledger_server.service.source_pins import git_pins
+from jobledger_server.service.tool_pins import tool_pins
 from jobledger_server.service.trees import remove_tree
 
 # What a job inherits of the server's environment: enough to find programs and to write text, no more.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 STDIN_OPEN = "open"
-INPUT_HASHES, SOURCE_PINS = "inputs.json", "source_pins.json"
 CONTROL, CANCELLED, CHECKPOINT = "control", "cancelled", "checkpoint.json"
 DEFAULT_LOG_BYTES = 256 * 1024 * 1024
 COPY_CHUNK = 1024 * 1024
-MOST_NOTED_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,20 +60,33 @@ class Workspaces:
         """Makes the job's directories and says how to start the attempt. Making them again changes nothing.
 
         Raises:
-            OSError: an input can't be read, a path has left the roots, or the directories can't be made; the message
-                names the path.
+            OSError: a path has left the roots, or the directories can't be made; the message names the path.
             SecretError: a secret can't be had.
         """
         secret_env = secret_values(job.spec.env, environment, self.secrets)
         job_dir = self.job_dir(job.job_id)
         _make_directories(job_dir)
         self.log_dir(job.job_id).mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._copy_inputs(job, job_dir)
-        self._note_source_pins(job)
         config = job_dir / "config.json"
         _write_anew(config, f"{json.dumps(plain(job.spec.config), sort_keys=True)}\n".encode(), 0o600)
         env = job_environment(job, attempt, job_dir, config, environment)
         return self._launch(job, attempt, env, secret_env)
+
+    def take_origin(self, job: Job, attempt: int, launch: Launch) -> Origin | None:
+        """Copies the input files to where the attempt finds them, and says what it is made from; None: from nothing.
+
+        Called after `prepare`, and before anything of the attempt runs: from then on the job could change it.
+
+        Raises:
+            OSError: an input can't be read, or a path has left the roots; the message names the path.
+        """
+        inputs = self._copy_inputs(job, launch.job_dir)
+        pins: dict[str, str] = {}
+        # The job's own directory is no source.
+        if job.spec.HasField("working_dir"):
+            pins |= git_pins(launch.working_dir, self.roots)
+        pins |= tool_pins(job.spec.tools, launch.env.get("PATH", ""), hidden=self.data_dir)
+        return Origin(attempt=attempt, inputs=inputs, source_pins=pins) if inputs or pins else None
 
     def _launch(self, job: Job, attempt: int, env: Mapping[str, str], secret_env: Mapping[str, str]) -> Launch:
         spec, job_dir = job.spec, self.job_dir(job.job_id)
@@ -105,26 +117,13 @@ class Workspaces:
             return _without_links(self.data_dir / "jobs") / job.job_id
         return self._still_allowed(job.spec.working_dir, "working_dir")
 
-    def _copy_inputs(self, job: Job, job_dir: Path) -> None:
-        """Copies file inputs, and notes their hashes as the job gets them, where the job does not write."""
+    def _copy_inputs(self, job: Job, job_dir: Path) -> dict[str, str]:
+        """Their SHA-256, as the job gets them, by their paths."""
         files = [item.file_path for item in job.spec.inputs if item.type == INPUT_TYPE_FILE]
-        if not files:
-            return
-        hashes = {
+        return {
             source: _copy_file(self._still_allowed(source, "inputs"), job_dir / "input" / Path(source).name)
             for source in files
         }
-        (self.log_dir(job.job_id) / INPUT_HASHES).write_text(json.dumps(hashes))
-
-    def _note_source_pins(self, job: Job) -> None:
-        """Notes what the working directory is at before the job can change it. Its own directory is no source."""
-        if job.spec.HasField("working_dir"):
-            pins = git_pins(self._working_dir(job), self.roots)
-            (self.log_dir(job.job_id) / SOURCE_PINS).write_text(json.dumps(dict(pins)))
-
-    def source_pins(self, job: Job) -> dict[str, str]:
-        """Names of what the job was made from, with their versions; empty for a job never started."""
-        return self._noted(job.job_id, SOURCE_PINS) if job.spec.HasField("working_dir") else {}
 
     def _still_allowed(self, path: str, field: str) -> Path:
         """The path without links, if it lies within the roots now as it did when the job was accepted."""
@@ -132,24 +131,6 @@ class Workspaces:
             return allowed_path(path, self.roots, field, hidden=self.data_dir)
         except ServiceError as error:
             raise PermissionError(errno.EACCES, error.message) from None
-
-    def input_hashes(self, job_id: str) -> dict[str, str]:
-        """SHA-256 of each file input, by the path that the specification names; empty for a job never started."""
-        return self._noted(job_id, INPUT_HASHES)
-
-    def _noted(self, job_id: str, name: str) -> dict[str, str]:
-        """What we noted there; nothing where it is not that: a job that nothing isolates can write there."""
-        try:
-            descriptor = os.open(
-                self.log_dir(job_id) / name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC
-            )
-            with os.fdopen(descriptor, "rb") as file:
-                is_file = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-                noted = json.loads(file.read(MOST_NOTED_BYTES)) if is_file else {}
-        except (OSError, ValueError, RecursionError):
-            return {}
-        pairs = noted.items() if isinstance(noted, dict) else ()
-        return {key: value for key, value in pairs if isinstance(value, str)}
 
     def remove(self, job_id: str) -> None:
         """Deletes what the job left on disk, but for its stored artifacts."""

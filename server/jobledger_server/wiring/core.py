@@ -101,6 +101,9 @@ def _engine(ledger: Ledger, supervision: Supervision, storage: Storage) -> Engin
         events=events,
         slots=supervision.slots,
         storage=storage,
+        damage=ledger.damage,
+        keys=ledger.keys,
+        overdue=supervision.finisher.overdue,
         isolation=supervision.isolation.level,
     )
     events.pulse = engine.pulse
@@ -116,6 +119,7 @@ def _garbage(settings: Settings, ledger: Ledger, supervision: Supervision, stora
         locks=supervision.locks,
         retention=settings.retention,
         storage=storage,
+        deletions=ledger.archiver,
     )
 
 
@@ -135,13 +139,21 @@ def _use_cases(settings: Settings, ledger: Ledger, supervision: Supervision, sto
             roots=settings.roots,
             objection=partial(objection, supervision.isolation),
         ),
-        jobs=Jobs(store=store, clock=clock, executor=executor, workspaces=workspaces, signals=signals, locks=locks),
+        jobs=Jobs(
+            store=store,
+            clock=clock,
+            executor=executor,
+            workspaces=workspaces,
+            signals=signals,
+            locks=locks,
+            deletions=ledger.archiver,
+        ),
         listing=Listing(store=store, executor=executor, workspaces=workspaces, pages=pages),
         cancelling=Cancelling(
             store=store, clock=clock, executor=executor, finisher=finisher, locks=locks, signals=signals, slots=slots
         ),
         logs=Logs(store=store, workspaces=workspaces, signals=signals),
-        artifacts=Artifacts(store=store, blobs=ledger.blobs),
+        artifacts=Artifacts(store=store, clock=clock, blobs=ledger.blobs, damage=ledger.damage),
         receipts=Receipts(store=store, keys=ledger.keys, archiver=ledger.archiver),
         events=supervision.events,
     )

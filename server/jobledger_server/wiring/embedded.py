@@ -9,6 +9,7 @@ from typing import cast
 
 import grpc
 from jobledger_gateway.app import GatewayOptions, build_app
+from jobledger_gateway.encoding import encode_json
 
 from jobledger_server.access.throttle import FailureThrottle
 from jobledger_server.access.token_file import provide_token_file
@@ -18,6 +19,7 @@ from jobledger_server.api.engine_servicer import EngineServicer
 from jobledger_server.api.grpc_server import Services, build_server, health_servicer, set_serving
 from jobledger_server.api.inprocess import InProcessChannel
 from jobledger_server.api.interceptors.access import Access
+from jobledger_server.api.interceptors.base import Chain
 from jobledger_server.api.interceptors.decoding import Decoding
 from jobledger_server.api.interceptors.errors import Errors
 from jobledger_server.api.interceptors.limits import Limits
@@ -63,7 +65,7 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
         limits = Limits()
         throttle = FailureThrottle(clock=core.clock)
         authenticator = Authenticator(tokens=core.known_tokens, clock=core.clock, throttle=throttle)
-        interceptors = [Errors(), Access(authenticator=authenticator), limits, Decoding(), Validation()]
+        interceptors = [Chain([Errors(), Access(authenticator=authenticator), limits, Decoding(), Validation()])]
         services = _services(core)
         server = build_server(services, interceptors)
         grpc_port, unix = bind(server, settings)
@@ -88,7 +90,7 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
 
 def _services(core: Core) -> Services:
     return Services(
-        jobs=JobServicer(core.use_cases),
+        jobs=JobServicer(core.use_cases, to_json=encode_json),
         receipts=ReceiptServicer(core.use_cases.receipts),
         engine=EngineServicer(engine=core.engine, garbage=core.garbage, tokens=core.tokens),
         health=health_servicer(),

@@ -9,7 +9,9 @@ from jobledger_server.blobs.files import FileBlobs
 from jobledger_server.config import Settings
 from jobledger_server.core.clock import SystemClock
 from jobledger_server.core.secret_references import AllowedSecrets
+from jobledger_server.service.archive_check import ArchiveChecker
 from jobledger_server.service.archiving import Archiver
+from jobledger_server.service.damage import Damage
 from jobledger_server.service.external_signer import ExternalSigner
 from jobledger_server.service.restored import begin_new_log, is_restored
 from jobledger_server.service.signing import KeyRing, open_ring
@@ -27,6 +29,7 @@ class Ledger:
     workspaces: Workspaces
     keys: KeyRing
     archiver: Archiver
+    damage: Damage
 
 
 async def open_ledger(stack: AsyncExitStack, settings: Settings) -> Ledger:
@@ -42,4 +45,15 @@ async def open_ledger(stack: AsyncExitStack, settings: Settings) -> Ledger:
     keys = await open_ring(data_dir / "keys", clock=clock, store=store, external=external)
     archive = ReceiptArchive(data_dir / "receipts")
     archiver = await stack.enter_async_context(Archiver(store=store, archive=archive, keys=keys))
-    return Ledger(store=store, clock=clock, blobs=blobs, workspaces=workspaces, keys=keys, archiver=archiver)
+    damage = Damage()
+    checker = ArchiveChecker(directory=archive.directory, keys=data_dir / "keys", clock=clock, damage=damage)
+    await stack.enter_async_context(checker)
+    return Ledger(
+        store=store,
+        clock=clock,
+        blobs=blobs,
+        workspaces=workspaces,
+        keys=keys,
+        archiver=archiver,
+        damage=damage,
+    )

@@ -60,7 +60,7 @@ async def start_supervision(
         executor=executor,
         declaring=declaring,
         collector=Collector(blobs=ledger.blobs),
-        sealer=Sealer(keys=ledger.keys, workspaces=ledger.workspaces, environment=_environment()),
+        sealer=Sealer(keys=ledger.keys, environment=_environment()),
         workspaces=ledger.workspaces,
         locks=locks,
         signals=signals,

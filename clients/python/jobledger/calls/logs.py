@@ -18,6 +18,8 @@ from jobledger.v1.job_service_pb2 import (
 )
 from jobledger.values import enum_number, timestamp
 
+PAGE = 1000
+
 
 class LogFilter(TypedDict, total=False):
     """Which entries: any of these levels, exactly this subsystem, `since` (inclusive), `until` (exclusive), a text."""
@@ -58,14 +60,22 @@ class LogCalls(Calls):
         return await self._transport.call(self._jobs.GetLogs, request)
 
     async def iter_logs(
-        self, job_id: str, *, after_sequence: int = 0, page_size: int = 1000, **where: Unpack[LogFilter]
+        self, job_id: str, *, after_sequence: int = 0, page_size: int = PAGE, **where: Unpack[LogFilter]
     ) -> AsyncGenerator[LogEntry, None]:
-        """All entries that there are now, a page at a time; `tail_logs` goes on until the job ends."""
+        """All entries that there are now; `tail_logs` goes on until the job ends."""
+        async for page in self.iter_log_pages(job_id, after_sequence=after_sequence, page_size=page_size, **where):
+            for entry in page:
+                yield entry
+
+    async def iter_log_pages(
+        self, job_id: str, *, after_sequence: int = 0, page_size: int = PAGE, **where: Unpack[LogFilter]
+    ) -> AsyncGenerator[Sequence[LogEntry], None]:
+        """What `iter_logs` gives, page by page; none is empty."""
         request = GetLogsRequest(job_id=job_id, limit=page_size, after_sequence=after_sequence, **_filter_fields(where))
         while True:
             page = await self._transport.call(self._jobs.GetLogs, request)
-            for entry in page.logs:
-                yield entry
+            if page.logs:
+                yield page.logs
             if not page.has_more or not page.logs:
                 return
             request.after_sequence = page.logs[-1].job_sequence
@@ -74,12 +84,23 @@ class LogCalls(Calls):
         self, job_id: str, *, after_sequence: int = 0, level: Sequence[str] = ()
     ) -> AsyncGenerator[LogEntry, None]:
         """Entries after a point, then live ones until the job has ended. Lives through restarts of the server."""
+        async for page in self.tail_log_pages(job_id, after_sequence=after_sequence, level=level):
+            for entry in page:
+                yield entry
+
+    async def tail_log_pages(
+        self, job_id: str, *, after_sequence: int = 0, level: Sequence[str] = ()
+    ) -> AsyncGenerator[Sequence[LogEntry], None]:
+        """What `tail_logs` gives, in lists of what was there together; none is empty, and none waits to fill."""
         request = TailLogsRequest(
-            job_id=job_id, after_sequence=after_sequence, level=[enum_number(LogLevel, name) for name in level]
+            job_id=job_id,
+            after_sequence=after_sequence,
+            level=[enum_number(LogLevel, name) for name in level],
+            max_batch=PAGE,
         )
-        async for item in self._transport.follow(self._jobs.TailLogs, request, _after_entry):
-            if item.HasField("log"):
-                yield item.log
+        async for item in self._transport.follow(self._jobs.TailLogs, request, _after_entries):
+            if entries := _entries_of(item):
+                yield entries
 
     async def log_content(
         self, job_id: str, *, offset: int = 0, length: int | None = None
@@ -97,9 +118,14 @@ class LogCalls(Calls):
             yield body.data
 
 
-def _after_entry(request: TailLogsRequest, item: TailLogsResponse) -> None:
-    if item.HasField("log"):
-        request.after_sequence = item.log.job_sequence
+def _entries_of(item: TailLogsResponse) -> Sequence[LogEntry]:
+    """An older server sends each by itself."""
+    return (item.log,) if item.HasField("log") else item.batch.logs
+
+
+def _after_entries(request: TailLogsRequest, item: TailLogsResponse) -> None:
+    if entries := _entries_of(item):
+        request.after_sequence = entries[-1].job_sequence
 
 
 def _after_bytes(request: GetLogContentRequest, body: HttpBody) -> None:

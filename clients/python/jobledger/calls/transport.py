@@ -107,11 +107,14 @@ class Transport:
         method: grpc.aio.UnaryStreamMultiCallable[Request, Response],
         request: Request,
         advance: Callable[[Request, Response], None],
+        *,
+        endless: bool = False,
     ) -> AsyncGenerator[Response, None]:
         """Items of a server stream. When the connection breaks, the stream is opened anew where it left off.
 
         Args:
             advance: changes the request so that it asks for what comes after an item.
+            endless: the stream has no end of its own: where the server ends it, it is opened anew as well.
 
         Raises:
             JobledgerError: the kind that fits.
@@ -124,8 +127,14 @@ class Transport:
                     advance(request, item)
                     backoff = Backoff(self._reconnect_for)
                     yield item
-                return
-            except grpc.aio.AioRpcError as failure:
-                await backoff.wait(error_from(failure, self._target))
+                if not endless:
+                    return
+                failure: JobledgerError = UnavailableError(
+                    f"The server at {self._target} has ended the stream: it shuts down",
+                    error_code="E_ENGINE_SHUTTING_DOWN",
+                )
+            except grpc.aio.AioRpcError as broken:
+                failure = error_from(broken, self._target)
             finally:
                 call.cancel()
+            await backoff.wait(failure)

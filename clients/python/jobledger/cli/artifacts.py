@@ -8,7 +8,7 @@ import click
 from jobledger.cli import output
 from jobledger.cli.default_group import DefaultGroup
 from jobledger.cli.params import job_argument
-from jobledger.cli.session import NOT_VALID, connected, fail, json_option
+from jobledger.cli.session import NOT_VALID, REFUSED, connected, fail, json_option
 
 if TYPE_CHECKING:
     from jobledger.client import Client
@@ -52,17 +52,20 @@ async def get_artifacts(
     """Fetches one artifact, or all of them under their paths; each one's hash is checked.
 
     A download that was cut goes on where it was when it is asked for again. A file that is there already is never
-    replaced without --force; one that has the very bytes counts as fetched.
+    replaced without --force; one that has the very bytes counts as fetched. Exit code 4: some can't be had.
     """
     from jobledger.errors import NotFoundError
     from jobledger.v1.job_pb2 import ArtifactStatus
+    from jobledger.values import short_name
 
+    code = None
     found = [artifact for artifact in await client.artifacts(job_id) if path in (None, artifact.path)]
     if path and not found:
         raise NotFoundError(f"{job_id} has no artifact {path!r}; `jobledger artifacts {job_id}` lists them")
     for artifact in found:
         if path is None and artifact.status != ArtifactStatus.ARTIFACT_STATUS_COMPLETE:
-            output.note(f"{artifact.path} is left out: it is not complete")
+            output.note(f"{artifact.path} is left out: it is {short_name(ArtifactStatus, artifact.status)}")
+            code = REFUSED
             continue
         try:
             written = await _fetch(client, job_id, artifact, to if path else _place(to, artifact), force=force)
@@ -72,7 +75,7 @@ async def get_artifacts(
             output.line({"path": artifact.path, "file": str(written), "sha256": artifact.sha256})
         else:
             print(written)
-    return None
+    return code
 
 
 async def _fetch(client: "Client", job_id: str, artifact: "Artifact", target: Path, *, force: bool) -> Path:

@@ -17,7 +17,7 @@ from jobledger.cli import output
 from jobledger.cli.artifacts import row as artifact_row
 from jobledger.cli.demo_server import DemoError, DemoServer
 from jobledger.cli.events import detail
-from jobledger.cli.logs import show_entry
+from jobledger.cli.log_lines import show_entries
 from jobledger.cli.ls import show as show_jobs
 from jobledger.client import Client
 from jobledger.v1.events_pb2 import Event
@@ -91,7 +91,7 @@ async def _read_its_log(client: Client, job: Job) -> None:
     _check(everything.total > 0, "the job's log is empty")
     for entry in found.logs:
         print("  ", end="")
-        show_entry(entry, as_json=False)
+        show_entries([entry], as_json=False)
 
 
 async def _fetch_and_verify(client: Client, job: Job) -> None:

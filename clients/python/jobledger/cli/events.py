@@ -32,13 +32,16 @@ async def command(
     until_live: bool,
     as_json: bool,
 ) -> None:
-    """Shows events until Ctrl-C. Without --from: new ones only."""
+    """Shows events until Ctrl-C, through restarts of the server. Without --from: new ones only.
+
+    With --json every message is a line: to come back later, pass the last sequence_number or last_sequence as --from.
+    """
     async for event in client.events(
         resume_from=resume_from, job_id=job_id, type=event_type, workspace_id=workspace_id
     ):
         if as_json:
             output.line(event)
-        elif event.event_type not in {"engine.heartbeat", "replay.complete"}:
+        elif event.event_type not in {"engine.heartbeat", "replay.complete", "stream.bookmark"}:
             print(describe(event), flush=True)
         if until_live and event.event_type == "replay.complete":
             return

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobledger.cli import output
+from jobledger.cli.log_lines import show_entries
 from jobledger.cli.params import LEVELS, instant, job_argument, words
 from jobledger.cli.session import connected, json_option
 
@@ -42,21 +43,55 @@ async def command(
     where: Any = {name: value for name, value in options.items() if value is not None}
     _check(where, follow=follow, tail=tail, raw=raw, as_json=as_json)
     if raw:
-        async for chunk in client.log_content(job_id):
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-        return
-    last = 0
-    if tail:
-        for entry in reversed(await _newest(client, job_id, tail, where)):
-            last = entry.job_sequence
-            show_entry(entry, as_json=as_json)
-    if follow:
-        async for entry in client.tail_logs(job_id, after_sequence=last, level=where.get("level", ())):
-            show_entry(entry, as_json=as_json)
-    elif not tail:
-        async for entry in client.iter_logs(job_id, **where):
-            show_entry(entry, as_json=as_json)
+        shown = await _copy(client, job_id)
+    elif follow:
+        shown = await _follow(client, job_id, tail, where, as_json=as_json)
+    elif tail:
+        shown = await _show_newest(client, job_id, tail, where, as_json=as_json) > 0
+    else:
+        shown = False
+        async for page in client.iter_log_pages(job_id, **where):
+            shown = True
+            show_entries(page, as_json=as_json)
+    if not shown:
+        await _say_if_removed(client, job_id)
+
+
+async def _copy(client: "Client", job_id: str) -> bool:
+    """The output byte for byte. Whether there was any."""
+    shown = False
+    async for chunk in client.log_content(job_id):
+        shown = shown or bool(chunk)
+        sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    return shown
+
+
+async def _follow(client: "Client", job_id: str, tail: int | None, where: dict[str, Any], *, as_json: bool) -> bool:
+    """Entries until the job ends, from the newest `tail` ones on, if that is given. Whether there were any."""
+    last = await _show_newest(client, job_id, tail, where, as_json=as_json) if tail else 0
+    shown = last > 0
+    async for page in client.tail_log_pages(job_id, after_sequence=last, level=where.get("level", ())):
+        shown = True
+        show_entries(page, as_json=as_json)
+    return shown
+
+
+async def _show_newest(client: "Client", job_id: str, count: int, where: dict[str, Any], *, as_json: bool) -> int:
+    """The newest entries. The number of the last one; 0 where there are none."""
+    newest = await _newest(client, job_id, count, where)
+    show_entries(reversed(newest), as_json=as_json)
+    return newest[0].job_sequence if newest else 0
+
+
+async def _say_if_removed(client: "Client", job_id: str) -> None:
+    """An empty log is one thing, a log that is no longer kept another."""
+    page = await client.logs(job_id, limit=1)
+    if page.HasField("log_removed_at"):
+        output.note(
+            f"The log was removed by retention at {page.log_removed_at.ToJsonString()}; "
+            f"`jobledger receipt {job_id}` tells how many entries it had, and their SHA-256"
+        )
 
 
 async def _newest(client: "Client", job_id: str, count: int, where: dict[str, Any]) -> "list[LogEntry]":
@@ -76,16 +111,3 @@ def _check(where: dict[str, Any], *, follow: bool, tail: int | None, raw: bool, 
         raise click.UsageError("--raw shows all of the output: it goes with no other option")
     if follow and where.keys() - {"level"}:
         raise click.UsageError("--follow goes with --level, --tail and --json alone")
-
-
-def show_entry(entry: "LogEntry", *, as_json: bool) -> None:
-    """Prints an entry: time of day, level, where it comes from unless that is the output, message."""
-    from jobledger.v1.job_pb2 import LogLevel
-    from jobledger.values import short_name
-
-    if as_json:
-        output.line(entry)
-        return
-    level = output.coloured(short_name(LogLevel, entry.level).ljust(5))
-    origin = "" if entry.subsystem in ("stdout", "stderr") else f"{output.one_line(entry.subsystem)}: "
-    print(f"{output.clock(entry.timestamp_utc)} {level} {origin}{output.one_line(entry.message)}", flush=True)

@@ -16,6 +16,7 @@ VERBS: Final = (
     "get",
     "logs",
     "cancel",
+    "delete",
     "wait",
     "input",
     "artifacts",

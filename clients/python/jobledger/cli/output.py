@@ -3,9 +3,10 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 
@@ -25,9 +26,13 @@ COLOURS: Final = {
     "ok": "green",
 }
 
+BLOCK = 16 * 1024
+
 
 def one_line(text: str) -> str:
     """The text with control characters made visible, so that it stays on its line and changes no terminal."""
+    if text.isprintable():
+        return text
     return "".join(char if char.isprintable() or char == "\t" else repr(char)[1:-1] for char in text)
 
 
@@ -60,7 +65,22 @@ def document(value: "Message | Any") -> None:
 
 def line(value: "Message | Any") -> None:
     """Prints one JSON value on a line of its own, at once."""
-    print(json.dumps(_plain(value), ensure_ascii=False), flush=True)
+    print(json_line(value), flush=True)
+
+
+def json_line(value: "Message | Any") -> str:
+    """One JSON value as a line."""
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def block(lines: Iterable[str], stream: TextIO | None = None) -> None:
+    """Prints lines in one go, at once: a write for each would take most of the time."""
+    stream = stream or sys.stdout
+    text = "".join(f"{line}\n" for line in lines)
+    # Where PYTHONUNBUFFERED is set, what a larger write has left when the reader goes away is dropped without an error.
+    for start in range(0, len(text), BLOCK):
+        stream.write(text[start : start + BLOCK])
+    stream.flush()
 
 
 def _plain(value: "Message | Any") -> Any:
@@ -97,7 +117,13 @@ def seconds_between(start: "Timestamp", end: "Timestamp | None" = None) -> float
 
 def clock(instant: "Timestamp") -> str:
     """Local time of day, to the millisecond."""
-    return f"{instant.ToDatetime(tzinfo=UTC).astimezone():%H:%M:%S.%f}"[:-3]
+    return f"{_clock(instant.seconds)}.{instant.nanos // 1_000_000:03d}"
+
+
+@lru_cache
+def _clock(seconds: int) -> str:
+    # Of entries that follow each other most are of the same second.
+    return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%H:%M:%S}"
 
 
 def size(count: int) -> str:

@@ -1,9 +1,12 @@
 """Messages as the REST API writes them: snake_case names, short enums, numbers as numbers, unset as null."""
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cache, lru_cache, partial
+from typing import Any, Final, NamedTuple
 
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 from jobledger.v1.annotations_pb2 import json as json_rule
@@ -16,41 +19,66 @@ def plain(message: Message) -> Any:
     if known is not None:
         return known(message)
     fields: dict[str, Any] = {}
-    for field in message.DESCRIPTOR.fields:
-        _add_field(fields, message, field)
+    for field in _fields(message.DESCRIPTOR):
+        field.add(fields, message)
     return fields
 
 
-def _add_field(fields: dict[str, Any], message: Message, field: Any) -> None:
+class _Field(NamedTuple):
+    """What is to be known of a field: found once for each, since a log has many entries."""
+
+    name: str
+    may_be_unset: bool
+    flatten: bool
+    omit_unset: bool
+    value_of: Callable[[Any], Any]
+
+    def add(self, fields: dict[str, Any], message: Message) -> None:
+        if self.may_be_unset and not message.HasField(self.name):
+            if not (self.flatten or self.omit_unset):
+                fields[self.name] = None
+            return
+        value = self.value_of(getattr(message, self.name))
+        if self.flatten:
+            fields.update(value)
+        else:
+            fields[self.name] = value
+
+
+@cache
+def _fields(descriptor: Descriptor) -> Sequence[_Field]:
+    return [_field(field) for field in descriptor.fields]
+
+
+def _field(field: Any) -> _Field:
     rule = field.GetOptions().Extensions[json_rule]
-    if field.has_presence and not message.HasField(field.name):
-        if not (rule.flatten or rule.omit_unset):
-            fields[field.name] = None
-        return
-    value = _field_value(field, getattr(message, field.name))
-    if rule.flatten:
-        fields.update(value)
-    else:
-        fields[field.name] = value
+    return _Field(field.name, field.has_presence, rule.flatten, rule.omit_unset, _value_of(field))
 
 
-def _field_value(field: Any, value: Any) -> Any:
+def _value_of(field: Any) -> Callable[[Any], Any]:
+    """What makes JSON of the field's values."""
     if not field.is_repeated:
-        return _single(field, value)
+        return _single(field)
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
-        item = field.message_type.fields_by_name["value"]
-        return {str(key): _single(item, value[key]) for key in sorted(value)}
-    return [_single(field, item) for item in value]
+        item = _single(field.message_type.fields_by_name["value"])
+        return lambda value: {str(key): item(value[key]) for key in sorted(value)}
+    item = _single(field)
+    return lambda value: [item(it) for it in value]
 
 
-def _single(field: Any, value: Any) -> Any:
+def _single(field: Any) -> Callable[[Any], Any]:
     if field.enum_type is not None:
-        return descriptor_short_name(field.enum_type, value)
-    return plain(value) if isinstance(value, Message) else value
+        return cache(partial(descriptor_short_name, field.enum_type))
+    return plain if field.message_type is not None else lambda value: value
 
 
 def _timestamp(message: Any) -> str:
-    return f"{message.ToDatetime():%Y-%m-%dT%H:%M:%S.%f}Z"
+    return f"{_second(message.seconds)}.{message.nanos // 1000:06d}Z"
+
+
+@lru_cache
+def _second(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}"
 
 
 def _duration(message: Any) -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 
 NOT_CHECKED, VERIFY_USAGE = 2, 3
 A_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
+# Of `verify`: one that is not there is no wrong usage, but keeps something from being checked.
+ANY_PATH = click.Path(path_type=Path)
+EXIT_CODES = (
+    "Exit codes: 0 valid; 1 not valid, a check FAILED; 2 nothing failed, but something could not be checked: a file or"
+    " a key is missing, can't be read, or is not what it should be; 3 wrong usage: the command line itself is wrong."
+)
 MARKS = {"ok": "ok", "failed": "FAILED", "skipped": "skipped"}
 
 
@@ -84,25 +91,20 @@ async def checkpoint(client: "Client", /, *, to: Path | None) -> None:
 @connected
 async def consistency(client: "Client", /, *, kept: Path, proof: Path | None, to: Path | None) -> None:
     """Prints the proof that the log of a receipt's proof still begins with what a checkpoint tells."""
-    sizes = [_size(kept, _text(kept))]
+    from jobledger.tlog import InclusionProof, note_of
+
+    sizes = [_size(kept, note_of)]
     if proof is not None:
-        sizes.append(_size(proof, _text(proof).partition("\n\n")[2]))
+        sizes.append(_size(proof, lambda text: InclusionProof.parse(text).note))
     old, new = (min(sizes), max(sizes)) if proof is not None else (sizes[0], None)
     _write(_json(await client.consistency_proof(old, new)), to)
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_bytes().decode()
-    except (OSError, UnicodeDecodeError) as error:
-        fail(f"{path} can't be read: {error}", USAGE)
-
-
-def _size(path: Path, note: str) -> int:
+def _size(path: Path, note_in: Callable[[str], str]) -> int:
     from jobledger.tlog import Checkpoint, LogProofError
 
     try:
-        return Checkpoint.parse(note).size
+        return Checkpoint.parse(note_in(_text(path, USAGE))).size
     except LogProofError as error:
         fail(f"{path} has no checkpoint: {error}", USAGE)
 
@@ -113,24 +115,24 @@ def _json(proof: "ConsistencyProof") -> bytes:
     return json.dumps(plain(proof)).encode() + b"\n"
 
 
-@command.command(name="verify", cls=VerifyCommand)
-@click.argument("envelope", type=A_FILE)
-@click.option("--keys", "keys_file", type=click.Path(path_type=Path), help="File of public keys to trust.")
+@command.command(name="verify", cls=VerifyCommand, epilog=EXIT_CODES)
+@click.argument("envelope", type=ANY_PATH)
+@click.option(
+    "--keys", "keys_file", type=ANY_PATH, help="File of public keys to trust: keys.json, or /v1/receipts/keys."
+)
 @click.option(
     "--data-dir",
     type=click.Path(path_type=Path),
     help="Trust the keys of the server here. Default: this machine's.",
 )
 @click.option("--job", "job_id", metavar="JOB", help="The job that it should be of.")
+@click.option("--artifacts", type=ANY_PATH, help="Directory of the job's outputs, to compare.")
+@click.option("--proof", type=ANY_PATH, help="Proof that the log has it: receipt JOB --format proof.")
+@click.option("--checkpoint", type=ANY_PATH, help="A checkpoint of the log that you kept: receipt checkpoint.")
+@click.option("--consistency", type=ANY_PATH, help="What connects proof and checkpoint: receipt consistency.")
 @click.option(
-    "--artifacts",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Directory of the job's outputs, to compare.",
+    "--log-key", type=ANY_PATH, help="The log's public key. Default: that in the file of keys, or log.vkey beside it."
 )
-@click.option("--proof", type=A_FILE, help="Proof that the log has it: receipt JOB --format proof.")
-@click.option("--checkpoint", type=A_FILE, help="A checkpoint of the log that you kept: receipt checkpoint.")
-@click.option("--consistency", type=A_FILE, help="What connects proof and checkpoint: receipt consistency.")
-@click.option("--log-key", type=A_FILE, help="The log's public key. Default: log.vkey beside the file of keys.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document.")
 def verify(
     envelope: Path,
@@ -143,11 +145,13 @@ def verify(
 ) -> None:
     """Checks a receipt offline: who signed it, whether files are what it says, and whether the log has it.
 
-    ENVELOPE is what `receipt JOB --format dsse` gives. Exit codes: 0 valid, 1 not valid, 2 something could not be
-    checked, 3 wrong usage.
+    ENVELOPE is what `receipt JOB --format dsse` gives. Proof and checkpoint are read as text, or as the JSON in which
+    the REST API answers them.
     """
     from jobledger.receipts import verify as check
 
+    if artifacts is not None and not artifacts.is_dir():
+        fail(f"{artifacts} is no directory", NOT_CHECKED)
     keys_path = _keys_path(keys_file, data_dir)
     report = check(
         _read(envelope),
@@ -165,6 +169,15 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         fail(f"{path} can't be read: {error.strerror}", NOT_CHECKED)
+
+
+def _text(path: Path, code: int = NOT_CHECKED) -> str:
+    try:
+        return path.read_bytes().decode()
+    except OSError as error:
+        fail(f"{path} can't be read: {error.strerror}", code)
+    except UnicodeDecodeError:
+        fail(f"{path} is no text in UTF-8", code)
 
 
 def _keys_path(keys_file: Path | None, data_dir: Path | None) -> Path | None:
@@ -200,14 +213,23 @@ def _log_proof(
 
     if not (proof or checkpoint or consistency):
         return None
-    beside = keys_path.with_name("log.vkey") if keys_path else None
-    key = log_key or (beside if beside and beside.exists() else None)
+    key = _text(log_key) if log_key else _log_key(keys_path)
     try:
         parsed = Consistency.parse(_read(consistency)) if consistency else None
     except LogProofError as error:
         fail(f"{consistency}: {error}", NOT_CHECKED)
-    text, vkey, kept = (_read(path).decode(errors="replace") if path else None for path in (proof, key, checkpoint))
-    return LogProof(text, vkey, kept, parsed)
+    text, kept = (_text(path) if path else None for path in (proof, checkpoint))
+    return LogProof(text, key, kept, parsed)
+
+
+def _log_key(keys_path: Path | None) -> str | None:
+    """The log's key that came with the others."""
+    from jobledger.receipts import load_log_key
+
+    if keys_path is None:
+        return None
+    beside = keys_path.with_name("log.vkey")
+    return load_log_key(keys_path) or (_text(beside) if beside.exists() else None)
 
 
 def _show(report: "VerificationReport") -> None:
@@ -223,4 +245,11 @@ def _show(report: "VerificationReport") -> None:
 
 def _as_json(report: "VerificationReport") -> dict[str, Any]:
     checks = [{"name": check.name, "status": check.status, "detail": check.detail} for check in report.checks]
-    return {"valid": report.exit_code == 0, "exit_code": report.exit_code, "checks": checks, "caveats": report.caveats}
+    return {
+        "valid": report.exit_code == 0,
+        "exit_code": report.exit_code,
+        "job_id": report.receipt.get("job_id") if report.receipt else None,
+        "checks": checks,
+        "caveats": report.caveats,
+        "receipt": report.receipt,
+    }

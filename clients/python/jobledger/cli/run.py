@@ -4,6 +4,8 @@ import asyncio
 import json
 import os
 import sys
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import click
 
 from jobledger.cli import output
 from jobledger.cli.limits import limit_options, take_limits
+from jobledger.cli.log_lines import show_entries
 from jobledger.cli.params import complete_job_id, label_option, pair, seconds
 from jobledger.cli.session import connected, json_option
 
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 )
 @click.option("--input-file", multiple=True, metavar="PATH", help="File on the server's machine to copy into input/.")
 @click.option("--input-ref", multiple=True, metavar="NAME", help="Name of something elsewhere, for the record.")
+@click.option("--tool", "tools", multiple=True, metavar="NAME", help="Program whose file the receipt is to name.")
 @click.option("--timeout", type=seconds, metavar="DURATION", help="How long an attempt may run.")
 @click.option("--queue-timeout", type=seconds, metavar="DURATION", help="How long it may wait.")
 @click.option("--grace-period", type=seconds, metavar="DURATION", help="From SIGTERM to SIGKILL, when cancelled.")
@@ -81,8 +85,8 @@ async def _until_the_end(client: "Client", job: "Job", *, follow: bool, as_json:
         output.note(job.job_id) if follow else print(job.job_id, flush=True)
     try:
         if follow:
-            async for entry in client.tail_logs(job.job_id):
-                output.line(entry) if as_json else _show(entry)
+            async for page in client.tail_log_pages(job.job_id):
+                show_entries(page, as_json=True) if as_json else _show(page)
         job = await client.wait(job.job_id)
     except asyncio.CancelledError:
         output.note(f"{job.job_id} goes on without you; `jobledger cancel {job.job_id}` ends it")
@@ -94,10 +98,11 @@ async def _until_the_end(client: "Client", job: "Job", *, follow: bool, as_json:
     return exit_code_for(job)
 
 
-def _show(entry: "LogEntry") -> None:
-    """A line of the job's where the job wrote it."""
-    stream = sys.stderr if entry.subsystem == "stderr" else sys.stdout
-    print(output.one_line(entry.message), file=stream, flush=True)
+def _show(page: "Sequence[LogEntry]") -> None:
+    """Lines of the job's where the job wrote them."""
+    for from_stderr, entries in groupby(page, lambda entry: entry.subsystem == "stderr"):
+        lines = (output.one_line(entry.message) for entry in entries)
+        output.block(lines, sys.stderr if from_stderr else sys.stdout)
 
 
 def _fields(

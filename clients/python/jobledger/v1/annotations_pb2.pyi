@@ -5,9 +5,11 @@ Options with which the other files of this package say what google.api.http cann
 They matter only to a transcoder; gRPC clients may ignore them.
 """
 
+from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf import message as _message
+from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import extension_dict as _extension_dict
 import builtins as _builtins
 import sys
@@ -51,8 +53,12 @@ class HttpResponseRule(_message.Message):
     SUCCESS_STATUS_FIELD_NUMBER: _builtins.int
     STREAM_FIELD_NUMBER: _builtins.int
     RANGE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ETAG_FIELD_NUMBER: _builtins.int
     success_status: _builtins.int
     """Status of a successful answer; 0 means 200."""
+    etag: _builtins.bool
+    """Whether answers may carry an ETag, with which a client can ask whether they have changed; for its documentation."""
     @_builtins.property
     def stream(self) -> Global___StreamRule:
         """For a server stream of messages: how its items become server-sent events or NDJSON lines."""
@@ -61,16 +67,24 @@ class HttpResponseRule(_message.Message):
     def range(self) -> Global___RangeRule:
         """For an answer of bytes (google.api.HttpBody) that clients may read in parts."""
 
+    @_builtins.property
+    def error(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Reasons (ErrorReasons without their prefix) of errors that the method has beside the general ones; for its
+        documentation.
+        """
+
     def __init__(
         self,
         *,
         success_status: _builtins.int = ...,
         stream: Global___StreamRule | None = ...,
         range: Global___RangeRule | None = ...,
+        error: _abc.Iterable[_builtins.str] | None = ...,
+        etag: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["range", b"range", "stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["range", b"range", "stream", b"stream", "success_status", b"success_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "etag", b"etag", "range", b"range", "stream", b"stream", "success_status", b"success_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -90,6 +104,10 @@ class StreamRule(_message.Message):
     RESUME_FIELD_FIELD_NUMBER: _builtins.int
     RESUME_ERROR_FIELD_NUMBER: _builtins.int
     ERROR_EVENT_FIELD_NUMBER: _builtins.int
+    BOOKMARK_FIELD_FIELD_NUMBER: _builtins.int
+    START_METADATA_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_FIELD_NUMBER: _builtins.int
+    BATCH_SIZE_FIELD_FIELD_NUMBER: _builtins.int
     item_field: _builtins.str
     """Field of the streamed message that holds the item; empty: the message itself is the item."""
     end_field: _builtins.str
@@ -106,6 +124,16 @@ class StreamRule(_message.Message):
     """Reason of the error (an ErrorReason without its prefix) for a Last-Event-ID that is not a number."""
     error_event: _builtins.str
     """Name of the event that carries an error in mid-stream; empty: `error`."""
+    bookmark_field: _builtins.str
+    """Integer field within a message of the item, such as `bookmark.last_sequence`, that is the id of an event which has
+    that message and no `id_field`.
+    """
+    start_metadata: _builtins.str
+    """Initial metadata that names the number after which the stream starts, where the request did not."""
+    batch_field: _builtins.str
+    """Path of a repeated field of the streamed message that holds several items where item_field holds none."""
+    batch_size_field: _builtins.str
+    """Integer field of the request that says how many items may come so; the gateway sets it, and has them sent one by one."""
     def __init__(
         self,
         *,
@@ -117,10 +145,14 @@ class StreamRule(_message.Message):
         resume_field: _builtins.str = ...,
         resume_error: _builtins.str = ...,
         error_event: _builtins.str = ...,
+        bookmark_field: _builtins.str = ...,
+        start_metadata: _builtins.str = ...,
+        batch_field: _builtins.str = ...,
+        batch_size_field: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_field", b"end_field", "error_event", b"error_event", "event_field", b"event_field", "event_name", b"event_name", "id_field", b"id_field", "item_field", b"item_field", "resume_error", b"resume_error", "resume_field", b"resume_field"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_field", b"batch_field", "batch_size_field", b"batch_size_field", "bookmark_field", b"bookmark_field", "end_field", b"end_field", "error_event", b"error_event", "event_field", b"event_field", "event_name", b"event_name", "id_field", b"id_field", "item_field", b"item_field", "resume_error", b"resume_error", "resume_field", b"resume_field", "start_metadata", b"start_metadata"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -29,7 +29,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from jobledger.v1 import annotations_pb2 as jobledger_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!jobledger/v1/engine_service.proto\x12\x0cjobledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ejobledger/v1/annotations.proto\"\x12\n\x10GetStatusRequest\"\x99\x05\n\x0c\x45ngineStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06health\x18\x03 \x01(\t\x12\x11\n\tuptime_ms\x18\x04 \x01(\x03\x12\x13\n\x0b\x61\x63tive_jobs\x18\x05 \x01(\x03\x12\x13\n\x0bqueue_depth\x18\x06 \x01(\x03\x12\x13\n\x0bmax_running\x18\x07 \x01(\x05\x12\x42\n\rjobs_by_state\x18\x08 \x03(\x0b\x32+.jobledger.v1.EngineStatus.JobsByStateEntry\x12\x1c\n\x14last_sequence_number\x18\t \x01(\x03\x12\x1d\n\x15\x66irst_sequence_number\x18\n \x01(\x03\x12\x14\n\x0copen_streams\x18\x0b \x01(\x05\x12\x11\n\tisolation\x18\x0c \x01(\t\x12\x43\n\rstorage_bytes\x18\r \x03(\x0b\x32,.jobledger.v1.EngineStatus.StorageBytesEntry\x12,\n\x08swept_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfree_bytes\x18\x0f \x01(\x03\x12<\n\tcollected\x18\x10 \x03(\x0b\x32).jobledger.v1.EngineStatus.CollectedEntry\x1a\x32\n\x10JobsByStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x33\n\x11StorageBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x30\n\x0e\x43ollectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"(\n\x15\x43ollectGarbageRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"Q\n\x16\x43ollectGarbageResponse\x12&\n\x07garbage\x18\x01 \x03(\x0b\x32\x15.jobledger.v1.Garbage\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"5\n\x07Garbage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\"\x0f\n\rWhoAmIRequest\"\x91\x02\n\tTokenInfo\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x12\n\nworkspaces\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x02\n\x12\x43reateTokenRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12]\n\x06scopes\x18\x02 \x03(\tBM\xbaHJ\x92\x01G\x08\x01\x18\x01\"Ar?R\tjobs:readR\x0bjobs:createR\x0bjobs:cancelR\tjobs:execR\x06workerR\x05\x61\x64min\x12\x42\n\nworkspaces\x18\x03 \x03(\tB.\xbaH+\x92\x01(\x10\x80\x02\"#r!\x18\x80\x01\x32\x1c^[A-Za-z0-9][A-Za-z0-9_.-]*$\x12\x44\n\nexpires_in\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xa7\xe4\xe0\x0b*\x00H\x00\x88\x01\x01\x42\r\n\x0b_expires_in\"C\n\x0bIssuedToken\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.jobledger.v1.TokenInfo\x12\r\n\x05token\x18\x02 \x01(\t\"\x13\n\x11ListTokensRequest\"=\n\x12ListTokensResponse\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.jobledger.v1.TokenInfo\"&\n\x12RevokeTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\"&\n\x12RotateTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t2\xdb\x06\n\rEngineService\x12\x84\x01\n\tGetStatus\x12\x1e.jobledger.v1.GetStatusRequest\x1a\x1a.jobledger.v1.EngineStatus\";\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02&\x12\x11/v1/engine/statusZ\x11\x12\x0f/gateway/status\x12]\n\x06WhoAmI\x12\x1b.jobledger.v1.WhoAmIRequest\x1a\x17.jobledger.v1.TokenInfo\"\x1d\xb2\xd4\x18\x00\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/engine/whoami\x12\x80\x01\n\x0e\x43ollectGarbage\x12#.jobledger.v1.CollectGarbageRequest\x1a$.jobledger.v1.CollectGarbageResponse\"#\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02\x12\"\r/v1/engine:gc:\x01*\x12s\n\x0b\x43reateToken\x12 .jobledger.v1.CreateTokenRequest\x1a\x19.jobledger.v1.IssuedToken\"\'\xa2\xd4\x18\x03\x08\xc9\x01\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02\x0f\"\n/v1/tokens:\x01*\x12n\n\nListTokens\x12\x1f.jobledger.v1.ListTokensRequest\x1a .jobledger.v1.ListTokensResponse\"\x1d\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/tokens\x12|\n\x0bRevokeToken\x12 .jobledger.v1.RevokeTokenRequest\x1a\x17.jobledger.v1.TokenInfo\"2\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02!\"\x1c/v1/tokens/{token_id}/revoke:\x01*\x12~\n\x0bRotateToken\x12 .jobledger.v1.RotateTokenRequest\x1a\x19.jobledger.v1.IssuedToken\"2\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02!\"\x1c/v1/tokens/{token_id}/rotate:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!jobledger/v1/engine_service.proto\x12\x0cjobledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ejobledger/v1/annotations.proto\"\x12\n\x10GetStatusRequest\"\xb6\x06\n\x0c\x45ngineStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06health\x18\x03 \x01(\t\x12\x11\n\tuptime_ms\x18\x04 \x01(\x03\x12\x13\n\x0b\x61\x63tive_jobs\x18\x05 \x01(\x03\x12\x13\n\x0bqueue_depth\x18\x06 \x01(\x03\x12\x13\n\x0bmax_running\x18\x07 \x01(\x05\x12\x42\n\rjobs_by_state\x18\x08 \x03(\x0b\x32+.jobledger.v1.EngineStatus.JobsByStateEntry\x12\x1c\n\x14last_sequence_number\x18\t \x01(\x03\x12\x1d\n\x15\x66irst_sequence_number\x18\n \x01(\x03\x12\x14\n\x0copen_streams\x18\x0b \x01(\x05\x12\x11\n\tisolation\x18\x0c \x01(\t\x12\x43\n\rstorage_bytes\x18\r \x03(\x0b\x32,.jobledger.v1.EngineStatus.StorageBytesEntry\x12,\n\x08swept_at\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\nfree_bytes\x18\x0f \x01(\x03\x12<\n\tcollected\x18\x10 \x03(\x0b\x32).jobledger.v1.EngineStatus.CollectedEntry\x12\x1d\n\x15\x61rtifacts_quarantined\x18\x11 \x01(\x03\x12\x36\n\x12\x61rchive_checked_at\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1b\n\x0e\x61rchive_damage\x18\x13 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x0cwaiting_ends\x18\x14 \x01(\x03\x1a\x32\n\x10JobsByStateEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x33\n\x11StorageBytesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x1a\x30\n\x0e\x43ollectedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\x42\x11\n\x0f_archive_damage\"(\n\x15\x43ollectGarbageRequest\x12\x0f\n\x07\x64ry_run\x18\x01 \x01(\x08\"Q\n\x16\x43ollectGarbageResponse\x12&\n\x07garbage\x18\x01 \x03(\x0b\x32\x15.jobledger.v1.Garbage\x12\x0f\n\x07\x64ry_run\x18\x02 \x01(\x08\"5\n\x07Garbage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x63ount\x18\x02 \x01(\x03\x12\r\n\x05\x62ytes\x18\x03 \x01(\x03\"\x0f\n\rWhoAmIRequest\"\x91\x02\n\tTokenInfo\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06scopes\x18\x03 \x03(\t\x12\x12\n\nworkspaces\x18\x04 \x03(\t\x12.\n\ncreated_at\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nexpires_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0clast_used_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa6\x02\n\x12\x43reateTokenRequest\x12\x18\n\x04name\x18\x01 \x01(\tB\n\xbaH\x07r\x05\x10\x01\x18\x80\x01\x12]\n\x06scopes\x18\x02 \x03(\tBM\xbaHJ\x92\x01G\x08\x01\x18\x01\"Ar?R\tjobs:readR\x0bjobs:createR\x0bjobs:cancelR\tjobs:execR\x06workerR\x05\x61\x64min\x12\x42\n\nworkspaces\x18\x03 \x03(\tB.\xbaH+\x92\x01(\x10\x80\x02\"#r!\x18\x80\x01\x32\x1c^[A-Za-z0-9][A-Za-z0-9_.-]*$\x12\x44\n\nexpires_in\x18\x04 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xa7\xe4\xe0\x0b*\x00H\x00\x88\x01\x01\x42\r\n\x0b_expires_in\"C\n\x0bIssuedToken\x12%\n\x04info\x18\x01 \x01(\x0b\x32\x17.jobledger.v1.TokenInfo\x12\r\n\x05token\x18\x02 \x01(\t\"\x13\n\x11ListTokensRequest\"=\n\x12ListTokensResponse\x12\'\n\x06tokens\x18\x01 \x03(\x0b\x32\x17.jobledger.v1.TokenInfo\"&\n\x12RevokeTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\"&\n\x12RotateTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t2\xdb\x06\n\rEngineService\x12\x84\x01\n\tGetStatus\x12\x1e.jobledger.v1.GetStatusRequest\x1a\x1a.jobledger.v1.EngineStatus\";\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02&\x12\x11/v1/engine/statusZ\x11\x12\x0f/gateway/status\x12]\n\x06WhoAmI\x12\x1b.jobledger.v1.WhoAmIRequest\x1a\x17.jobledger.v1.TokenInfo\"\x1d\xb2\xd4\x18\x00\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/engine/whoami\x12\x80\x01\n\x0e\x43ollectGarbage\x12#.jobledger.v1.CollectGarbageRequest\x1a$.jobledger.v1.CollectGarbageResponse\"#\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02\x12\"\r/v1/engine:gc:\x01*\x12s\n\x0b\x43reateToken\x12 .jobledger.v1.CreateTokenRequest\x1a\x19.jobledger.v1.IssuedToken\"\'\xa2\xd4\x18\x03\x08\xc9\x01\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02\x0f\"\n/v1/tokens:\x01*\x12n\n\nListTokens\x12\x1f.jobledger.v1.ListTokensRequest\x1a .jobledger.v1.ListTokensResponse\"\x1d\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02\x0c\x12\n/v1/tokens\x12|\n\x0bRevokeToken\x12 .jobledger.v1.RevokeTokenRequest\x1a\x17.jobledger.v1.TokenInfo\"2\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02!\"\x1c/v1/tokens/{token_id}/revoke:\x01*\x12~\n\x0bRotateToken\x12 .jobledger.v1.RotateTokenRequest\x1a\x19.jobledger.v1.IssuedToken\"2\xb2\xd4\x18\x07\n\x05\x61\x64min\x82\xd3\xe4\x93\x02!\"\x1c/v1/tokens/{token_id}/rotate:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -67,35 +67,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=207
   _globals['_GETSTATUSREQUEST']._serialized_end=225
   _globals['_ENGINESTATUS']._serialized_start=228
-  _globals['_ENGINESTATUS']._serialized_end=893
-  _globals['_ENGINESTATUS_JOBSBYSTATEENTRY']._serialized_start=740
-  _globals['_ENGINESTATUS_JOBSBYSTATEENTRY']._serialized_end=790
-  _globals['_ENGINESTATUS_STORAGEBYTESENTRY']._serialized_start=792
-  _globals['_ENGINESTATUS_STORAGEBYTESENTRY']._serialized_end=843
-  _globals['_ENGINESTATUS_COLLECTEDENTRY']._serialized_start=845
-  _globals['_ENGINESTATUS_COLLECTEDENTRY']._serialized_end=893
-  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=895
-  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=935
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=937
-  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=1018
-  _globals['_GARBAGE']._serialized_start=1020
-  _globals['_GARBAGE']._serialized_end=1073
-  _globals['_WHOAMIREQUEST']._serialized_start=1075
-  _globals['_WHOAMIREQUEST']._serialized_end=1090
-  _globals['_TOKENINFO']._serialized_start=1093
-  _globals['_TOKENINFO']._serialized_end=1366
-  _globals['_CREATETOKENREQUEST']._serialized_start=1369
-  _globals['_CREATETOKENREQUEST']._serialized_end=1663
-  _globals['_ISSUEDTOKEN']._serialized_start=1665
-  _globals['_ISSUEDTOKEN']._serialized_end=1732
-  _globals['_LISTTOKENSREQUEST']._serialized_start=1734
-  _globals['_LISTTOKENSREQUEST']._serialized_end=1753
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=1755
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=1816
-  _globals['_REVOKETOKENREQUEST']._serialized_start=1818
-  _globals['_REVOKETOKENREQUEST']._serialized_end=1856
-  _globals['_ROTATETOKENREQUEST']._serialized_start=1858
-  _globals['_ROTATETOKENREQUEST']._serialized_end=1896
-  _globals['_ENGINESERVICE']._serialized_start=1899
-  _globals['_ENGINESERVICE']._serialized_end=2758
+  _globals['_ENGINESTATUS']._serialized_end=1050
+  _globals['_ENGINESTATUS_JOBSBYSTATEENTRY']._serialized_start=878
+  _globals['_ENGINESTATUS_JOBSBYSTATEENTRY']._serialized_end=928
+  _globals['_ENGINESTATUS_STORAGEBYTESENTRY']._serialized_start=930
+  _globals['_ENGINESTATUS_STORAGEBYTESENTRY']._serialized_end=981
+  _globals['_ENGINESTATUS_COLLECTEDENTRY']._serialized_start=983
+  _globals['_ENGINESTATUS_COLLECTEDENTRY']._serialized_end=1031
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_start=1052
+  _globals['_COLLECTGARBAGEREQUEST']._serialized_end=1092
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_start=1094
+  _globals['_COLLECTGARBAGERESPONSE']._serialized_end=1175
+  _globals['_GARBAGE']._serialized_start=1177
+  _globals['_GARBAGE']._serialized_end=1230
+  _globals['_WHOAMIREQUEST']._serialized_start=1232
+  _globals['_WHOAMIREQUEST']._serialized_end=1247
+  _globals['_TOKENINFO']._serialized_start=1250
+  _globals['_TOKENINFO']._serialized_end=1523
+  _globals['_CREATETOKENREQUEST']._serialized_start=1526
+  _globals['_CREATETOKENREQUEST']._serialized_end=1820
+  _globals['_ISSUEDTOKEN']._serialized_start=1822
+  _globals['_ISSUEDTOKEN']._serialized_end=1889
+  _globals['_LISTTOKENSREQUEST']._serialized_start=1891
+  _globals['_LISTTOKENSREQUEST']._serialized_end=1910
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=1912
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=1973
+  _globals['_REVOKETOKENREQUEST']._serialized_start=1975
+  _globals['_REVOKETOKENREQUEST']._serialized_end=2013
+  _globals['_ROTATETOKENREQUEST']._serialized_start=2015
+  _globals['_ROTATETOKENREQUEST']._serialized_end=2053
+  _globals['_ENGINESERVICE']._serialized_start=2056
+  _globals['_ENGINESERVICE']._serialized_end=2915
 # @@protoc_insertion_point(module_scope)

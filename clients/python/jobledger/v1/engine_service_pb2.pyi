@@ -119,6 +119,10 @@ class EngineStatus(_message.Message):
     SWEPT_AT_FIELD_NUMBER: _builtins.int
     FREE_BYTES_FIELD_NUMBER: _builtins.int
     COLLECTED_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_QUARANTINED_FIELD_NUMBER: _builtins.int
+    ARCHIVE_CHECKED_AT_FIELD_NUMBER: _builtins.int
+    ARCHIVE_DAMAGE_FIELD_NUMBER: _builtins.int
+    WAITING_ENDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """`jobledger`"""
     version: _builtins.str
@@ -143,6 +147,16 @@ class EngineStatus(_message.Message):
     """Isolation under which jobs run."""
     free_bytes: _builtins.int
     """What the disk of the data directory has left, bytes. Below a minimum no new jobs are accepted."""
+    artifacts_quarantined: _builtins.int
+    """How many artifacts were quarantined since the start: their bytes were gone, or others than their SHA-256 says.
+    0 for callers that are bound to workspaces.
+    """
+    archive_damage: _builtins.str
+    """What is wrong with the archive of receipts, as the last check found it; unset where nothing is."""
+    waiting_ends: _builtins.int
+    """Ends of jobs that could not be stored at the last try, for want of a signature or of room: they are tried again, and
+    their jobs stay as they are. 0 for callers that are bound to workspaces; `health` tells them, too.
+    """
     @_builtins.property
     def jobs_by_state(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How many of the jobs that the caller sees are in each state."""
@@ -160,6 +174,10 @@ class EngineStatus(_message.Message):
     @_builtins.property
     def collected(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """How much retention has removed since the start, by class. Empty for callers that are bound to workspaces."""
+
+    @_builtins.property
+    def archive_checked_at(self) -> _timestamp_pb2.Timestamp:
+        """When all of the archive of receipts was last read and checked; unset before the first time."""
 
     def __init__(
         self,
@@ -180,12 +198,18 @@ class EngineStatus(_message.Message):
         swept_at: _timestamp_pb2.Timestamp | None = ...,
         free_bytes: _builtins.int = ...,
         collected: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        artifacts_quarantined: _builtins.int = ...,
+        archive_checked_at: _timestamp_pb2.Timestamp | None = ...,
+        archive_damage: _builtins.str | None = ...,
+        waiting_ends: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["swept_at", b"swept_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_archive_damage", b"_archive_damage", "archive_checked_at", b"archive_checked_at", "archive_damage", b"archive_damage", "swept_at", b"swept_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "collected", b"collected", "first_sequence_number", b"first_sequence_number", "free_bytes", b"free_bytes", "health", b"health", "isolation", b"isolation", "jobs_by_state", b"jobs_by_state", "last_sequence_number", b"last_sequence_number", "max_running", b"max_running", "name", b"name", "open_streams", b"open_streams", "queue_depth", b"queue_depth", "storage_bytes", b"storage_bytes", "swept_at", b"swept_at", "uptime_ms", b"uptime_ms", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_archive_damage", b"_archive_damage", "active_jobs", b"active_jobs", "archive_checked_at", b"archive_checked_at", "archive_damage", b"archive_damage", "artifacts_quarantined", b"artifacts_quarantined", "collected", b"collected", "first_sequence_number", b"first_sequence_number", "free_bytes", b"free_bytes", "health", b"health", "isolation", b"isolation", "jobs_by_state", b"jobs_by_state", "last_sequence_number", b"last_sequence_number", "max_running", b"max_running", "name", b"name", "open_streams", b"open_streams", "queue_depth", b"queue_depth", "storage_bytes", b"storage_bytes", "swept_at", b"swept_at", "uptime_ms", b"uptime_ms", "version", b"version", "waiting_ends", b"waiting_ends"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__archive_damage: _TypeAlias = _typing.Literal["archive_damage"]  # noqa: Y015
+    _WhichOneofArgType__archive_damage: _TypeAlias = _typing.Literal["_archive_damage", b"_archive_damage"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__archive_damage) -> _WhichOneofReturnType__archive_damage | None: ...
 
 Global___EngineStatus: _TypeAlias = EngineStatus  # noqa: Y015
 
@@ -223,8 +247,8 @@ class CollectGarbageResponse(_message.Message):
     """Whether nothing was removed."""
     @_builtins.property
     def garbage(self) -> _containers.RepeatedCompositeFieldContainer[Global___Garbage]:
-        """What went, or would go, of each class. A dry run tells what is due now, not what becomes due by its removal: a job
-        whose log goes first, or the artifacts of that job.
+        """What went, or would go, of each class. A dry run tells all that a run would remove, also what becomes due by it: a
+        job whose log goes first, or the artifacts of that job.
         """
 
     def __init__(

@@ -106,6 +106,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """The server does not offer this call."""
     ERROR_REASON_ENGINE_UNREACHABLE: _ErrorReason.ValueType  # 39
     """The server can't be reached by the gateway."""
+    ERROR_REASON_PRECONDITION_FAILED: _ErrorReason.ValueType  # 40
+    """The content is not the one that `If-Match` names."""
+    ERROR_REASON_LOG_DAMAGED: _ErrorReason.ValueType  # 41
+    """What was asked for of a job's log is not as it was written: a file of it was changed, cut or removed. The rest can be
+    read: `first_sequence` and `last_sequence` in the details say which entries can't, where that is known.
+    """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error: `google.rpc.ErrorInfo.reason` is the name without the prefix `ERROR_REASON_`, and `error_code` in
@@ -192,6 +198,12 @@ ERROR_REASON_UNIMPLEMENTED: ErrorReason.ValueType  # 38
 """The server does not offer this call."""
 ERROR_REASON_ENGINE_UNREACHABLE: ErrorReason.ValueType  # 39
 """The server can't be reached by the gateway."""
+ERROR_REASON_PRECONDITION_FAILED: ErrorReason.ValueType  # 40
+"""The content is not the one that `If-Match` names."""
+ERROR_REASON_LOG_DAMAGED: ErrorReason.ValueType  # 41
+"""What was asked for of a job's log is not as it was written: a file of it was changed, cut or removed. The rest can be
+read: `first_sequence` and `last_sequence` in the details say which entries can't, where that is known.
+"""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

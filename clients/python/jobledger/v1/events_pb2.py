@@ -27,7 +27,7 @@ from jobledger.v1 import annotations_pb2 as jobledger_dot_v1_dot_annotations__pb
 from jobledger.v1 import job_pb2 as jobledger_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19jobledger/v1/events.proto\x12\x0cjobledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ejobledger/v1/annotations.proto\x1a\x16jobledger/v1/job.proto\"\xa5\x05\n\x05\x45vent\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12$\n\x0fsequence_number\x18\x02 \x01(\x03\x42\x06\xaa\xd4\x18\x02\x10\x01H\x01\x88\x01\x01\x12\x31\n\rtimestamp_utc\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x03job\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.EventJobB\x06\xaa\xd4\x18\x02\x08\x01\x12;\n\rstate_changed\x18\n \x01(\x0b\x32\x1a.jobledger.v1.StateChangedB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12\x32\n\x08progress\x18\x0b \x01(\x0b\x32\x16.jobledger.v1.ProgressB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12;\n\x08\x61rtifact\x18\x0c \x01(\x0b\x32\x1f.jobledger.v1.ArtifactCollectedB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12?\n\x0fqueue_heartbeat\x18\r \x01(\x0b\x32\x1c.jobledger.v1.QueueHeartbeatB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12:\n\theartbeat\x18\x0e \x01(\x0b\x32\x1d.jobledger.v1.EngineHeartbeatB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12;\n\rshutting_down\x18\x0f \x01(\x0b\x32\x1a.jobledger.v1.ShuttingDownB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12;\n\rtoken_rotated\x18\x10 \x01(\x0b\x32\x1a.jobledger.v1.TokenRotatedB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12?\n\x0freplay_complete\x18\x11 \x01(\x0b\x32\x1c.jobledger.v1.ReplayCompleteB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x42\x08\n\x06\x64\x65tailB\x12\n\x10_sequence_number\"@\n\x08\x45ventJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\"\xb0\x01\n\x0cStateChanged\x12.\n\told_state\x18\x01 \x01(\x0e\x32\x16.jobledger.v1.JobStateH\x00\x88\x01\x01\x12)\n\tnew_state\x18\x02 \x01(\x0e\x32\x16.jobledger.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x17\n\nerror_code\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_old_stateB\r\n\x0b_error_code\"\xe2\x01\n\x08Progress\x12\x12\n\x05phase\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1d\n\x10progress_percent\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0fitems_completed\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x18\n\x0bitems_total\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x18\n\x0b\x65ta_seconds\x18\x05 \x01(\x01H\x04\x88\x01\x01\x42\x08\n\x06_phaseB\x13\n\x11_progress_percentB\x12\n\x10_items_completedB\x0e\n\x0c_items_totalB\x0e\n\x0c_eta_seconds\"=\n\x11\x41rtifactCollected\x12(\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x16.jobledger.v1.Artifact\"K\n\x0eQueueHeartbeat\x12\x16\n\x0equeue_position\x18\x01 \x01(\x03\x12\x11\n\tqueued_ms\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"^\n\x0f\x45ngineHeartbeat\x12\x11\n\tuptime_ms\x18\x01 \x01(\x03\x12\x0e\n\x06health\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x63tive_jobs\x18\x03 \x01(\x03\x12\x13\n\x0bqueue_depth\x18\x04 \x01(\x03\"%\n\x0cShuttingDown\x12\x15\n\rstopping_jobs\x18\x01 \x01(\x08\"g\n\x0cTokenRotated\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0cnew_token_id\x18\x02 \x01(\t\x12/\n\x0bvalid_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"(\n\x0eReplayComplete\x12\x16\n\x0ereplayed_count\x18\x01 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19jobledger/v1/events.proto\x12\x0cjobledger.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ejobledger/v1/annotations.proto\x1a\x16jobledger/v1/job.proto\"\xd9\x05\n\x05\x45vent\x12\x12\n\nevent_type\x18\x01 \x01(\t\x12$\n\x0fsequence_number\x18\x02 \x01(\x03\x42\x06\xaa\xd4\x18\x02\x10\x01H\x01\x88\x01\x01\x12\x31\n\rtimestamp_utc\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x03job\x18\x04 \x01(\x0b\x32\x16.jobledger.v1.EventJobB\x06\xaa\xd4\x18\x02\x08\x01\x12;\n\rstate_changed\x18\n \x01(\x0b\x32\x1a.jobledger.v1.StateChangedB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12\x32\n\x08progress\x18\x0b \x01(\x0b\x32\x16.jobledger.v1.ProgressB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12;\n\x08\x61rtifact\x18\x0c \x01(\x0b\x32\x1f.jobledger.v1.ArtifactCollectedB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12?\n\x0fqueue_heartbeat\x18\r \x01(\x0b\x32\x1c.jobledger.v1.QueueHeartbeatB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12:\n\theartbeat\x18\x0e \x01(\x0b\x32\x1d.jobledger.v1.EngineHeartbeatB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12;\n\rshutting_down\x18\x0f \x01(\x0b\x32\x1a.jobledger.v1.ShuttingDownB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12;\n\rtoken_rotated\x18\x10 \x01(\x0b\x32\x1a.jobledger.v1.TokenRotatedB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12?\n\x0freplay_complete\x18\x11 \x01(\x0b\x32\x1c.jobledger.v1.ReplayCompleteB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x12\x32\n\x08\x62ookmark\x18\x12 \x01(\x0b\x32\x16.jobledger.v1.BookmarkB\x06\xaa\xd4\x18\x02\x08\x01H\x00\x42\x08\n\x06\x64\x65tailB\x12\n\x10_sequence_number\"@\n\x08\x45ventJob\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x03 \x01(\t\"\xb0\x01\n\x0cStateChanged\x12.\n\told_state\x18\x01 \x01(\x0e\x32\x16.jobledger.v1.JobStateH\x00\x88\x01\x01\x12)\n\tnew_state\x18\x02 \x01(\x0e\x32\x16.jobledger.v1.JobState\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\x05\x12\x17\n\nerror_code\x18\x04 \x01(\tH\x01\x88\x01\x01\x42\x0c\n\n_old_stateB\r\n\x0b_error_code\"\xe2\x01\n\x08Progress\x12\x12\n\x05phase\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x1d\n\x10progress_percent\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0fitems_completed\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x18\n\x0bitems_total\x18\x04 \x01(\x03H\x03\x88\x01\x01\x12\x18\n\x0b\x65ta_seconds\x18\x05 \x01(\x01H\x04\x88\x01\x01\x42\x08\n\x06_phaseB\x13\n\x11_progress_percentB\x12\n\x10_items_completedB\x0e\n\x0c_items_totalB\x0e\n\x0c_eta_seconds\"=\n\x11\x41rtifactCollected\x12(\n\x08\x61rtifact\x18\x01 \x01(\x0b\x32\x16.jobledger.v1.Artifact\"K\n\x0eQueueHeartbeat\x12\x16\n\x0equeue_position\x18\x01 \x01(\x03\x12\x11\n\tqueued_ms\x18\x02 \x01(\x03\x12\x0e\n\x06reason\x18\x03 \x01(\t\"^\n\x0f\x45ngineHeartbeat\x12\x11\n\tuptime_ms\x18\x01 \x01(\x03\x12\x0e\n\x06health\x18\x02 \x01(\t\x12\x13\n\x0b\x61\x63tive_jobs\x18\x03 \x01(\x03\x12\x13\n\x0bqueue_depth\x18\x04 \x01(\x03\"%\n\x0cShuttingDown\x12\x15\n\rstopping_jobs\x18\x01 \x01(\x08\"g\n\x0cTokenRotated\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x14\n\x0cnew_token_id\x18\x02 \x01(\t\x12/\n\x0bvalid_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"?\n\x0eReplayComplete\x12\x16\n\x0ereplayed_count\x18\x01 \x01(\x03\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\"!\n\x08\x42ookmark\x12\x15\n\rlast_sequence\x18\x01 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,24 +54,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT'].fields_by_name['token_rotated']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_EVENT'].fields_by_name['replay_complete']._loaded_options = None
   _globals['_EVENT'].fields_by_name['replay_complete']._serialized_options = b'\252\324\030\002\010\001'
+  _globals['_EVENT'].fields_by_name['bookmark']._loaded_options = None
+  _globals['_EVENT'].fields_by_name['bookmark']._serialized_options = b'\252\324\030\002\010\001'
   _globals['_EVENT']._serialized_start=133
-  _globals['_EVENT']._serialized_end=810
-  _globals['_EVENTJOB']._serialized_start=812
-  _globals['_EVENTJOB']._serialized_end=876
-  _globals['_STATECHANGED']._serialized_start=879
-  _globals['_STATECHANGED']._serialized_end=1055
-  _globals['_PROGRESS']._serialized_start=1058
-  _globals['_PROGRESS']._serialized_end=1284
-  _globals['_ARTIFACTCOLLECTED']._serialized_start=1286
-  _globals['_ARTIFACTCOLLECTED']._serialized_end=1347
-  _globals['_QUEUEHEARTBEAT']._serialized_start=1349
-  _globals['_QUEUEHEARTBEAT']._serialized_end=1424
-  _globals['_ENGINEHEARTBEAT']._serialized_start=1426
-  _globals['_ENGINEHEARTBEAT']._serialized_end=1520
-  _globals['_SHUTTINGDOWN']._serialized_start=1522
-  _globals['_SHUTTINGDOWN']._serialized_end=1559
-  _globals['_TOKENROTATED']._serialized_start=1561
-  _globals['_TOKENROTATED']._serialized_end=1664
-  _globals['_REPLAYCOMPLETE']._serialized_start=1666
-  _globals['_REPLAYCOMPLETE']._serialized_end=1706
+  _globals['_EVENT']._serialized_end=862
+  _globals['_EVENTJOB']._serialized_start=864
+  _globals['_EVENTJOB']._serialized_end=928
+  _globals['_STATECHANGED']._serialized_start=931
+  _globals['_STATECHANGED']._serialized_end=1107
+  _globals['_PROGRESS']._serialized_start=1110
+  _globals['_PROGRESS']._serialized_end=1336
+  _globals['_ARTIFACTCOLLECTED']._serialized_start=1338
+  _globals['_ARTIFACTCOLLECTED']._serialized_end=1399
+  _globals['_QUEUEHEARTBEAT']._serialized_start=1401
+  _globals['_QUEUEHEARTBEAT']._serialized_end=1476
+  _globals['_ENGINEHEARTBEAT']._serialized_start=1478
+  _globals['_ENGINEHEARTBEAT']._serialized_end=1572
+  _globals['_SHUTTINGDOWN']._serialized_start=1574
+  _globals['_SHUTTINGDOWN']._serialized_end=1611
+  _globals['_TOKENROTATED']._serialized_start=1613
+  _globals['_TOKENROTATED']._serialized_end=1716
+  _globals['_REPLAYCOMPLETE']._serialized_start=1718
+  _globals['_REPLAYCOMPLETE']._serialized_end=1781
+  _globals['_BOOKMARK']._serialized_start=1783
+  _globals['_BOOKMARK']._serialized_end=1816
 # @@protoc_insertion_point(module_scope)

@@ -21,7 +21,7 @@ DESCRIPTOR: _descriptor.FileDescriptor
 @_typing.final
 class Event(_message.Message):
     """Something that happened. A stored event has a sequence number, dense and in commit order; events of the connection
-    itself (`replay.complete`) have none.
+    itself (`replay.complete`, `stream.bookmark`) have none.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -38,6 +38,7 @@ class Event(_message.Message):
     SHUTTING_DOWN_FIELD_NUMBER: _builtins.int
     TOKEN_ROTATED_FIELD_NUMBER: _builtins.int
     REPLAY_COMPLETE_FIELD_NUMBER: _builtins.int
+    BOOKMARK_FIELD_NUMBER: _builtins.int
     event_type: _builtins.str
     """What happened, such as `job.state_changed`."""
     sequence_number: _builtins.int
@@ -82,6 +83,10 @@ class Event(_message.Message):
     def replay_complete(self) -> Global___ReplayComplete:
         """`replay.complete`"""
 
+    @_builtins.property
+    def bookmark(self) -> Global___Bookmark:
+        """`stream.bookmark`"""
+
     def __init__(
         self,
         *,
@@ -97,14 +102,15 @@ class Event(_message.Message):
         shutting_down: Global___ShuttingDown | None = ...,
         token_rotated: Global___TokenRotated | None = ...,
         replay_complete: Global___ReplayComplete | None = ...,
+        bookmark: Global___Bookmark | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence_number", b"_sequence_number", "artifact", b"artifact", "detail", b"detail", "heartbeat", b"heartbeat", "job", b"job", "progress", b"progress", "queue_heartbeat", b"queue_heartbeat", "replay_complete", b"replay_complete", "sequence_number", b"sequence_number", "shutting_down", b"shutting_down", "state_changed", b"state_changed", "timestamp_utc", b"timestamp_utc", "token_rotated", b"token_rotated"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sequence_number", b"_sequence_number", "artifact", b"artifact", "bookmark", b"bookmark", "detail", b"detail", "heartbeat", b"heartbeat", "job", b"job", "progress", b"progress", "queue_heartbeat", b"queue_heartbeat", "replay_complete", b"replay_complete", "sequence_number", b"sequence_number", "shutting_down", b"shutting_down", "state_changed", b"state_changed", "timestamp_utc", b"timestamp_utc", "token_rotated", b"token_rotated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence_number", b"_sequence_number", "artifact", b"artifact", "detail", b"detail", "event_type", b"event_type", "heartbeat", b"heartbeat", "job", b"job", "progress", b"progress", "queue_heartbeat", b"queue_heartbeat", "replay_complete", b"replay_complete", "sequence_number", b"sequence_number", "shutting_down", b"shutting_down", "state_changed", b"state_changed", "timestamp_utc", b"timestamp_utc", "token_rotated", b"token_rotated"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sequence_number", b"_sequence_number", "artifact", b"artifact", "bookmark", b"bookmark", "detail", b"detail", "event_type", b"event_type", "heartbeat", b"heartbeat", "job", b"job", "progress", b"progress", "queue_heartbeat", b"queue_heartbeat", "replay_complete", b"replay_complete", "sequence_number", b"sequence_number", "shutting_down", b"shutting_down", "state_changed", b"state_changed", "timestamp_utc", b"timestamp_utc", "token_rotated", b"token_rotated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__sequence_number: _TypeAlias = _typing.Literal["sequence_number"]  # noqa: Y015
     _WhichOneofArgType__sequence_number: _TypeAlias = _typing.Literal["_sequence_number", b"_sequence_number"]  # noqa: Y015
-    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["state_changed", "progress", "artifact", "queue_heartbeat", "heartbeat", "shutting_down", "token_rotated", "replay_complete"]  # noqa: Y015
+    _WhichOneofReturnType_detail: _TypeAlias = _typing.Literal["state_changed", "progress", "artifact", "queue_heartbeat", "heartbeat", "shutting_down", "token_rotated", "replay_complete", "bookmark"]  # noqa: Y015
     _WhichOneofArgType_detail: _TypeAlias = _typing.Literal["detail", b"detail"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sequence_number) -> _WhichOneofReturnType__sequence_number | None: ...
@@ -390,17 +396,45 @@ class ReplayComplete(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     REPLAYED_COUNT_FIELD_NUMBER: _builtins.int
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
     replayed_count: _builtins.int
     """How many were sent."""
+    last_sequence: _builtins.int
+    """Number of the last event that was looked at for this stream: it can be resumed from here."""
     def __init__(
         self,
         *,
         replayed_count: _builtins.int = ...,
+        last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["replayed_count", b"replayed_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_sequence", b"last_sequence", "replayed_count", b"replayed_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ReplayComplete: _TypeAlias = ReplayComplete  # noqa: Y015
+
+@_typing.final
+class Bookmark(_message.Message):
+    """A stream with a filter was looked at up to here. It comes with each heartbeat that the filter holds back, so that a
+    reader for whom nothing happens can still resume from a recent point.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    last_sequence: _builtins.int
+    """Number of the last event that was looked at: all up to it that the filter admits were sent."""
+    def __init__(
+        self,
+        *,
+        last_sequence: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_sequence", b"last_sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Bookmark: _TypeAlias = Bookmark  # noqa: Y015

@@ -382,6 +382,7 @@ class JobSpec(_message.Message):
     WORKSPACE_ID_FIELD_NUMBER: _builtins.int
     QUEUE_FIELD_NUMBER: _builtins.int
     RERUN_OF_FIELD_NUMBER: _builtins.int
+    TOOLS_FIELD_NUMBER: _builtins.int
     job_type: _builtins.str
     """Kind of job: `command`, or a template that the operator declared. Default `command`."""
     working_dir: _builtins.str
@@ -448,6 +449,12 @@ class JobSpec(_message.Message):
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Names by which jobs are found; any text, within bounds."""
 
+    @_builtins.property
+    def tools(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Programs whose versions the receipt is to tell, by name: before each attempt starts, `source_pins` gets the path and
+        the SHA-256 of the file that the name stands for on the job's PATH.
+        """
+
     def __init__(
         self,
         *,
@@ -470,10 +477,11 @@ class JobSpec(_message.Message):
         workspace_id: _builtins.str = ...,
         queue: _builtins.str = ...,
         rerun_of: _builtins.str | None = ...,
+        tools: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_grace_period", b"_grace_period", "_max_attempts", b"_max_attempts", "_queue_timeout", b"_queue_timeout", "_rerun_of", b"_rerun_of", "_retry_backoff", b"_retry_backoff", "_stdin", b"_stdin", "_timeout", b"_timeout", "_working_dir", b"_working_dir", "config", b"config", "grace_period", b"grace_period", "limits", b"limits", "max_attempts", b"max_attempts", "queue_timeout", b"queue_timeout", "rerun_of", b"rerun_of", "retry_backoff", b"retry_backoff", "stdin", b"stdin", "timeout", b"timeout", "working_dir", b"working_dir"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period", b"_grace_period", "_max_attempts", b"_max_attempts", "_queue_timeout", b"_queue_timeout", "_rerun_of", b"_rerun_of", "_retry_backoff", b"_retry_backoff", "_stdin", b"_stdin", "_timeout", b"_timeout", "_working_dir", b"_working_dir", "artifacts", b"artifacts", "command", b"command", "config", b"config", "env", b"env", "grace_period", b"grace_period", "inputs", b"inputs", "job_type", b"job_type", "labels", b"labels", "limits", b"limits", "max_attempts", b"max_attempts", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "rerun_of", b"rerun_of", "retry_backoff", b"retry_backoff", "stdin", b"stdin", "timeout", b"timeout", "working_dir", b"working_dir", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_grace_period", b"_grace_period", "_max_attempts", b"_max_attempts", "_queue_timeout", b"_queue_timeout", "_rerun_of", b"_rerun_of", "_retry_backoff", b"_retry_backoff", "_stdin", b"_stdin", "_timeout", b"_timeout", "_working_dir", b"_working_dir", "artifacts", b"artifacts", "command", b"command", "config", b"config", "env", b"env", "grace_period", b"grace_period", "inputs", b"inputs", "job_type", b"job_type", "labels", b"labels", "limits", b"limits", "max_attempts", b"max_attempts", "priority", b"priority", "queue", b"queue", "queue_timeout", b"queue_timeout", "rerun_of", b"rerun_of", "retry_backoff", b"retry_backoff", "stdin", b"stdin", "timeout", b"timeout", "tools", b"tools", "working_dir", b"working_dir", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__grace_period: _TypeAlias = _typing.Literal["grace_period"]  # noqa: Y015
     _WhichOneofArgType__grace_period: _TypeAlias = _typing.Literal["_grace_period", b"_grace_period"]  # noqa: Y015
@@ -664,6 +672,7 @@ class Job(_message.Message):
     CANCEL_REQUESTED_AT_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     QUEUED_FOLLOWUPS_FIELD_NUMBER: _builtins.int
+    LOG_REMOVED_AT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """`job_` and a ULID in lower case."""
     state: Global___JobState.ValueType
@@ -691,7 +700,7 @@ class Job(_message.Message):
     signal: _builtins.int
     """Signal that ended the process, if one did."""
     job_dir: _builtins.str
-    """The job's own directory on the server's machine."""
+    """The job's own directory on the server's machine; unset once retention has removed it."""
     created_by: _builtins.str
     """Who created it: the id of a token."""
     queued_followups: _builtins.int
@@ -728,6 +737,10 @@ class Job(_message.Message):
     def cancel_requested_at(self) -> _timestamp_pb2.Timestamp:
         """When cancellation was first asked."""
 
+    @_builtins.property
+    def log_removed_at(self) -> _timestamp_pb2.Timestamp:
+        """When retention removed its log; unset while the log is kept. `log` in the receipt still tells what was in it."""
+
     def __init__(
         self,
         *,
@@ -755,10 +768,11 @@ class Job(_message.Message):
         cancel_requested_at: _timestamp_pb2.Timestamp | None = ...,
         created_by: _builtins.str = ...,
         queued_followups: _builtins.int = ...,
+        log_removed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_code", b"_error_code", "_error_message", b"_error_message", "_exit_code", b"_exit_code", "_job_dir", b"_job_dir", "_progress_percent", b"_progress_percent", "_progress_phase", b"_progress_phase", "_queue_position", b"_queue_position", "_signal", b"_signal", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "error_code", b"error_code", "error_message", b"error_message", "exit_code", b"exit_code", "job_dir", b"job_dir", "progress_percent", b"progress_percent", "progress_phase", b"progress_phase", "queue_position", b"queue_position", "queued_at", b"queued_at", "signal", b"signal", "spec", b"spec", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_error_code", b"_error_code", "_error_message", b"_error_message", "_exit_code", b"_exit_code", "_job_dir", b"_job_dir", "_progress_percent", b"_progress_percent", "_progress_phase", b"_progress_phase", "_queue_position", b"_queue_position", "_signal", b"_signal", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "error_code", b"error_code", "error_message", b"error_message", "exit_code", b"exit_code", "job_dir", b"job_dir", "log_removed_at", b"log_removed_at", "progress_percent", b"progress_percent", "progress_phase", b"progress_phase", "queue_position", b"queue_position", "queued_at", b"queued_at", "signal", b"signal", "spec", b"spec", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_code", b"_error_code", "_error_message", b"_error_message", "_exit_code", b"_exit_code", "_job_dir", b"_job_dir", "_progress_percent", b"_progress_percent", "_progress_phase", b"_progress_phase", "_queue_position", b"_queue_position", "_signal", b"_signal", "artifacts", b"artifacts", "attempt", b"attempt", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "error_code", b"error_code", "error_message", b"error_message", "exit_code", b"exit_code", "job_dir", b"job_dir", "job_id", b"job_id", "job_type", b"job_type", "labels", b"labels", "progress_percent", b"progress_percent", "progress_phase", b"progress_phase", "queue_position", b"queue_position", "queued_at", b"queued_at", "queued_followups", b"queued_followups", "run_id", b"run_id", "signal", b"signal", "spec", b"spec", "started_at", b"started_at", "state", b"state", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_error_code", b"_error_code", "_error_message", b"_error_message", "_exit_code", b"_exit_code", "_job_dir", b"_job_dir", "_progress_percent", b"_progress_percent", "_progress_phase", b"_progress_phase", "_queue_position", b"_queue_position", "_signal", b"_signal", "artifacts", b"artifacts", "attempt", b"attempt", "cancel_requested_at", b"cancel_requested_at", "completed_at", b"completed_at", "created_at", b"created_at", "created_by", b"created_by", "error_code", b"error_code", "error_message", b"error_message", "exit_code", b"exit_code", "job_dir", b"job_dir", "job_id", b"job_id", "job_type", b"job_type", "labels", b"labels", "log_removed_at", b"log_removed_at", "progress_percent", b"progress_percent", "progress_phase", b"progress_phase", "queue_position", b"queue_position", "queued_at", b"queued_at", "queued_followups", b"queued_followups", "run_id", b"run_id", "signal", b"signal", "spec", b"spec", "started_at", b"started_at", "state", b"state", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__error_code: _TypeAlias = _typing.Literal["error_code"]  # noqa: Y015
     _WhichOneofArgType__error_code: _TypeAlias = _typing.Literal["_error_code", b"_error_code"]  # noqa: Y015
@@ -816,7 +830,9 @@ class LogEntry(_message.Message):
     level: Global___LogLevel.ValueType
     """Severity."""
     subsystem: _builtins.str
-    """Where it comes from: `stdout`, `stderr`, or what the entry says of itself."""
+    """Where it comes from: `stdout`, `stderr`, or what the entry says of itself. `engine` is the server's own: a job's entry
+    that says so keeps that in its payload alone.
+    """
     message: _builtins.str
     """The text; bytes that are not UTF-8 are shown with replacement."""
     correlation_id: _builtins.str
@@ -827,7 +843,10 @@ class LogEntry(_message.Message):
 
     @_builtins.property
     def payload(self) -> _struct_pb2.Struct:
-        """What a structured entry carries besides; `continued` on the pieces of a long line, `dropped` on a gap."""
+        """What a structured entry carries besides. `continued` is on the pieces of a line that is long, or was not ended for a
+        second: true where more of it follows in the stream; a job's own `continued` stands in `quoted`. `dropped` is on a
+        gap, whose subsystem is `engine`.
+        """
 
     def __init__(
         self,

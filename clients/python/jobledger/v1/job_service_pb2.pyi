@@ -169,7 +169,7 @@ class ListJobsRequest(_message.Message):
     offset: _builtins.int
     """Jobs to skip. Not together with page_token."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the same filter."""
+    """`next_page_token` of the page before, with the same filter. Empty: the first page."""
     search: _builtins.str
     """Beginning of the job_id."""
     workspace_id: _builtins.str
@@ -293,7 +293,7 @@ class ListLiveJobsRequest(_message.Message):
     limit: _builtins.int
     """Jobs in a page of scope `all`. Default and most 1000."""
     page_token: _builtins.str
-    """`next_page_token` of the page before, with the same scope."""
+    """`next_page_token` of the page before, with the same scope. Empty: the first page."""
     def __init__(
         self,
         *,
@@ -799,6 +799,7 @@ class GetLogsResponse(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     HAS_MORE_FIELD_NUMBER: _builtins.int
+    LOG_REMOVED_AT_FIELD_NUMBER: _builtins.int
     total: _builtins.int
     """How many entries the filter admits."""
     offset: _builtins.int
@@ -809,7 +810,13 @@ class GetLogsResponse(_message.Message):
     """Whether there are more after these."""
     @_builtins.property
     def logs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.LogEntry]:
-        """The page, by job_sequence. It ends early where it would pass 3 MiB."""
+        """The page, by job_sequence. It ends early where it would pass 3 MiB as a message or 6 MiB as JSON, and has one entry
+        at least: go on at offset and the number of these.
+        """
+
+    @_builtins.property
+    def log_removed_at(self) -> _timestamp_pb2.Timestamp:
+        """When retention removed the log, which is why it is empty; unset while it is kept."""
 
     def __init__(
         self,
@@ -819,10 +826,11 @@ class GetLogsResponse(_message.Message):
         offset: _builtins.int = ...,
         limit: _builtins.int = ...,
         has_more: _builtins.bool = ...,
+        log_removed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["log_removed_at", b"log_removed_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "limit", b"limit", "logs", b"logs", "offset", b"offset", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_more", b"has_more", "limit", b"limit", "log_removed_at", b"log_removed_at", "logs", b"logs", "offset", b"offset", "total", b"total"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -874,10 +882,15 @@ class TailLogsRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: _builtins.int
     LEVEL_FIELD_NUMBER: _builtins.int
+    MAX_BATCH_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """The job."""
     after_sequence: _builtins.int
     """Only entries after this number. Default 0: from the beginning."""
+    max_batch: _builtins.int
+    """Most entries in one message. Default 1: each comes by itself, as `log`. With more, what is there together comes
+    together, as `batch`, many times as fast; nothing waits for it to fill.
+    """
     @_builtins.property
     def level(self) -> _containers.RepeatedScalarFieldContainer[_job_pb2.LogLevel.ValueType]:
         """Any of these levels."""
@@ -888,14 +901,20 @@ class TailLogsRequest(_message.Message):
         job_id: _builtins.str = ...,
         after_sequence: _builtins.int | None = ...,
         level: _abc.Iterable[_job_pb2.LogLevel.ValueType] | None = ...,
+        max_batch: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "_max_batch", b"_max_batch", "after_sequence", b"after_sequence", "max_batch", b"max_batch"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "after_sequence", b"after_sequence", "job_id", b"job_id", "level", b"level"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence", "_max_batch", b"_max_batch", "after_sequence", b"after_sequence", "job_id", b"job_id", "level", b"level", "max_batch", b"max_batch"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__after_sequence: _TypeAlias = _typing.Literal["after_sequence"]  # noqa: Y015
     _WhichOneofArgType__after_sequence: _TypeAlias = _typing.Literal["_after_sequence", b"_after_sequence"]  # noqa: Y015
+    _WhichOneofReturnType__max_batch: _TypeAlias = _typing.Literal["max_batch"]  # noqa: Y015
+    _WhichOneofArgType__max_batch: _TypeAlias = _typing.Literal["_max_batch", b"_max_batch"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__after_sequence) -> _WhichOneofReturnType__after_sequence | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_batch) -> _WhichOneofReturnType__max_batch | None: ...
 
 Global___TailLogsRequest: _TypeAlias = TailLogsRequest  # noqa: Y015
 
@@ -926,13 +945,38 @@ class TailEnd(_message.Message):
 Global___TailEnd: _TypeAlias = TailEnd  # noqa: Y015
 
 @_typing.final
+class LogBatch(_message.Message):
+    """Entries of a log."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LOGS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def logs(self) -> _containers.RepeatedCompositeFieldContainer[_job_pb2.LogEntry]:
+        """The entries, by job_sequence; at least one."""
+
+    def __init__(
+        self,
+        *,
+        logs: _abc.Iterable[_job_pb2.LogEntry] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["logs", b"logs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LogBatch: _TypeAlias = LogBatch  # noqa: Y015
+
+@_typing.final
 class TailLogsResponse(_message.Message):
-    """Response of TailLogs: an entry, or at last the end."""
+    """Response of TailLogs: an entry or several, or at last the end."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     LOG_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def log(self) -> _job_pb2.LogEntry:
         """An entry."""
@@ -941,17 +985,22 @@ class TailLogsResponse(_message.Message):
     def end(self) -> Global___TailEnd:
         """The end: the job is terminal, and all of its log was sent."""
 
+    @_builtins.property
+    def batch(self) -> Global___LogBatch:
+        """Entries that were there together, where max_batch allows more than one."""
+
     def __init__(
         self,
         *,
         log: _job_pb2.LogEntry | None = ...,
         end: Global___TailEnd | None = ...,
+        batch: Global___LogBatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "item", b"item", "log", b"log"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "end", b"end", "item", b"item", "log", b"log"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "item", b"item", "log", b"log"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch", b"batch", "end", b"end", "item", b"item", "log", b"log"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["log", "end"]  # noqa: Y015
+    _WhichOneofReturnType_item: _TypeAlias = _typing.Literal["log", "end", "batch"]  # noqa: Y015
     _WhichOneofArgType_item: _TypeAlias = _typing.Literal["item", b"item"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_item) -> _WhichOneofReturnType_item | None: ...
 

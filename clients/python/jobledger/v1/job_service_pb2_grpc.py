@@ -191,7 +191,9 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetLogContent(self, request, context):
-        """The whole output of a job as bytes, exactly as the job wrote them.
+        """The whole output of a job as bytes, exactly as the job wrote them, but for two things, which initial metadata tells
+        (over HTTP headers of the same names): `jobledger-log-dropped-bytes`, how many are missing since the log was at its
+        cap, and `jobledger-log-redacted`, `true` where the job has secrets, in whose place `***` stands.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -234,7 +236,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """Events from a point on, and then live. With no point given: live, from now.
+        """Events from a point on, and then live. With no point given: live, from now. With a filter, a `stream.bookmark` comes
+        with each heartbeat that it holds back: the stream can be resumed from there.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

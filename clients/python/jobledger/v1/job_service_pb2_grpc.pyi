@@ -60,7 +60,10 @@ class JobServiceStub:
     GetLogs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetLogsRequest, _job_service_pb2.GetLogsResponse]
     """A page of a job's log."""
     GetLogContent: _grpc.UnaryStreamMultiCallable[_job_service_pb2.GetLogContentRequest, _httpbody_pb2.HttpBody]
-    """The whole output of a job as bytes, exactly as the job wrote them."""
+    """The whole output of a job as bytes, exactly as the job wrote them, but for two things, which initial metadata tells
+    (over HTTP headers of the same names): `jobledger-log-dropped-bytes`, how many are missing since the log was at its
+    cap, and `jobledger-log-redacted`, `true` where the job has secrets, in whose place `***` stands.
+    """
     TailLogs: _grpc.UnaryStreamMultiCallable[_job_service_pb2.TailLogsRequest, _job_service_pb2.TailLogsResponse]
     """A job's log from a point on, and then live until the job has ended."""
     GetArtifacts: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetArtifactsRequest, _job_service_pb2.GetArtifactsResponse]
@@ -74,7 +77,9 @@ class JobServiceStub:
     other job has go with the next sweep.
     """
     WatchEvents: _grpc.UnaryStreamMultiCallable[_job_service_pb2.WatchEventsRequest, _events_pb2.Event]
-    """Events from a point on, and then live. With no point given: live, from now."""
+    """Events from a point on, and then live. With no point given: live, from now. With a filter, a `stream.bookmark` comes
+    with each heartbeat that it holds back: the stream can be resumed from there.
+    """
 
 @_typing.type_check_only
 class JobServiceAsyncStub(JobServiceStub):
@@ -105,7 +110,10 @@ class JobServiceAsyncStub(JobServiceStub):
     GetLogs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetLogsRequest, _job_service_pb2.GetLogsResponse]  # type: ignore[assignment]
     """A page of a job's log."""
     GetLogContent: _aio.UnaryStreamMultiCallable[_job_service_pb2.GetLogContentRequest, _httpbody_pb2.HttpBody]  # type: ignore[assignment]
-    """The whole output of a job as bytes, exactly as the job wrote them."""
+    """The whole output of a job as bytes, exactly as the job wrote them, but for two things, which initial metadata tells
+    (over HTTP headers of the same names): `jobledger-log-dropped-bytes`, how many are missing since the log was at its
+    cap, and `jobledger-log-redacted`, `true` where the job has secrets, in whose place `***` stands.
+    """
     TailLogs: _aio.UnaryStreamMultiCallable[_job_service_pb2.TailLogsRequest, _job_service_pb2.TailLogsResponse]  # type: ignore[assignment]
     """A job's log from a point on, and then live until the job has ended."""
     GetArtifacts: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetArtifactsRequest, _job_service_pb2.GetArtifactsResponse]  # type: ignore[assignment]
@@ -119,7 +127,9 @@ class JobServiceAsyncStub(JobServiceStub):
     other job has go with the next sweep.
     """
     WatchEvents: _aio.UnaryStreamMultiCallable[_job_service_pb2.WatchEventsRequest, _events_pb2.Event]  # type: ignore[assignment]
-    """Events from a point on, and then live. With no point given: live, from now."""
+    """Events from a point on, and then live. With no point given: live, from now. With a filter, a `stream.bookmark` comes
+    with each heartbeat that it holds back: the stream can be resumed from there.
+    """
 
 class JobServiceServicer(metaclass=_abc_1.ABCMeta):
     """Jobs, from submission to receipt. A job that the caller may not see answers like one that does not exist."""
@@ -207,7 +217,10 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.GetLogContentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_httpbody_pb2.HttpBody], _abc.AsyncIterator[_httpbody_pb2.HttpBody]]:
-        """The whole output of a job as bytes, exactly as the job wrote them."""
+        """The whole output of a job as bytes, exactly as the job wrote them, but for two things, which initial metadata tells
+        (over HTTP headers of the same names): `jobledger-log-dropped-bytes`, how many are missing since the log was at its
+        cap, and `jobledger-log-redacted`, `true` where the job has secrets, in whose place `***` stands.
+        """
 
     @_abc_1.abstractmethod
     def TailLogs(
@@ -257,6 +270,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_service_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_events_pb2.Event], _abc.AsyncIterator[_events_pb2.Event]]:
-        """Events from a point on, and then live. With no point given: live, from now."""
+        """Events from a point on, and then live. With no point given: live, from now. With a filter, a `stream.bookmark` comes
+        with each heartbeat that it holds back: the stream can be resumed from there.
+        """
 
 def add_JobServiceServicer_to_server(servicer: JobServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

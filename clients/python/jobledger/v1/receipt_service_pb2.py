@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from jobledger.v1 import annotations_pb2 as jobledger_dot_v1_dot_annotations__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jobledger/v1/receipt_service.proto\x12\x0cjobledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ejobledger/v1/annotations.proto\"\x18\n\x16ListSigningKeysRequest\"\xd8\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x16\n\x0epublic_key_pem\x18\x03 \x01(\t\x12.\n\nvalid_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bvalid_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"A\n\x17ListSigningKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.jobledger.v1.SigningKey\"\x16\n\x14GetCheckpointRequest\"@\n\nCheckpoint\x12\x11\n\ttree_size\x18\x01 \x01(\x03\x12\x11\n\troot_hash\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"*\n\x18GetInclusionProofRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"u\n\x0eInclusionProof\x12\x12\n\nleaf_index\x18\x01 \x01(\x03\x12,\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x18.jobledger.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x03 \x03(\t\x12\x11\n\tleaf_hash\x18\x04 \x01(\t\"d\n\x1aGetConsistencyProofRequest\x12\x19\n\x08old_size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1e\n\x08new_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x42\x0b\n\t_new_size\"b\n\x10\x43onsistencyProof\x12\x10\n\x08old_size\x18\x01 \x01(\x03\x12,\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x18.jobledger.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x03 \x03(\t2\xc1\x04\n\x0eReceiptService\x12\x88\x01\n\x0fListSigningKeys\x12$.jobledger.v1.ListSigningKeysRequest\x1a%.jobledger.v1.ListSigningKeysResponse\"(\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/receipts/keys\x12}\n\rGetCheckpoint\x12\".jobledger.v1.GetCheckpointRequest\x1a\x18.jobledger.v1.Checkpoint\".\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/receipts/checkpoint\x12\x91\x01\n\x11GetInclusionProof\x12&.jobledger.v1.GetInclusionProofRequest\x1a\x1c.jobledger.v1.InclusionProof\"6\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02!\x12\x1f/v1/receipts/inclusion/{job_id}\x12\x90\x01\n\x13GetConsistencyProof\x12(.jobledger.v1.GetConsistencyProofRequest\x1a\x1e.jobledger.v1.ConsistencyProof\"/\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/receipts/consistencyb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"jobledger/v1/receipt_service.proto\x12\x0cjobledger.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ejobledger/v1/annotations.proto\"\x18\n\x16ListSigningKeysRequest\"\xd8\x01\n\nSigningKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\talgorithm\x18\x02 \x01(\t\x12\x16\n\x0epublic_key_pem\x18\x03 \x01(\t\x12.\n\nvalid_from\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bvalid_until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nrevoked_at\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"R\n\x17ListSigningKeysResponse\x12&\n\x04keys\x18\x01 \x03(\x0b\x32\x18.jobledger.v1.SigningKey\x12\x0f\n\x07log_key\x18\x02 \x01(\t\"\x16\n\x14GetCheckpointRequest\"@\n\nCheckpoint\x12\x11\n\ttree_size\x18\x01 \x01(\x03\x12\x11\n\troot_hash\x18\x02 \x01(\t\x12\x0c\n\x04note\x18\x03 \x01(\t\"*\n\x18GetInclusionProofRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"u\n\x0eInclusionProof\x12\x12\n\nleaf_index\x18\x01 \x01(\x03\x12,\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x18.jobledger.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x03 \x03(\t\x12\x11\n\tleaf_hash\x18\x04 \x01(\t\"d\n\x1aGetConsistencyProofRequest\x12\x19\n\x08old_size\x18\x01 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x1e\n\x08new_size\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00H\x00\x88\x01\x01\x42\x0b\n\t_new_size\"b\n\x10\x43onsistencyProof\x12\x10\n\x08old_size\x18\x01 \x01(\x03\x12,\n\ncheckpoint\x18\x02 \x01(\x0b\x32\x18.jobledger.v1.Checkpoint\x12\x0e\n\x06hashes\x18\x03 \x03(\t2\xc1\x04\n\x0eReceiptService\x12\x88\x01\n\x0fListSigningKeys\x12$.jobledger.v1.ListSigningKeysRequest\x1a%.jobledger.v1.ListSigningKeysResponse\"(\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02\x13\x12\x11/v1/receipts/keys\x12}\n\rGetCheckpoint\x12\".jobledger.v1.GetCheckpointRequest\x1a\x18.jobledger.v1.Checkpoint\".\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02\x19\x12\x17/v1/receipts/checkpoint\x12\x91\x01\n\x11GetInclusionProof\x12&.jobledger.v1.GetInclusionProofRequest\x1a\x1c.jobledger.v1.InclusionProof\"6\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02!\x12\x1f/v1/receipts/inclusion/{job_id}\x12\x90\x01\n\x13GetConsistencyProof\x12(.jobledger.v1.GetConsistencyProofRequest\x1a\x1e.jobledger.v1.ConsistencyProof\"/\xb2\xd4\x18\x0b\n\tjobs:read\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/receipts/consistencyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -52,19 +52,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SIGNINGKEY']._serialized_start=203
   _globals['_SIGNINGKEY']._serialized_end=419
   _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_start=421
-  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=486
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=488
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=510
-  _globals['_CHECKPOINT']._serialized_start=512
-  _globals['_CHECKPOINT']._serialized_end=576
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=578
-  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=620
-  _globals['_INCLUSIONPROOF']._serialized_start=622
-  _globals['_INCLUSIONPROOF']._serialized_end=739
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=741
-  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=841
-  _globals['_CONSISTENCYPROOF']._serialized_start=843
-  _globals['_CONSISTENCYPROOF']._serialized_end=941
-  _globals['_RECEIPTSERVICE']._serialized_start=944
-  _globals['_RECEIPTSERVICE']._serialized_end=1521
+  _globals['_LISTSIGNINGKEYSRESPONSE']._serialized_end=503
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=505
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=527
+  _globals['_CHECKPOINT']._serialized_start=529
+  _globals['_CHECKPOINT']._serialized_end=593
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_start=595
+  _globals['_GETINCLUSIONPROOFREQUEST']._serialized_end=637
+  _globals['_INCLUSIONPROOF']._serialized_start=639
+  _globals['_INCLUSIONPROOF']._serialized_end=756
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_start=758
+  _globals['_GETCONSISTENCYPROOFREQUEST']._serialized_end=858
+  _globals['_CONSISTENCYPROOF']._serialized_start=860
+  _globals['_CONSISTENCYPROOF']._serialized_end=958
+  _globals['_RECEIPTSERVICE']._serialized_start=961
+  _globals['_RECEIPTSERVICE']._serialized_end=1538
 # @@protoc_insertion_point(module_scope)

@@ -62,7 +62,7 @@ class ReceiptServiceServicer:
     """
 
     def ListSigningKeys(self, request, context):
-        """The keys with which receipts are and were signed.
+        """The public keys that receipts and checkpoints are verified with: all that a verifier has to be given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,7 +34,7 @@ class ReceiptServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ReceiptServiceAsyncStub: ...
     ListSigningKeys: _grpc.UnaryUnaryMultiCallable[_receipt_service_pb2.ListSigningKeysRequest, _receipt_service_pb2.ListSigningKeysResponse]
-    """The keys with which receipts are and were signed."""
+    """The public keys that receipts and checkpoints are verified with: all that a verifier has to be given."""
     GetCheckpoint: _grpc.UnaryUnaryMultiCallable[_receipt_service_pb2.GetCheckpointRequest, _receipt_service_pb2.Checkpoint]
     """The log's signed checkpoint (C2SP tlog-checkpoint)."""
     GetInclusionProof: _grpc.UnaryUnaryMultiCallable[_receipt_service_pb2.GetInclusionProofRequest, _receipt_service_pb2.InclusionProof]
@@ -50,7 +50,7 @@ class ReceiptServiceAsyncStub(ReceiptServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListSigningKeys: _aio.UnaryUnaryMultiCallable[_receipt_service_pb2.ListSigningKeysRequest, _receipt_service_pb2.ListSigningKeysResponse]  # type: ignore[assignment]
-    """The keys with which receipts are and were signed."""
+    """The public keys that receipts and checkpoints are verified with: all that a verifier has to be given."""
     GetCheckpoint: _aio.UnaryUnaryMultiCallable[_receipt_service_pb2.GetCheckpointRequest, _receipt_service_pb2.Checkpoint]  # type: ignore[assignment]
     """The log's signed checkpoint (C2SP tlog-checkpoint)."""
     GetInclusionProof: _aio.UnaryUnaryMultiCallable[_receipt_service_pb2.GetInclusionProofRequest, _receipt_service_pb2.InclusionProof]  # type: ignore[assignment]
@@ -69,7 +69,7 @@ class ReceiptServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _receipt_service_pb2.ListSigningKeysRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_receipt_service_pb2.ListSigningKeysResponse, _abc.Awaitable[_receipt_service_pb2.ListSigningKeysResponse]]:
-        """The keys with which receipts are and were signed."""
+        """The public keys that receipts and checkpoints are verified with: all that a verifier has to be given."""
 
     @_abc_1.abstractmethod
     def GetCheckpoint(

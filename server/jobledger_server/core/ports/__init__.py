@@ -38,6 +38,8 @@ from jobledger_server.core.ports.jobs import (
     JobRecord,
     JobStore,
     KeyedJobDeletedError,
+    Origin,
+    SerializedJobs,
     StoredReceipt,
 )
 from jobledger_server.core.ports.retention import (
@@ -87,11 +89,13 @@ __all__ = [
     "Limits",
     "LogSummary",
     "NewerAttemptError",
+    "Origin",
     "Outcome",
     "ProgressReport",
     "ReceiptStore",
     "RetentionStore",
     "Running",
+    "SerializedJobs",
     "Store",
     "StoreUnavailableError",
     "StoredBlob",

@@ -48,6 +48,17 @@ class ArchiveError(Exception):
     """The archive is not as it was written; the message names the place, what was found, and what to do."""
 
 
+class Deletions(Protocol):
+    """Remembers, whatever becomes of the database, that jobs were deleted."""
+
+    async def note_deleted(self, job_ids: Sequence[str]) -> None:
+        """Says it of these jobs, durably. To be called before they are: what is not told of comes back.
+
+        Raises:
+            StoreUnavailableError: it can't be written just now.
+        """
+
+
 class Archive(Protocol):
     """Batches of receipts in leaf order, each sealed by a signed checkpoint. Its methods may block."""
 
@@ -65,6 +76,13 @@ class Archive(Protocol):
         Args:
             first: leaf index of its first receipt.
             note: its checkpoint.
+
+        Raises:
+            OSError: it could not be written; doing so again is safe.
+        """
+
+    def note_deleted(self, note: str) -> None:
+        """Keeps a signed note that says which jobs were deleted, durably.
 
         Raises:
             OSError: it could not be written; doing so again is safe.

@@ -1,6 +1,6 @@
 """Bytes by their hash."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,8 +17,11 @@ class StoredBlob:
 class BlobBatch(Protocol):
     """Blobs that are stored together, or not at all: the many small ones of a job cost little more than one."""
 
-    def add(self, descriptor: int) -> tuple[str, int]:
+    def add(self, descriptor: int, *, check: Callable[[], None] | None = None) -> tuple[str, int]:
         """Copies what an open regular file holds, from its beginning; its position stays. Returns hash and size.
+
+        Args:
+            check: called before each chunk; what it raises ends the copy, and the batch is as before.
 
         Raises:
             FileChangedError: it grew, shrank or changed while it was copied; the batch is as before.

@@ -38,6 +38,7 @@ class Outcome:
     Attributes:
         exit_code, signal: of the first process; both None where unknown.
         declared: every path that the job declared as an artifact, relative to `output/`.
+        misdeclared: the first of what it declared that no artifact can be called: as it said that, cut where too long.
         ignored_messages: how many of its messages could not be understood.
         isolation: what it was started under, such as `none`.
     """
@@ -50,6 +51,7 @@ class Outcome:
     ended_at: int = 0
     log: LogSummary = field(default_factory=LogSummary)
     declared: Sequence[str] = ()
+    misdeclared: Sequence[str] = ()
     ignored_messages: int = 0
     isolation: str = "none"
 

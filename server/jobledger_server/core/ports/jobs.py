@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from jobledger.v1.events_pb2 import Event
@@ -22,6 +22,21 @@ class CancelIntent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What an attempt is made from, as it was before anything of the attempt ran.
+
+    Attributes:
+        attempt: which one.
+        inputs: SHA-256 (lower-case hex) of each input file that was copied, by the path that the specification gives.
+        source_pins: names of what it is made from, with their versions.
+    """
+
+    attempt: int
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    source_pins: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class JobRecord:
     """A job as it is stored: what clients see, and what only the engine needs.
 
@@ -32,6 +47,7 @@ class JobRecord:
         eligible_at: not to be started before (backoff between attempts).
         cancel: the intent to cancel, if any.
         concurrency_groups: those in which it counts, as `core.concurrency` names them.
+        origin: of the attempt that was made ready last, where there is anything to say of it.
     """
 
     job: Job
@@ -40,6 +56,7 @@ class JobRecord:
     eligible_at: int = 0
     cancel: CancelIntent | None = None
     concurrency_groups: tuple[str, ...] = ()
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,8 +154,24 @@ class JobPage:
     total: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SerializedJobs:
+    """Jobs of a page, each the bytes of its record's `job`, and how many the filter admits in all; of one snapshot."""
+
+    jobs: Sequence[bytes]
+    total: int
+
+
 class JobStore(Protocol):
     """Jobs. Every write is durable when it returns, and all of it or nothing happened."""
+
+    @property
+    def revision(self) -> int | None:
+        """While this stays the same number, so does all that is read of any `JobRecord.job`.
+
+        No write of a job becomes visible, and none returns, before the number has changed. None: one becomes visible
+        just now.
+        """
 
     async def create_job(
         self, record: JobRecord, events: Sequence[Event], idempotency: IdempotencyKey | None = None
@@ -176,6 +209,11 @@ class JobStore(Protocol):
     ) -> JobPage:
         """A page. `after` is (created_at, job_id) of the last one before it, and only for NEWEST."""
 
+    async def list_serialized(
+        self, where: JobFilter, *, limit: int, offset: int = 0, after: tuple[int, str] | None = None
+    ) -> SerializedJobs:
+        """The jobs of the page that `list_jobs` gives, newest first, as they are stored: nothing is parsed."""
+
     async def queued_jobs(self, *, now: int, limit: int, full: Collection[str] = ()) -> Sequence[JobRecord]:
         """Queued jobs with `eligible_at` <= now, by priority (high first), then queued_at, then job_id.
 
@@ -207,5 +245,5 @@ class JobStore(Protocol):
     async def artifacts(self, job_id: str) -> Sequence[Artifact]:
         """By path."""
 
-    async def set_artifact_status(self, artifact: Artifact) -> None:
-        """Stores the artifact anew, found by its id."""
+    async def set_artifact_status(self, artifact: Artifact, events: Sequence[Event] = ()) -> bool:
+        """Stores the artifact anew, found by its id, with events. False: it was so before, or there is none."""

@@ -1,7 +1,7 @@
 """What is kept for a time only, and what a store must tell and do so that the rest can go."""
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -47,8 +47,11 @@ class RetentionStore(Protocol):
         What a job leaves is noted when it ends (`JobChange.kept`).
         """
 
-    async def forget(self, kept: Kept, job_ids: Collection[str]) -> None:
-        """Notes that this is gone. A job of which nothing else is left is from then on kept as one of JOBS."""
+    async def forget(self, kept: Kept, job_ids: Collection[str], *, at: int) -> None:
+        """Notes that this is gone since `at`. A job of which nothing else is left is from then on kept as one of JOBS.
+
+        The job says so from then on: it has `log_removed_at`, unless it never ran; or no `job_dir` any more.
+        """
 
     async def drop_events(self, through: int) -> int:
         """Deletes the events up to and with this number. Returns how many. Numbers are never given again."""
@@ -65,5 +68,11 @@ class RetentionStore(Protocol):
     async def unknown_jobs(self, job_ids: Collection[str]) -> set[str]:
         """Those of the ids that no job has."""
 
-    async def unneeded_blobs(self, hashes: Collection[str]) -> set[str]:
-        """Those of the hashes that no artifact has."""
+    async def count_due_jobs(self, due: Mapping[Kept, int]) -> int:
+        """How many jobs would go if all went that ended before the instant of its class. A class without one is kept.
+
+        That is all that is kept of them, and they themselves, by the instant of JOBS.
+        """
+
+    async def unneeded_blobs(self, hashes: Collection[str], *, due: Mapping[Kept, int] | None = None) -> set[str]:
+        """Those of the hashes that no artifact has, or would have if the jobs that are `due` were gone."""

@@ -49,6 +49,7 @@ class View(NamedTuple):
         running: its process, once that has started; `shim`: that of its shim.
         alive: its shim lives, or something that a shim left behind when it was killed.
         begun: its shim began to start it, so that it must not be started again.
+        written: what to start is written down; not looked at where it has begun.
         progressed: it has ended, and has said how far it was.
     """
 
@@ -57,6 +58,7 @@ class View(NamedTuple):
     shim: int | None
     alive: bool
     begun: bool
+    written: bool
     progressed: bool
 
 
@@ -122,9 +124,10 @@ class Attempt:
         running = Running(pid=started["pid"], started_at=started["started_at"]) if started else None
         shim = started["shim"] if started else None
         if started and alive and self._traces is None:
-            self._traces = Traces(self.control, started, cgroup.recorded(self.control.cgroup))
+            self._traces = Traces(self.control, started, cgroup.recorded(self.control))
         progressed = outcome is not None and _changed_at(self.control.progress) is not None
-        return View(outcome, running, shim, alive, started is not None, progressed)
+        written = started is not None or self.control.spec.exists()
+        return View(outcome, running, shim, alive, started is not None, written, progressed)
 
     def news(self) -> News:
         """The view, and what is new since the last call."""
@@ -242,13 +245,19 @@ class Attempt:
 
     # --- writing ---
 
-    def prepare(self, launch: Launch, isolation: Isolation = NO_ISOLATION) -> None:
-        """Writes down what to start, durably."""
+    def prepare(self, launch: Launch, isolation: Isolation = NO_ISOLATION, *, known: bool = False) -> bool:
+        """Writes down what to start, durably.
+
+        Returns False, and does nothing, where something of the attempt is there which the caller does not know of.
+        """
         try:
             self.control.path.mkdir(mode=0o700, parents=True)
         except FileExistsError:
+            if not known:
+                return False
             self.control.shim_errors.unlink(missing_ok=True)
         write_json(self.control.spec, _spec(launch, isolation))
+        return True
 
     def request_cancel(self, grace_seconds: float) -> None:
         """Asks for the end, durably. Nothing happens where there is nothing to end."""
@@ -281,7 +290,7 @@ class Attempt:
 
     def _takes_input(self) -> bool:
         control = self.control
-        if control.exit.exists() or control.input_closed.exists():
+        if control.read_end() or control.exit.exists() or control.input_closed.exists():
             return False
         return self._launched().stdin_open
 

@@ -4,6 +4,7 @@ import os
 import selectors
 import time
 from collections.abc import Callable
+from functools import partial
 
 from jobledger_server.executors.local.reports import NEVER
 from jobledger_server.joblog.segments import Stream
@@ -11,6 +12,10 @@ from jobledger_server.joblog.writer import LogTotals, LogWriter
 
 READ_SIZE = 256 * 1024
 RETRY_SECONDS, PATIENCE = 0.5, 3.0
+# How long the beginning of a line waits for its end before it is shown: a question to a person has none.
+SHOW_SECONDS = 1.0
+# Programs that think nobody looks write whole blocks of their buffer: a line that one cuts is waited for.
+BLOCK = 4096
 
 
 class Capture:
@@ -35,6 +40,7 @@ class Capture:
         self._selector = selector
         self._log = log
         self._grown = grown
+        self._shown_at: dict[Stream, float] = {}
         self.retry_due = NEVER
         self.trouble = ""
 
@@ -64,6 +70,19 @@ class Capture:
         if now >= self.retry_due:
             self._write(self._log.flush)
 
+    @property
+    def show_due(self) -> float:
+        """When an incomplete line is to be shown, by the monotonic clock; NEVER while there is none."""
+        return min(self._shown_at.values(), default=NEVER) if self.retry_due == NEVER else NEVER
+
+    def show(self, now: float) -> None:
+        """Writes what there is of incomplete lines, where that is due."""
+        if now < self.show_due:
+            return
+        for stream in [stream for stream, due in self._shown_at.items() if now >= due]:
+            del self._shown_at[stream]
+            self._write(partial(self._log.show, stream))
+
     def close(self) -> None:
         """Makes all of the log durable, in at most PATIENCE seconds; else `trouble` says why it is not."""
         deadline = time.monotonic() + PATIENCE
@@ -89,10 +108,18 @@ class Capture:
             return
         if chunk:
             self._write(lambda: self._log.write(self._sources[source], chunk))
+            self._mind_rest(self._sources[source], chunk)
             return
         if source in self._selector.get_map():
             self._selector.unregister(source)
         del self._sources[source]
+
+    def _mind_rest(self, stream: Stream, chunk: bytes) -> None:
+        """Settles when the line that `chunk` has not ended is shown: counted from what came first of what is not."""
+        if not self._log.holds_back(stream) or len(chunk) % BLOCK == 0:
+            self._shown_at.pop(stream, None)
+        elif stream not in self._shown_at or b"\n" in chunk:
+            self._shown_at[stream] = time.monotonic() + SHOW_SECONDS
 
     def _write(self, write: Callable[[], object]) -> None:
         """Nothing more is read until the log takes what it was given."""

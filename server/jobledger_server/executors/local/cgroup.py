@@ -18,8 +18,12 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from jobledger_server.executors.local.control_dir import ControlDir
+
 PREFIX = "jobledger-"
 LEFTOVER_SECONDS = 600.0
+# Processes and threads of a job at a time, its supervisor included: past them it can't fork.
+MOST_PROCESSES = 4096
 # Of clone3(2): its number, which is the same on all architectures, and the layout of its arguments.
 SYS_CLONE3 = 435
 CLONE_INTO_CGROUP = 0x2_0000_0000
@@ -57,16 +61,26 @@ def make(name: str) -> Path | None:
         os.mkdir(group)  # noqa: PTH102 - for every job
     except OSError:
         return None
+    _hold_to_processes(group)
     return group
 
 
-def write_down(group: Path, record: Path) -> bool:
-    """Writes its path, a line, to the file `record`: whoever comes later knows of it. Returns whether it could."""
-    try:
-        record.write_text(f"{group}\n", encoding="utf-8")
-    except OSError:
-        return False
-    return True
+def count_processes() -> None:
+    """Has the groups that are made from now on hold a job to so many processes, where that can be had."""
+    parent = place()
+    with contextlib.suppress(OSError):
+        if parent and "pids" not in (parent / "cgroup.subtree_control").read_text(encoding="ascii").split():
+            (parent / "cgroup.subtree_control").write_text("+pids", encoding="ascii")
+
+
+def _hold_to_processes(group: Path) -> None:
+    """A job that forks without end must not take the machine's processes from all others."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(group / "pids.max", os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(descriptor, b"%d" % MOST_PROCESSES)
+        finally:
+            os.close(descriptor)
 
 
 def leave(group: Path) -> bool:
@@ -78,14 +92,19 @@ def leave(group: Path) -> bool:
     return True
 
 
-def recorded(record: Path) -> Path | None:
-    """The control group that `write_down` wrote down, if there is one. Half a line may name somebody else's."""
+def recorded(control: ControlDir) -> Path | None:
+    """The control group that a supervisor wrote down, if there is one."""
+    group = control.read_group() or _noted(control.cgroup)
+    return group if group and group.name.startswith(PREFIX) else None
+
+
+def _noted(file: Path) -> Path | None:
+    """The same under protocol 1, which had a file for it. Half a line may name somebody else's."""
     try:
-        line = record.read_text(encoding="utf-8")
+        line = file.read_text(encoding="utf-8")
     except OSError:
         return None
-    group = Path(line.rstrip("\n"))
-    return group if line.endswith("\n") and group.name.startswith(PREFIX) else None
+    return Path(line.rstrip("\n")) if line.endswith("\n") else None
 
 
 def fork(group: Path | None) -> int:

@@ -3,9 +3,11 @@
 Written by the server: `spec.json` (once), `cancel.json`, `input.log`. Written by the shim: `lock` (held as long as it
 lives, and by the nursery until nothing of what it left behind lives), `started.json` (created at most once, before
 anything is started), `progress.json`, `artifacts.json` (paths that the job declared, in that order), `input.ack`,
-`wake` (once it can be woken), `shim.err` (if something went wrong), `exit.json` (last of all: nothing of the job is
-left). `overdue`: the server has given up the shim. Files that are replaced are replaced atomically. Whoever writes
-wakes the other through a FIFO; a wake that is lost costs a second, never more.
+`wake` (once it can be woken), `shim.err` (if something went wrong). Last of all, when nothing of the job is left, the
+end: behind what `started.json` says, in room that was taken at the start, so that neither a full disk nor a second file
+stands in its way; or in `exit.json`, where it does not fit there, or the server tells of it. `overdue`: the server has
+given up the shim. Files that are replaced are replaced atomically. Whoever writes wakes the other through a FIFO; a
+wake that is lost costs a second, never more.
 
 Where nothing isolates a job it can write here, too. So nothing that is read here is trusted to be what was written: a
 file that is not one, or not of the kind that is expected, is `UnreadableError`, and keeps nobody waiting. That what is
@@ -13,7 +15,8 @@ said there was said by the shim nobody can tell; but nothing of it counts as the
 
 `spec.json` names the protocol, in every version of it. What is only added keeps the number; what a server or a
 supervisor that does not know of it would get wrong raises it. A server takes over what was started under an earlier
-protocol; while there is a job that was started under a later one it does not start, and touches nothing.
+protocol; while there is a job that was started under a later one it does not start, and touches nothing. Under protocol
+1 the end stood in `exit.json` alone, and a control group in the file `cgroup`.
 """
 
 import contextlib
@@ -25,6 +28,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from jobledger_server.executors.local import record
 from jobledger_server.executors.local.guarded_files import (
     FOREIGN,
     GUARDED,
@@ -38,7 +42,7 @@ from jobledger_server.executors.local.guarded_files import (
     set_aside,
 )
 
-PROTOCOL = 1
+PROTOCOL = 2
 LOCK_PATIENCE = 1.0
 RECORD_HEAD = struct.Struct("<IB")
 ACK = struct.Struct("<Q")
@@ -126,14 +130,28 @@ class ControlDir:
         None: it never began. Empty: it has begun and not yet said, or what it said was lost with the machine. Else
         there are all of `shim`, `pid`, `started_at`, `pid_started` and `boot_id`.
         """
-        try:
-            said = read_json(self.started)
-        except UnreadableError:
-            return {}
+        said = self._record(record.start_of)
         if said is None:
             return None
         numbers = all(type(said.get(name)) is int for name in ("shim", "pid", "started_at", "pid_started"))
         return said if numbers and isinstance(said.get("boot_id"), str) else {}
+
+    def read_end(self) -> dict[str, Any]:
+        """What the shim said last; empty where it has not, or where what it said is not whole."""
+        return self._record(record.end_of) or {}
+
+    def read_group(self) -> Path | None:
+        """Where its control group is said to be: `cgroup.recorded` tells whether that can be."""
+        name = (self._record(record.start_of) or {}).get("cgroup")
+        return Path(name) if isinstance(name, str) and "\0" not in name else None
+
+    def _record(self, part: Callable[[bytes], dict[str, Any]]) -> dict[str, Any] | None:
+        try:
+            return part(read_bytes(self.started))
+        except FileNotFoundError:
+            return None
+        except UnreadableError:
+            return {}
 
     def cancel_request(self) -> float | None:
         """Grace period in seconds of a request to cancel, if there is one.

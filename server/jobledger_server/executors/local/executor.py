@@ -18,6 +18,7 @@ from typing import ParamSpec, Self, TypeVar
 
 from jobledger_server.core.ports import Clock, EndReason, ExecutorListener, Launch, Outcome, Running
 from jobledger_server.executors.local.attempt import Attempt, News, View
+from jobledger_server.executors.local.awaiting import cancelled, within
 from jobledger_server.executors.local.child import PASSING
 from jobledger_server.executors.local.guarded_files import open_fifo
 from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation
@@ -25,17 +26,19 @@ from jobledger_server.executors.local.lost import GONE, OVERDUE, UNKILLABLE, bur
 from jobledger_server.executors.local.pidfd import ExitWatch
 from jobledger_server.executors.local.remains import end_remains, wake_stopped
 from jobledger_server.executors.local.spawner import Spawner
+from jobledger_server.executors.local.wakes import Wakes
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 THREADS = 8
 TICK_SECONDS = 1.0
-LONGEST_WAKE = 256
 # How long a look waits for what else there may be to see.
 SOON_SECONDS = 0.02
 # How long a supervisor may take to start its job, and what is killed to die.
 HUNG_SECONDS, CLEAR_SECONDS, CLEAR_INTERVAL = 10.0, 5.0, 0.02
+# Between two tries to remove what could not be removed.
+REMOVE_SECONDS = 30.0
 REMOVED = "Its control directory was removed while it ran"
 NO_TRACE = "Its supervisor left no trace"
 HUNG = "Its supervisor hung before it had started it"
@@ -64,7 +67,8 @@ class LocalExecutor:
         # Their own: what takes long elsewhere, such as copies of artifacts, must not hold up a cancel.
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="jobledger-control")
         self._tasks = contextlib.AsyncExitStack()
-        self._rest = b""
+        # Attempts whose end is stored, and whose control directory could not be removed.
+        self._unremoved: set[tuple[str, int]] = set()
 
     async def __aenter__(self) -> Self:
         self._tasks.push_async_callback(asyncio.to_thread, self._threads.shutdown)
@@ -72,11 +76,11 @@ class LocalExecutor:
         fifo = await asyncio.to_thread(self._make_directories)
         loop = asyncio.get_running_loop()
         self._tasks.callback(os.close, fifo)
-        loop.add_reader(fifo, self._read_wakes, fifo)
+        loop.add_reader(fifo, self._read_wakes, Wakes(fifo))
         self._tasks.callback(loop.remove_reader, fifo)
         self._tasks.push_async_callback(self._stop_followers)
         ticker = asyncio.create_task(self._tick())
-        self._tasks.push_async_callback(_cancelled, ticker)
+        self._tasks.push_async_callback(cancelled, ticker)
         return self
 
     async def __aexit__(
@@ -99,15 +103,16 @@ class LocalExecutor:
         """See `ports.Executor.start`."""
         attempt = self._attempt(launch.job_id, launch.attempt)
         async with attempt.starting:
-            known = await self._settle(attempt) if attempt.control.path.exists() else None
-            if known is not None:
-                return known
-            await self._in_thread(attempt.prepare, launch, self._isolation)
+            if not await self._in_thread(attempt.prepare, launch, self._isolation):
+                known = await self._settle(attempt)
+                if known is not None:
+                    return known
+                await self._in_thread(attempt.prepare, launch, self._isolation, known=True)
             attempt.changed.clear()
             shim = await self._spawner.spawn(attempt.control.path, launch.secret_env)
-            with ExitWatch(shim, attempt.changed.set) as spawned:
-                # There is nothing to see before it has said something.
-                await _within(TICK_SECONDS, attempt.changed)
+            with ExitWatch(shim, partial(_look_soon, attempt)) as spawned:
+                # There is nothing to see before it has said something, or the nursery that it has ended.
+                await within(TICK_SECONDS, attempt.changed)
                 known = await self._settle(attempt, spawned)
             if known is None:
                 raise OSError(errno.EAGAIN, await self._in_thread(attempt.complaint))
@@ -148,9 +153,15 @@ class LocalExecutor:
         released = self._attempt(job_id, attempt)
         async with released.starting, released.writing:
             if released.follower:
-                await _cancelled(released.follower)
-            with contextlib.suppress(FileNotFoundError):
+                await cancelled(released.follower)
+            try:
                 await asyncio.to_thread(released.remove)
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                # No files left just now, perhaps. It is no reason to hold up what else follows from the end.
+                logger.warning("%s can't be removed just now: %s", released.control.path, error)
+                self._unremoved.add((job_id, attempt))
             self._attempts.pop((job_id, attempt), None)
 
     async def release_others(self, kept: Collection[tuple[str, int]]) -> None:
@@ -189,7 +200,7 @@ class LocalExecutor:
                 if not await self._cleared(attempt):
                     return self._lost(HUNG, survived=True)
                 continue
-            if not await _within(TICK_SECONDS, attempt.changed):
+            if not await within(TICK_SECONDS, attempt.changed):
                 await asyncio.to_thread(_wake_stopped, attempt)
 
     async def _certain(self, attempt: Attempt, view: View, *, new: bool) -> Running | Outcome | None:
@@ -201,7 +212,7 @@ class LocalExecutor:
         if view.running and (view.alive or ended_untold):
             self._follow(attempt, view.shim)
             return view.running
-        if new and not view.begun and not attempt.control.spec.exists():
+        if new and not view.written:
             # By the job, which was quicker than we. So it has begun, and must not begin again.
             return self._lost(REMOVED, survived=not await self._cleared(attempt))
         return None
@@ -211,9 +222,7 @@ class LocalExecutor:
             attempt.follower = asyncio.create_task(self._tell_until_ended(attempt, shim))
 
     async def _tell_until_ended(self, attempt: Attempt, shim: int | None) -> None:
-        def soon() -> None:
-            asyncio.get_running_loop().call_later(SOON_SECONDS, attempt.changed.set)
-
+        soon = partial(_look_soon, attempt)
         # Most short jobs have ended by then, and all that there is to tell of them is seen in one look. Likewise it is
         # the nursery that tells of the end of what a shim had below it; its own end is a hint for where there is none.
         soon()
@@ -285,27 +294,32 @@ class LocalExecutor:
 
     # --- being woken ---
 
-    def _read_wakes(self, fifo: int) -> None:
-        *lines, rest = (self._rest + os.read(fifo, 65536)).split(b"\n")
-        # What is longer than any wake is none, however it goes on.
-        self._rest = rest[:LONGEST_WAKE]
-        for line in set(lines):
-            job_id, _, number = line[:LONGEST_WAKE].decode("ascii", "replace").partition(" ")
-            attempt = self._attempts.get((job_id, int(number))) if number.isdigit() else None
-            if attempt:
+    def _read_wakes(self, wakes: Wakes) -> None:
+        for key in wakes.read():
+            if attempt := self._attempts.get(key):
                 attempt.changed.set()
 
     async def _tick(self) -> None:
+        remove_from = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
             followed = [attempt for attempt in self._attempts.values() if attempt.follower]
             for attempt in await self._in_thread(_look_after, followed):
                 attempt.changed.set()
+            if self._unremoved and self._clock.monotonic() >= remove_from:
+                remove_from = self._clock.monotonic() + REMOVE_SECONDS
+                unremoved, self._unremoved = self._unremoved, set()
+                for key in unremoved:
+                    await self.release(*key)
 
     async def _stop_followers(self) -> None:
         for attempt in list(self._attempts.values()):
             if attempt.follower:
-                await _cancelled(attempt.follower)
+                await cancelled(attempt.follower)
+
+
+def _look_soon(attempt: Attempt) -> None:
+    asyncio.get_running_loop().call_later(SOON_SECONDS, attempt.changed.set)
 
 
 def _wake_stopped(attempt: Attempt) -> None:
@@ -322,19 +336,3 @@ def _look_after(attempts: list[Attempt]) -> list[Attempt]:
         except Exception:  # noqa: BLE001 - the follower meets it again, and says so
             changed.append(attempt)
     return changed
-
-
-async def _within(seconds: float, event: asyncio.Event) -> bool:
-    """Whether the event was set in time."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _cancelled(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

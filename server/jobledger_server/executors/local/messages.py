@@ -33,13 +33,19 @@ class Declaration(NamedTuple):
     path: str
 
 
+class Misdeclaration(NamedTuple):
+    """What was declared, and can't be: its beginning, one character longer than any path."""
+
+    path: str
+
+
 class Checkpoint(NamedTuple):
     """What the next attempt is to know: a JSON object, as ASCII text."""
 
     text: str
 
 
-Message = Progress | LogLine | Declaration | Checkpoint
+Message = Progress | LogLine | Declaration | Misdeclaration | Checkpoint
 
 
 class MessageReader:
@@ -83,13 +89,16 @@ def _log_line(fields: dict[str, Any]) -> LogLine:
     return LogLine(json.dumps(fields, ensure_ascii=True).encode())
 
 
-def _declaration(fields: dict[str, Any]) -> Declaration | None:
-    """None for a path that leads out of `output/`, or that no artifact can have."""
+def _declaration(fields: dict[str, Any]) -> Declaration | Misdeclaration | None:
+    """None for what is no path. What else no artifact can be called is for the server to tell."""
     path = fields.get("path")
-    if not isinstance(path, str) or len(path) > MAX_PATH or "\\" in path or not path.isprintable():
+    if not isinstance(path, str):
         return None
     parts = [part for part in path.split("/") if part not in ("", ".")]
-    return None if path.startswith("/") or ".." in parts or not parts else Declaration("/".join(parts))
+    leads_out = path.startswith("/") or ".." in parts or not parts
+    if leads_out or len(path) > MAX_PATH or "\\" in path or not path.isprintable():
+        return Misdeclaration(path[: MAX_PATH + 1])
+    return Declaration("/".join(parts))
 
 
 def _checkpoint(fields: dict[str, Any]) -> Checkpoint | None:

@@ -60,6 +60,7 @@ def main(soft_open_files: str) -> None:
     nursery = Nursery(children_pipe())
     prctl(PR_SET_CHILD_SUBREAPER, 1)
     cgroup.remove_leftovers()
+    cgroup.count_processes()
     gc.freeze()
     # Whoever asks must know whom to wake.
     with contextlib.suppress(ConnectionError):
@@ -85,8 +86,9 @@ class Nursery:
             readable, _, _ = select.select(self._sources, [], [], self._patience())
             if self._children_ended in readable:
                 os.read(self._children_ended, 65536)
-            self._reap()
-            self._sweep()
+                self._reap()
+            if self._children_ended in readable or self._ended:
+                self._sweep()
             if REQUESTS in readable:
                 self._read_requests()
 

@@ -41,7 +41,7 @@ class Traces(NamedTuple):
     @classmethod
     def read(cls, control: ControlDir) -> "Traces":
         """As far as the control directory tells them."""
-        return cls(control, control.read_started() or {}, cgroup.recorded(control.cgroup))
+        return cls(control, control.read_started() or {}, cgroup.recorded(control))
 
     def supervisor(self) -> ProcessStat | None:
         """The supervisor, if it is seen to live. It is older than the job, unlike any later process of its number."""

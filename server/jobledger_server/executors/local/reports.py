@@ -11,12 +11,20 @@ from typing import Any
 
 from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.guarded_files import write_text
-from jobledger_server.executors.local.messages import Checkpoint, Declaration, LogLine, Message, MessageReader, Progress
+from jobledger_server.executors.local.messages import (
+    Checkpoint,
+    Declaration,
+    LogLine,
+    Message,
+    MessageReader,
+    Misdeclaration,
+    Progress,
+)
 from jobledger_server.joblog.redaction import NO_SECRETS, Secrets
 
 READ_SIZE = 65536
 INTERVAL, RETRY_SECONDS = 0.1, 0.5
-MOST_ARTIFACTS = 1000
+MOST_ARTIFACTS, MOST_MISDECLARED = 1000, 100
 CHECKPOINT = "checkpoint.json"
 NEVER = float("inf")
 
@@ -68,6 +76,7 @@ class Reports:
         self._progress: dict[str, Any] = {}
         # In the order in which they were declared.
         self._artifacts: dict[str, None] = {}
+        self._misdeclared: dict[str, None] = {}
         self._checkpoint = ""
         self._progress_file = Latest(control.progress, lambda: json.dumps(self._progress), durable=False)
         self._artifacts_file = Latest(control.artifacts, self._declared, durable=True)
@@ -117,22 +126,24 @@ class Reports:
                 self._progress |= fields
                 self._progress_file.changed()
             case Declaration(path):
-                self._declare(path)
+                self._declare(path, self._artifacts, MOST_ARTIFACTS)
+            case Misdeclaration(path):
+                self._declare(path, self._misdeclared, MOST_MISDECLARED)
             case Checkpoint(text):
                 self._checkpoint = text
                 self._checkpoint_file.changed()
 
-    def _declare(self, path: str) -> None:
-        if path in self._artifacts:
+    def _declare(self, path: str, known: dict[str, None], most: int) -> None:
+        if path in known:
             return
-        if len(self._artifacts) >= MOST_ARTIFACTS:
+        if len(known) >= most:
             self.ignore()
             return
-        self._artifacts[path] = None
+        known[path] = None
         self._artifacts_file.changed()
 
     def _declared(self) -> str:
-        return json.dumps({"paths": list(self._artifacts)})
+        return json.dumps({"paths": list(self._artifacts), "misdeclared": list(self._misdeclared)})
 
 
 def chunks(descriptor: int) -> Iterator[bytes]:

@@ -5,7 +5,6 @@
 
 import base64
 import fcntl
-import json
 import os
 import selectors
 import signal
@@ -15,12 +14,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jobledger_server.core.durable import sync_path
 from jobledger_server.executors.local import bwrap, cgroup
 from jobledger_server.executors.local.child import PASSING, Command, CommandError, become_command, start_child
 from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir
 from jobledger_server.executors.local.feeder import Feeder
-from jobledger_server.executors.local.guarded_files import open_fifo, poke, read_json, write_json
+from jobledger_server.executors.local.guarded_files import open_fifo, read_json, write_json
 from jobledger_server.executors.local.isolation import BWRAP, isolation_of, private_temp
 from jobledger_server.executors.local.limits import resource_limits
 from jobledger_server.executors.local.process_tree import (
@@ -30,20 +28,13 @@ from jobledger_server.executors.local.process_tree import (
     prctl,
     process_stat,
 )
+from jobledger_server.executors.local.record import Record
 from jobledger_server.executors.local.supervisor import Pipes, Supervisor
 from jobledger_server.joblog.redaction import RedactingLogWriter, Secrets
 from jobledger_server.joblog.writer import LogWriter, wall_clock
 
 PIPE_BYTES = 256 * 1024
 RETRY_SECONDS = 0.5
-STARTED_BYTES = 512
-
-
-class Claim(NamedTuple):
-    """The right to start an attempt, and what is needed to say that it was: `started.json`, open; the boot's id."""
-
-    started: int
-    boot_id: str
 
 
 class Prepared(NamedTuple):
@@ -93,38 +84,39 @@ def main(
 
 def _run(control: ControlDir, spec: dict[str, Any], secrets: Secrets, group: Path | None) -> None:
     try:
-        claim = _claim(control)
+        # From here on the attempt counts as started, whatever happens.
+        record = Record(control.started, group)
     except OSError as error:
         sys.exit(f"The job can't be started just now: {error.strerror}")
     # Before there is a child: its end must be heard, and its orphans must become ours.
     children = children_pipe()
     prctl(PR_SET_CHILD_SUBREAPER, 1)
-    if group and not cgroup.write_down(group, control.cgroup):
+    if not record.names_group:
         # What nobody would know of later does not count.
         group = None
-    _leave_word(control, _supervise(control, spec, claim, children, secrets, group))
+    _leave_word(control, record, _supervise(control, spec, record, children, secrets, group))
 
 
 def _supervise(
-    control: ControlDir, spec: dict[str, Any], claim: Claim, children: int, secrets: Secrets, group: Path | None
+    control: ControlDir, spec: dict[str, Any], record: Record, children: int, secrets: Secrets, group: Path | None
 ) -> dict[str, Any]:
     """Starts the attempt and sees it to its end. Returns what there is to say of that."""
     log = None
     try:
         log = _open_log(Path(spec["log_dir"]), spec["log_bytes"], secrets)
         prepared = _prepare(control, spec, children)
-        started_at = wall_clock()
+        boot, started_at = boot_id(), wall_clock()
         pid = _start(spec, prepared)
     except CommandError as error:
         return _not_started(secrets.hide_in_text(str(error)), log)
     except OSError as error:
         if error.errno in PASSING:
-            control.started.unlink()
+            record.withdraw()
             sys.exit(f"The job can't be started just now: {error.strerror}")
         return _not_started(f"The job can't be prepared: {error}", log)
     # From here on it runs: nothing takes the claim back, or it could be started a second time.
-    _announce(control, spec, claim, pid, started_at)
-    return Supervisor(
+    _announce(record, pid, started_at, boot)
+    word = Supervisor(
         control=control,
         spec=spec,
         pid=pid,
@@ -135,32 +127,12 @@ def _supervise(
         log=log,
         secrets=secrets,
     ).run()
+    return {"started_at": started_at, **word}
 
 
 def _open_log(log_dir: Path, cap_bytes: int, secrets: Secrets) -> LogWriter:
     """A job without secrets pays nothing for those of others."""
     return RedactingLogWriter(log_dir, cap_bytes, secrets) if secrets else LogWriter(log_dir, cap_bytes)
-
-
-def _claim(control: ControlDir) -> Claim:
-    """From here on the attempt counts as started, whatever happens.
-
-    Room is taken now for what is to be said of it, and what that takes is fetched: once the process runs, a full disk
-    or a lack of files must not keep us from saying it.
-
-    Raises:
-        OSError: there is no room, and nothing was started.
-    """
-    descriptor = os.open(control.started, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(descriptor, b" " * STARTED_BYTES)
-        os.fsync(descriptor)
-        sync_path(control.path)
-    except OSError:
-        control.started.unlink()
-        os.close(descriptor)
-        raise
-    return Claim(descriptor, boot_id())
 
 
 def _not_started(message: str, log: LogWriter | None) -> dict[str, Any]:
@@ -214,14 +186,11 @@ def _start(spec: dict[str, Any], prepared: Prepared) -> int:
             os.close(descriptor)
 
 
-def _announce(control: ControlDir, spec: dict[str, Any], claim: Claim, pid: int, started_at: int) -> None:
-    """Makes it known. Takes no file but one to see when the process started, which is 0 where that can't be told."""
+def _announce(record: Record, pid: int, started_at: int, boot: str) -> None:
+    """Writes down that it runs. Takes no file but one to see when it started: 0 where that can't be told."""
     stat = process_stat(pid)
-    identity = {"pid": pid, "pid_started": stat.started if stat else 0, "boot_id": claim.boot_id}
-    said = json.dumps({"shim": os.getpid(), "started_at": started_at, **identity}).encode()
-    os.pwrite(claim.started, said, 0)
-    os.close(claim.started)
-    _wake_server(control, spec)
+    identity = {"pid": pid, "pid_started": stat.started if stat else 0, "boot_id": boot}
+    record.started({"shim": os.getpid(), "started_at": started_at, **identity})
 
 
 def _stdin(control: ControlDir, spec: dict[str, Any]) -> tuple[int, Feeder | None]:
@@ -246,20 +215,17 @@ def _output_pipe() -> tuple[int, int]:
     return read_end, write_end
 
 
-def _leave_word(control: ControlDir, ending: dict[str, Any]) -> None:
+def _leave_word(control: ControlDir, record: Record, ending: dict[str, Any]) -> None:
     """Writes how it ended. Without it the job would count as lost, so a full disk is waited for.
 
     The server is told by our own end, and by the nursery once the lock is free: before that it would not believe it.
     """
-    started_at = (control.read_started() or {}).get("started_at", 0)
+    word = {"protocol": PROTOCOL, "started_at": 0, **ending}
     while control.path.exists():
         try:
-            write_json(control.exit, {"protocol": PROTOCOL, "started_at": started_at, **ending})
+            if not record.ended(word):
+                write_json(control.exit, word)
             break
         except OSError as error:
-            control.complain(f"{control.exit} can't be written, trying again: {error}")
+            control.complain(f"The end of the job can't be written, trying again: {error}")
         time.sleep(RETRY_SECONDS)
-
-
-def _wake_server(control: ControlDir, spec: dict[str, Any]) -> None:
-    poke(control.server_wake, f"{spec['job_id']} {spec['attempt']}\n".encode())

@@ -9,12 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from jobledger_server.core.output_names import reason_to_refuse_name
 from jobledger_server.core.ports import EndReason, LogSummary, Outcome, ProgressReport
 from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.guarded_files import UnreadableError, is_finite, read_json
 from jobledger_server.executors.local.isolation import NONE
-from jobledger_server.executors.local.messages import KINDS, Declaration, Progress
-from jobledger_server.executors.local.reports import MOST_ARTIFACTS
+from jobledger_server.executors.local.messages import KINDS, Declaration, Misdeclaration, Progress
+from jobledger_server.executors.local.reports import MOST_ARTIFACTS, MOST_MISDECLARED
 
 # The end of the year 9999, in microseconds: the last moment that a timestamp can say.
 LAST_MOMENT = 253_402_300_800_000_000 - 1
@@ -39,9 +40,9 @@ def read_outcome(control: ControlDir) -> Outcome | None:
     Raises:
         OSError: it can't be read just now.
     """
-    word = _stated(control.exit)
+    word = control.read_end() or _stated(control.exit)
     try:
-        return _outcome(word, read_declared(control), _level(control)) if word else None
+        return _outcome(word, _declarations(control), _level(control)) if word else None
     except (ValueError, KeyError, TypeError):
         return None
 
@@ -62,9 +63,25 @@ def read_declared(control: ControlDir) -> Sequence[str]:
     Raises:
         OSError: they can't be read just now.
     """
-    paths = _stated(control.artifacts).get("paths")
-    found = [KINDS["artifact"]({"path": path}) for path in paths[:MOST_ARTIFACTS]] if isinstance(paths, list) else []
-    return tuple(declaration.path for declaration in found if isinstance(declaration, Declaration))
+    return _declarations(control)[0]
+
+
+def _declarations(control: ControlDir) -> tuple[Sequence[str], Sequence[str]]:
+    """The artifacts that the job declared, and what it declared that none can be called."""
+    stated = _stated(control.artifacts)
+    good: list[str] = []
+    bad: list[str] = []
+    for path in (*_texts(stated.get("paths"), MOST_ARTIFACTS), *_texts(stated.get("misdeclared"), MOST_MISDECLARED)):
+        declared = KINDS["artifact"]({"path": path})
+        if isinstance(declared, Declaration) and not reason_to_refuse_name(declared.path):
+            good.append(declared.path)
+        elif isinstance(declared, Declaration | Misdeclaration):
+            bad.append(declared.path)
+    return tuple(good), tuple(bad[:MOST_MISDECLARED])
+
+
+def _texts(stated: object, most: int) -> Sequence[str]:
+    return [it for it in stated[:most] if isinstance(it, str)] if isinstance(stated, list) else ()
 
 
 def read_protocol(control: ControlDir) -> int | None:
@@ -107,7 +124,7 @@ def _level(control: ControlDir) -> str:
     return level if isinstance(level, str) else NONE
 
 
-def _outcome(word: dict[str, Any], declared: Sequence[str], isolation: str) -> Outcome:
+def _outcome(word: dict[str, Any], declared: tuple[Sequence[str], Sequence[str]], isolation: str) -> Outcome:
     """Raises ValueError, KeyError or TypeError where it makes no sense."""
     log = LogSummary(**word.get("log", {}))
     for count in (log.entries, log.warnings, log.errors):
@@ -120,7 +137,8 @@ def _outcome(word: dict[str, Any], declared: Sequence[str], isolation: str) -> O
         started_at=_number(word["started_at"], LAST_MOMENT),
         ended_at=_number(word["ended_at"], LAST_MOMENT),
         log=replace(log, sha256=_text(log.sha256)),
-        declared=declared,
+        declared=declared[0],
+        misdeclared=declared[1],
         ignored_messages=_number(word.get("ignored_messages", 0)),
         isolation=isolation,
     )

@@ -28,6 +28,8 @@ KILL_INTERVAL, GROUP_INTERVAL, FIRST_LOOK, LOOK_INTERVAL = 0.02, 0.1, 0.05, 5.0
 # How often it is looked whether the job has read what it was sent.
 UNREAD_INTERVAL = 0.25
 LOG_WAKE_INTERVAL, WAKE_RETRY_SECONDS = 0.05, 0.5
+# When the server is told that it runs. Most short jobs have ended by then: their start and end are told as one.
+FIRST_WAKE = 0.02
 TROUBLE_SECONDS = 0.1
 
 
@@ -87,8 +89,8 @@ class Supervisor:
         self._kill_from = NEVER
         self._give_up = NEVER
         self._drain_until = NEVER
-        self._wake_due = NEVER
-        self._woke = 0.0
+        self._wake_due = time.monotonic() + FIRST_WAKE
+        self._woke = self._wake_due - LOG_WAKE_INTERVAL
         self._wake: int | None = None
         # A job that ends before it is looked for the first time needs nothing by which it could be ended.
         self._look_due = 0.0 if feeder else time.monotonic() + FIRST_LOOK
@@ -133,7 +135,9 @@ class Supervisor:
 
     def _next_deadline(self) -> float:
         now = time.monotonic()
-        deadlines = [self._give_up, self._drain_until, self._output.retry_due, self._wake_due, self._reports.due]
+        output = self._output
+        deadlines = [self._give_up, self._drain_until, output.retry_due, output.show_due, self._wake_due]
+        deadlines.append(self._reports.due)
         if self._tree.status is None and not self._ending:
             deadlines.append(self._times_out)
         if self._feeder and self._feeder.unread:
@@ -286,6 +290,7 @@ class Supervisor:
     def _tell(self, now: float) -> None:
         """Tells the server of the job's reports and of the log, not more often than it can use."""
         self._output.retry(now)
+        self._output.show(now)
         if now >= self._reports.due:
             self._reports.write(now)
             self._wake_due = now

@@ -3,9 +3,10 @@
 import sqlite3
 from collections.abc import Sequence
 
+from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import Artifact
 
-from jobledger_server.stores.sqlite import counters
+from jobledger_server.stores.sqlite import counters, events
 from jobledger_server.stores.sqlite.writer import Transaction
 
 
@@ -41,17 +42,20 @@ def of_job(connection: sqlite3.Connection, job_id: str) -> Sequence[Artifact]:
     return [Artifact.FromString(data) for (data,) in rows]
 
 
-def replace(transaction: Transaction, artifact: Artifact) -> None:
-    """Stores the artifact anew. Nothing happens where it was deleted with its job."""
-    job = transaction.connection.execute(
-        "SELECT job_id FROM jobs WHERE number = (SELECT job_number FROM artifacts WHERE id = ?)", (artifact.id,)
+def replace(transaction: Transaction, artifact: Artifact, artifact_events: Sequence[Event] = ()) -> bool:
+    """Stores the artifact anew. Nothing happens where it was deleted with its job, or is so already."""
+    found = transaction.connection.execute(
+        "SELECT job_id, artifact FROM artifacts JOIN jobs ON number = job_number WHERE id = ?", (artifact.id,)
     ).fetchone()
-    if job is not None:
-        transaction.take(job[0])
+    if found is None or found[1] == stored(artifact):
+        return False
+    transaction.take(found[0])
     transaction.connection.execute(
         "UPDATE artifacts SET path = ?, sha256 = ?, artifact = ? WHERE id = ?",
         (artifact.path, sha256_of(artifact), stored(artifact), artifact.id),
     )
+    events.append(transaction, artifact_events)
+    return True
 
 
 def stored(artifact: Artifact) -> bytes:

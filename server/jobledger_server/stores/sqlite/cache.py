@@ -34,7 +34,8 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes that it takes, roughly."""
-        return OVERHEAD + len(self.row[1]) + sum(map(len, self.artifacts or ()))
+        columns = sum(len(column) for column in self.row if isinstance(column, bytes | str))
+        return OVERHEAD + columns + sum(map(len, self.artifacts or ()))
 
 
 class JobCache:

@@ -18,11 +18,11 @@ INSERT = """
 INSERT INTO jobs (
   job_id, state, attempt, job_type, workspace_id, priority, created_at, queued_at, started_at, completed_at,
   eligible_at, last_activity_at, cancel_requested_at, cancel_requested_by, cancel_reason, cancel_grace_seconds,
-  concurrency_groups, job
+  concurrency_groups, origin, job
 ) VALUES (
   :job_id, :state, :attempt, :job_type, :workspace_id, :priority, :created_at, :queued_at, :started_at, :completed_at,
   :eligible_at, :last_activity_at, :cancel_requested_at, :cancel_requested_by, :cancel_reason, :cancel_grace_seconds,
-  :concurrency_groups, :job
+  :concurrency_groups, :origin, :job
 ) RETURNING number
 """
 
@@ -32,7 +32,7 @@ UPDATE jobs SET
   state = :state, attempt = :attempt, queued_at = :queued_at, started_at = :started_at, completed_at = :completed_at,
   eligible_at = :eligible_at, last_activity_at = :last_activity_at, cancel_requested_at = :cancel_requested_at,
   cancel_requested_by = :cancel_requested_by, cancel_reason = :cancel_reason,
-  cancel_grace_seconds = :cancel_grace_seconds, job = :job
+  cancel_grace_seconds = :cancel_grace_seconds, origin = :origin, job = :job
 WHERE job_id = :job_id
 """
 

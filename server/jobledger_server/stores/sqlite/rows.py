@@ -7,13 +7,13 @@ from typing import Any
 from google.protobuf.timestamp_pb2 import Timestamp
 from jobledger.v1.job_pb2 import Job, JobPriority, JobState
 
-from jobledger_server.core.ports import CancelIntent, JobRecord
+from jobledger_server.core.ports import CancelIntent, JobRecord, Origin
 from jobledger_server.core.times import micros
 
 # The columns in the order that `record_of` takes them.
 SELECT_RECORDS = (
     "SELECT number, job, last_activity_at, eligible_at, concurrency_groups,"
-    " cancel_requested_at, cancel_requested_by, cancel_reason, cancel_grace_seconds FROM jobs"
+    " cancel_requested_at, cancel_requested_by, cancel_reason, cancel_grace_seconds, origin FROM jobs"
 )
 
 NO_GROUPS = "[]"
@@ -23,7 +23,7 @@ TERMINAL = frozenset({JobState.JOB_STATE_COMPLETED, JobState.JOB_STATE_FAILED, J
 
 def record_of(row: Sequence[Any]) -> JobRecord:
     """The record of a row of SELECT_RECORDS."""
-    number, job, last_activity_at, eligible_at, groups, requested_at, requested_by, reason, grace_seconds = row
+    number, job, last_activity_at, eligible_at, groups, requested_at, requested_by, reason, grace_seconds, origin = row
     cancel = None
     if requested_at is not None:
         cancel = CancelIntent(
@@ -36,6 +36,7 @@ def record_of(row: Sequence[Any]) -> JobRecord:
         eligible_at=eligible_at,
         cancel=cancel,
         concurrency_groups=() if groups == NO_GROUPS else tuple(json.loads(groups)),
+        origin=None if origin is None else Origin(**json.loads(origin)),
     )
 
 
@@ -60,6 +61,7 @@ def columns_of(record: JobRecord) -> Mapping[str, Any]:
         "cancel_reason": cancel and cancel.reason,
         "cancel_grace_seconds": cancel and cancel.grace_seconds,
         "concurrency_groups": groups_column(record.concurrency_groups),
+        "origin": record.origin and _origin_column(record.origin),
         "job": job.SerializeToString(deterministic=True),
     }
 
@@ -76,12 +78,17 @@ def row_of(number: int, columns: Mapping[str, Any]) -> Sequence[Any]:
         columns["cancel_requested_by"],
         columns["cancel_reason"],
         columns["cancel_grace_seconds"],
+        columns["origin"],
     )
 
 
 def groups_column(groups: Sequence[str]) -> str:
     """Concurrency groups as their column has them."""
     return json.dumps(groups)
+
+
+def _origin_column(origin: Origin) -> str:
+    return json.dumps({"attempt": origin.attempt, "inputs": {**origin.inputs}, "source_pins": {**origin.source_pins}})
 
 
 def _instant(value: Timestamp, is_set: bool) -> int | None:

@@ -21,6 +21,7 @@ from jobledger_server.core.ports import (
     JobPage,
     JobRecord,
     Kept,
+    SerializedJobs,
     StoredReceipt,
     StoreUnavailableError,
     TokenRecord,
@@ -72,6 +73,10 @@ class SqliteStore:
     def trouble(self) -> str:
         return self._writer.trouble
 
+    @property
+    def revision(self) -> int | None:
+        return self._writer.revision
+
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
             await asyncio.to_thread(self._prepare)
@@ -121,6 +126,12 @@ class SqliteStore:
         readers = self._readers if pages.is_quick(where, offset=offset) else self._long_readers
         return await readers.run(pages.page, where, limit=limit, offset=offset, after=after, order=order)
 
+    async def list_serialized(
+        self, where: JobFilter, *, limit: int, offset: int = 0, after: tuple[int, str] | None = None
+    ) -> SerializedJobs:
+        readers = self._readers if pages.is_quick(where, offset=offset) else self._long_readers
+        return await readers.run(pages.serialized, where, limit=limit, offset=offset, after=after)
+
     async def queued_jobs(self, *, now: int, limit: int, full: Collection[str] = ()) -> Sequence[JobRecord]:
         return await self._readers.run(queries.queued, now=now, limit=limit, full=full)
 
@@ -149,8 +160,8 @@ class SqliteStore:
         known = self._writer.cache.artifacts(job_id)
         return await self._readers.run(artifacts.of_job, job_id) if known is None else known
 
-    async def set_artifact_status(self, artifact: Artifact) -> None:
-        await self._writer.run(artifacts.replace, artifact)
+    async def set_artifact_status(self, artifact: Artifact, events: Sequence[Event] = ()) -> bool:
+        return await self._writer.run(artifacts.replace, artifact, events)
 
     # --- events, receipts, tokens ---
 
@@ -194,8 +205,8 @@ class SqliteStore:
     ) -> Sequence[EndedJob]:
         return await self._readers.run(retention.ended, kept, before=before, limit=limit, after=after)
 
-    async def forget(self, kept: Kept, job_ids: Collection[str]) -> None:
-        await self._writer.run(retention.forget, kept, job_ids)
+    async def forget(self, kept: Kept, job_ids: Collection[str], *, at: int) -> None:
+        await self._writer.run(retention.forget, kept, job_ids, at=at)
 
     async def drop_events(self, through: int) -> int:
         return await self._writer.run(event_rows.drop, through)
@@ -212,5 +223,8 @@ class SqliteStore:
     async def unknown_jobs(self, job_ids: Collection[str]) -> set[str]:
         return await self._readers.run(retention.unknown_jobs, job_ids)
 
-    async def unneeded_blobs(self, hashes: Collection[str]) -> set[str]:
-        return await self._readers.run(retention.unneeded_blobs, hashes)
+    async def count_due_jobs(self, due: Mapping[Kept, int]) -> int:
+        return await self._long_readers.run(retention.count_due_jobs, due)
+
+    async def unneeded_blobs(self, hashes: Collection[str], *, due: Mapping[Kept, int] | None = None) -> set[str]:
+        return await self._readers.run(retention.unneeded_blobs, hashes, due)

@@ -89,6 +89,9 @@ class Writer:
         self._listeners: list[EventListener] = []
         self._waiting: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self.trouble = ""
+        # See `ports.JobStore.revision`.
+        self.revision: int | None = 0
+        self._revisions = 0
         self._closed = False
         # A daemon, so that a server that dies without closing the store is not kept alive by it.
         self._thread = threading.Thread(target=self._serve, name="jobledger-sqlite-writer", daemon=True)
@@ -156,12 +159,21 @@ class Writer:
         else:
             outcomes = [self._attempt(connection, work, done) for work in group]
         if connection.in_transaction:
+            if done.changed:
+                self.revision = None  # from here on, until the commit has returned, nobody can tell what readers see
             connection.execute("COMMIT")
+            self._revise()
         self.trouble = ""
         for job_id, entry in done.changed.items():
             if entry is not None:
                 self.cache.put(job_id, entry)
         self._announce(done.events, outcomes)
+
+    def _revise(self) -> None:
+        """Ends a time without a revision: from here on, what readers see has a new number."""
+        if self.revision is None:
+            self._revisions += 1
+            self.revision = self._revisions
 
     def _attempt(self, connection: sqlite3.Connection, work: _Work, done: Transaction) -> _Outcome:
         """Runs one piece; where it fails by itself, what it wrote is undone and the others go on."""
@@ -213,6 +225,7 @@ class Writer:
                 with suppress(sqlite3.Error):
                     self._connection.close()
                 self._connection = None
+        self._revise()
         for work in group:
             # One each: a raised exception collects its caller's traceback.
             self._loop.call_soon_threadsafe(_Outcome(future=work.future, error=unavailable(error)).deliver)

@@ -12,8 +12,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jobledger import dsse, strict_json
 from jobledger.receipt_format import PAYLOAD_TYPE, canonical
 from jobledger.receipts import KeysFileError, load_keys
-from jobledger.tlog import Checkpoint, LogProofError, NoteKey, open_checkpoint
+from jobledger.tlog import Checkpoint, LogProofError, NoteKey, open_checkpoint, open_note
 
+from jobledger_server.archive.deletions import FILE, deleted_jobs, notes
 from jobledger_server.archive.files import ReceiptArchive
 from jobledger_server.core.archive import Batch
 from jobledger_server.core.frontier import Frontier
@@ -44,6 +45,22 @@ class Trusted:
             ) from None
         found = {name: load_pem_public_key(entry.public_key_pem) for name, entry in entries.items()}
         return cls({name: key for name, key in found.items() if isinstance(key, Ed25519PublicKey)}, logs)
+
+    def deleted(self, archive: ReceiptArchive) -> frozenset[str]:
+        """The jobs that were deleted, as signed notes in the archive tell.
+
+        Raises:
+            ArchiveError: one can't be read, or no key of the log signed it.
+        """
+        return frozenset(job_id for note in notes(archive.directory) for job_id in deleted_jobs(self._text(note)))
+
+    def _text(self, note: str) -> str:
+        for key in self.logs:
+            try:
+                return open_note(note, key)
+            except LogProofError:
+                continue
+        raise ArchiveError(f"a deletion in {FILE} is not signed by the log's key (keys/log.vkey): it is forged")
 
     def opened(self, note: str) -> Checkpoint:
         """What a signed checkpoint says.

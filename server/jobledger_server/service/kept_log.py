@@ -1,0 +1,36 @@
+"""What is there of a log whose writer has left no word of it."""
+
+import contextlib
+import logging
+from pathlib import Path
+
+from jobledger_server.core.ports import LogSummary
+from jobledger_server.joblog.segments import segment_files
+from jobledger_server.joblog.writer import LogWriter, log_totals
+
+# The log is to lose nothing by being looked at, whatever its cap was.
+NO_CAP = 1 << 62
+
+logger = logging.getLogger(__name__)
+
+
+def kept_log(log_dir: Path, *, final: bool) -> LogSummary:
+    """Entries, hash, warnings and errors; nothing where there are no files of a log. Reads all of it: a thread's work.
+
+    Args:
+        final: nobody writes to it any more: it is repaired and sealed, if that can be.
+    """
+    if not segment_files(log_dir):
+        return LogSummary()
+    try:
+        if final:
+            with contextlib.closing(LogWriter(log_dir, NO_CAP)) as log:
+                log.seal()
+                return LogSummary(**log.totals()._asdict())
+    except OSError as error:
+        logger.warning("the log in %s can't be sealed: %s", log_dir, error)
+    try:
+        return LogSummary(**log_totals(log_dir)._asdict())
+    except OSError as error:
+        logger.warning("the log in %s can't be read: %s", log_dir, error)
+        return LogSummary()

@@ -1,0 +1,137 @@
+"""What the transcoder serves beside the methods of any service: its OpenAPI document, a page for it, and metrics."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from gateway.client import Client
+from gateway.foreign import Recorder, compile_protos, message_class, reached, vectors_service
+from google.protobuf import json_format
+from jobledger_gateway.comments import comments_in
+from jobledger_gateway.descriptors import services_in
+from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.encoding import encode_json
+from jobledger_gateway.transcoder import TranscoderOptions, serve, transcode
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+Job: Any = message_class("vectors.v1.Job")
+# A value for every field, in canonical ProtoJSON.
+SAMPLE = {
+    "id": "x", "seq": "-5", "useq": "18446744073709551", "priority": 3, "state": "STATE_RUNNING", "tags": ["a"],
+    "inner": {"a": "x", "b": {"countOfThings": 2}}, "inners": [{}], "displayName": "n", "shownName": "s", "flag": True,
+    "ratio": 0.5, "small": 0.25, "blob": "AAE=", "createdAt": "2024-01-02T03:04:05Z",
+    "times": ["2024-01-02T03:04:05Z"], "timeout": "1.500s", "mask": "id,inner.a", "wrapped": "5",
+    "wrappedText": "t", "wrappedFlag": False, "config": {"a": [1, None]}, "anyValue": {"deep": [1, None]}, "list": [1],
+    "any": {"@type": "type.googleapis.com/google.protobuf.Duration", "value": "1s"}, "labels": {"k": "v"},
+    "byNumber": {"7": {"a": "x"}}, "right": 4, "optStr": "", "optInt": 0, "states": ["STATE_QUEUED"], "anys": [],
+    "nothing": None, "empty": {},
+}  # fmt: skip
+
+
+@asynccontextmanager
+async def serving(recorder: Recorder, options: TranscoderOptions) -> AsyncIterator[Client]:
+    async with reached(recorder, "in process") as channel:
+        app = transcode([recorder.service], channel, options=options)
+        async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:
+            yield Client(session, at.host, at.port)
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+async def test_the_document_is_valid_and_true_of_requests_and_answers(dialect: Dialect) -> None:
+    recorder = Recorder(vectors_service())
+    assert {*SAMPLE, "left"} == {field.json_name for field in Job.DESCRIPTOR.fields}
+    pool = vectors_service().file.pool
+    full, empty = json_format.ParseDict(SAMPLE, Job(), descriptor_pool=pool), Job()
+    async with serving(recorder, TranscoderOptions(dialect=dialect)) as client:
+        openapi = (await client.get("/v1/openapi.json", token=None)).json
+        errors = [error.message for error in OpenAPIV31SpecValidator(openapi).iter_errors()]
+        assert errors == []
+        for job in (full, empty):
+            recorder.answers["Get"] = job
+            told = (await client.get("/v1/jobs/x")).json
+            assert told == json.loads(encode_json(job, dialect))
+            Draft202012Validator({"$ref": "#/components/schemas/vectors.v1.Job", **openapi}).validate(told)
+            Draft202012Validator({"$ref": "#/components/schemas/vectors.v1.Job.Input", **openapi}).validate(told)
+            assert (await client.ask("POST", "/v1/jobs", json=told)).status == 200
+    sent = [request for name, request in recorder.calls if name == "Create"]
+    for request in sent[1:]:
+        request.ClearField("any_value")  # null is a Value, too
+    assert sent == [full, empty]
+
+
+async def test_operations_are_those_that_openapi_can_say(client_of_vectors: Client) -> None:
+    openapi = (await client_of_vectors.get("/v1/openapi.json")).json
+    paths = openapi["paths"]
+    assert openapi["info"]["title"] == "vectors.v1.Vectors"
+    assert openapi["info"]["version"] == "v1"
+    assert {name["name"] for name in paths["/v1/wild/{any_1}/{id}/{any_2}"]["get"]["parameters"]} >= {"any_1", "id"}
+    assert paths["/v1/echo"]["post"]["requestBody"]["content"] == {"*/*": {}}
+    tags = paths["/v1/tags/{id}"]["post"]
+    assert tags["responses"]["200"]["content"]["application/json"]["schema"]["type"] == "array"
+    assert {"/healthz", "/readyz", "/metrics"} < paths.keys()
+    assert not any(path.startswith("/gateway") for path in paths)
+    assert openapi["security"] == [{}, {"token": []}]
+
+
+@pytest.fixture
+async def client_of_vectors() -> AsyncIterator[Client]:
+    async with serving(Recorder(vectors_service()), TranscoderOptions()) as client:
+        yield client
+
+
+async def test_the_page_and_the_metrics_need_no_token(client_of_vectors: Client) -> None:
+    await client_of_vectors.get("/v1/jobs/x", token=None)
+    for path in ("/docs", "/docs/docs.js", "/docs/docs.css"):
+        assert (await client_of_vectors.get(path, token=None)).status == 200
+    text = (await client_of_vectors.get("/metrics", token=None)).body.decode()
+    assert 'requests_total{method="GET",route="/v1/jobs/{id}",status="200"} 1' in text
+    assert "jobledger_active_jobs" not in text
+
+
+OWN = """
+syntax = "proto3";
+package own;
+import "google/api/annotations.proto";
+// A thing. Of many.
+message Thing {
+  // What it is called.
+  string name = 1;
+}
+// Things.
+service Things {
+  // Gets a thing. Or not.
+  rpc Get(Thing) returns (Thing) { option (google.api.http) = {get: "/v1/{name}"}; }
+  rpc Docs(Thing) returns (Thing) { option (google.api.http) = {custom: {kind: "*" path: "/docs"}}; }
+}
+"""
+
+
+async def test_a_path_that_the_service_answers_is_the_services(tmp_path: Path) -> None:
+    """Also by a wildcard: whoever has a thing called openapi.json gets that."""
+    (tmp_path / "own.proto").write_text(OWN)
+    data = compile_protos(tmp_path / "own.binpb", tmp_path / "own.proto", more=("--include_source_info",)).read_bytes()
+    (service,) = services_in(data, name="own.proto")
+    recorder = Recorder(service)
+    async with serving(recorder, TranscoderOptions(texts=comments_in(data))) as client:
+        await client.get("/v1/openapi.json")
+        await client.get("/docs")
+        assert [(name, request.name) for name, request in recorder.calls] == [("Get", "openapi.json"), ("Docs", "")]
+        assert (await client.get("/metrics")).status == 200
+
+
+async def test_comments_are_descriptions(tmp_path: Path) -> None:
+    (tmp_path / "own.proto").write_text(OWN.replace("/v1/{name}", "/things/{name}"))
+    data = compile_protos(tmp_path / "own.binpb", tmp_path / "own.proto", more=("--include_source_info",)).read_bytes()
+    (service,) = services_in(data, name="own.proto")
+    async with serving(Recorder(service), TranscoderOptions(texts=comments_in(data))) as client:
+        openapi = (await client.get("/v1/openapi.json")).json
+    assert openapi["paths"]["/things/{name}"]["get"]["summary"] == "Gets a thing"
+    assert openapi["paths"]["/things/{name}"]["get"]["parameters"][0]["description"] == "What it is called."
+    assert openapi["components"]["schemas"]["own.Thing"]["description"] == "A thing. Of many."
+    assert {"name": "Things", "description": "Things."} in openapi["tags"]
+    assert openapi["info"]["version"] == "unversioned"
