@@ -5,7 +5,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TREES := clients server gateway_http tests
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up test soak bench check unit protos generate format lock clean
+.PHONY: help demo up test soak bench check unit protos audit generate format lock clean
 
 help:  ## What there is to make
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,13 +35,16 @@ unit: .venv/dev  ## The tests alone; ARGS goes to pytest
 	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
 
 soak: .venv/dev  ## The fault tests at length: the server is killed SOAK_KILLS times and more, under SOAK_JOBS and more
-	JOBLEDGER_KILLS=$(SOAK_KILLS) JOBLEDGER_KILL_JOBS=$(SOAK_JOBS) JOBLEDGER_CUT_SECONDS=60 $(BIN)/python -m pytest -s tests/faults
+	JOBLEDGER_KILLS=$(SOAK_KILLS) JOBLEDGER_KILL_JOBS=$(SOAK_JOBS) JOBLEDGER_CUT_SECONDS=60 JOBLEDGER_ABUSE=1 $(BIN)/python -m pytest -s tests/faults
 
 SOAK_KILLS := 300
 SOAK_JOBS := 1000
 
 bench: .venv/dev  ## Measure on this machine: tests/benchmarks; ARGS chooses, --list says which there are
 	PYTHONPATH=tests $(BIN)/python -m benchmarks $(ARGS)
+
+audit: .venv/audit/ready  ## Known vulnerabilities of what is locked, where they can be looked up; says what could not be
+	$(BIN)/python tests/audit.py .venv/audit/bin/pip-audit requirements.lock requirements-dev.lock requirements-audit.lock
 
 generate: .venv/dev  ## Write the stubs anew
 	$(BIN)/buf format --write protos
@@ -56,9 +59,10 @@ lock: .venv/dev  ## Resolve the dependencies anew
 	$(PIP) install uv
 	$(BIN)/uv pip compile $(LOCKING) --group build -o requirements.lock
 	$(BIN)/uv pip compile $(LOCKING) --group build --group dev -o requirements-dev.lock
+	$(BIN)/uv pip compile --group pyproject.toml:audit $(LOCKED) -o requirements-audit.lock
 
-LOCKING := pyproject.toml --extra server --universal --generate-hashes --python-version 3.11 \
-	--no-emit-index-url --no-header --quiet
+LOCKED := --universal --generate-hashes --python-version 3.11 --no-emit-index-url --no-header --quiet
+LOCKING := pyproject.toml --extra server $(LOCKED)
 
 clean:  ## Remove what the other targets made
 	rm -rf .venv .mypy_cache .ruff_cache .import_linter_cache .hypothesis
@@ -79,4 +83,10 @@ clean:  ## Remove what the other targets made
 	@echo "Installing what the tests need into .venv ..."
 	@$(PIP) install --require-hashes -r requirements-dev.lock
 	@$(PIP) install --no-deps --no-build-isolation -e .
+	@touch $@
+
+.venv/audit/ready: .venv/python requirements-audit.lock
+	@echo "Installing what looks up vulnerabilities into .venv/audit ..."
+	@$(BIN)/python -m venv .venv/audit
+	@.venv/audit/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-audit.lock
 	@touch $@

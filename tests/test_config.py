@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 from jobledger_server import main
+from jobledger_server.access.certificates import Peer
+from jobledger_server.access.oidc_settings import oidc_of
 from jobledger_server.config import (
     PARSERS,
     Limit,
@@ -20,6 +22,7 @@ from jobledger_server.config import (
     settings_of,
 )
 from jobledger_server.core.retention import retention_of
+from jobledger_server.job_type_settings import job_types_of
 
 
 @pytest.fixture
@@ -66,11 +69,18 @@ ENVIRONMENT = {
     "JOBLEDGER_HOST": "localhost",
     "JOBLEDGER_GRPC_PORT": "1",
     "JOBLEDGER_HTTP_PORT": "2",
+    "JOBLEDGER_INSECURE_BIND": "yes",
     "JOBLEDGER_UNIX_SOCKET": "no",
+    "JOBLEDGER_TLS_CERTIFICATE": "/tls/server.pem",
+    "JOBLEDGER_TLS_KEY": "/tls/server.key",
+    "JOBLEDGER_TLS_CLIENT_CA": "/tls/ca.pem",
+    "JOBLEDGER_PEERS": '{"CN=w,O=Acme": {"scopes": ["worker"], "workspaces": ["a", "b"]}}',
     "JOBLEDGER_MAX_RUNNING": "3",
     "JOBLEDGER_QUEUE_LIMITS": "gpu=2,a.b-c=1",
     "JOBLEDGER_LABEL_LIMITS": "tenant=3,gpu=a=100=1",
     "JOBLEDGER_ISOLATION": "landlock",
+    "JOBLEDGER_OIDC": '{"issuer": "https://id.example", "audience": "j", "scope_map": {"ops": ["admin"]}}',
+    "JOBLEDGER_JOB_TYPES": '{"hello": {"command": ["echo", "hello"]}}',
     "JOBLEDGER_SIGNER": "sign --key 'a b'",
     "JOBLEDGER_SIGNER_KEY": "/signer.pem",
     "JOBLEDGER_ROOTS": "/a,/b",
@@ -79,6 +89,10 @@ ENVIRONMENT = {
     "JOBLEDGER_WARN_FREE_BYTES": "20",
     "JOBLEDGER_MIN_FREE_BYTES": "10",
     "JOBLEDGER_STOP_JOBS": "yes",
+    "JOBLEDGER_TOKEN_STREAMS": "7",
+    "JOBLEDGER_TOKEN_RATE": "0",
+    "JOBLEDGER_TOKEN_BURST": "9",
+    "JOBLEDGER_AUDIT_READS": "true",
     "JOBLEDGER_PUBLIC_METRICS": "1",
     "JOBLEDGER_ALLOWED_HOSTS": "a.example,b.example",
     "JOBLEDGER_ALLOWED_ORIGINS": "https://a.example",
@@ -89,7 +103,12 @@ TOML = """
         host = "localhost"
         grpc_port = 1
         http_port = 2
+        insecure_bind = true
         unix_socket = false
+        tls_certificate = "/tls/server.pem"
+        tls_key = "/tls/server.key"
+        tls_client_ca = "/tls/ca.pem"
+        peers = {"CN=w,O=Acme" = {scopes = ["worker"], workspaces = ["a", "b"]}}
         max_running = 3
         isolation = "landlock"
 signer = "sign --key 'a b'"
@@ -100,8 +119,18 @@ signer_key = "/signer.pem"
         min_free_bytes = 10
         stop_jobs = true
         public_metrics = true
+        token_streams = 7
+        token_rate = 0
+        token_burst = 9
+        audit_reads = true
         allowed_hosts = ["a.example", "b.example"]
         allowed_origins = ["https://a.example"]
+        [oidc]
+        issuer = "https://id.example"
+        audience = "j"
+        scope_map = {ops = ["admin"]}
+        [job_types.hello]
+        command = ["echo", "hello"]
         [queue_limits]
         gpu = 2
         "a.b-c" = 1
@@ -124,11 +153,18 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         host="localhost",
         grpc_port=1,
         http_port=2,
+        insecure_bind=True,
         unix_socket=False,
+        tls_certificate=Path("/tls/server.pem"),
+        tls_key=Path("/tls/server.key"),
+        tls_client_ca=Path("/tls/ca.pem"),
+        peers=(Peer(identity="CN=w,O=Acme", scopes=("worker",), workspaces=("a", "b")),),
         max_running=3,
         queue_limits=(Limit("gpu", 2), Limit("a.b-c", 1)),
         label_limits=(Limit("tenant", 3), Limit("gpu=a=100", 1)),
         isolation="landlock",
+        oidc=oidc_of({"issuer": "https://id.example", "audience": "j", "scope_map": {"ops": ["admin"]}}),
+        job_types=job_types_of({"hello": {"command": ["echo", "hello"]}}),
         signer="sign --key 'a b'",
         signer_key=Path("/signer.pem"),
         roots=(Path("/a"), Path("/b")),
@@ -138,6 +174,10 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         min_free_bytes=10,
         stop_jobs=True,
         public_metrics=True,
+        token_streams=7,
+        token_rate=0,
+        token_burst=9,
+        audit_reads=True,
         allowed_hosts=("a.example", "b.example"),
         allowed_origins=("https://a.example",),
     )
@@ -196,6 +236,8 @@ def test_without_a_word_data_goes_where_the_platform_keeps_state(monkeypatch: py
         ("HOST", "0.0.0.0"),
         ("HOST", "example.org"),
         ("HOST", ""),
+        ("PEERS", "CN=w"),
+        ("PEERS", '{"CN=w": {"scopes": []}}'),
         ("ISOLATION", "firejail"),
         ("ROOTS", "~nobody-of-this-name/x"),
         ("SECRETS", "API_TOKEN,run/secrets"),
@@ -206,6 +248,27 @@ def test_a_bad_value_is_named_with_its_source(name: str, value: str) -> None:
         settings(environment={f"JOBLEDGER_{name}": value})
     assert str(caught.value).startswith(f"{name.lower()}: ")
     assert f"(from JOBLEDGER_{name})" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"tls_certificate": "/c.pem"}, r"tls_certificate: /c\.pem \(from flag\) needs tls_key"),
+        ({"tls_key": "/c.key"}, r"tls_key: /c\.key \(from flag\) needs tls_certificate"),
+        ({"tls_client_ca": "/ca.pem"}, "tls_client_ca .* of no use without tls_certificate"),
+    ],
+)
+def test_half_of_tls_is_none(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(SettingsError, match=told):
+        settings(given)
+
+
+def test_beyond_loopback_takes_tls_or_that_the_risk_is_accepted() -> None:
+    tls = {"tls_certificate": "/c.pem", "tls_key": "/c.key"}
+    assert settings({"host": "0.0.0.0", **tls}).host == "0.0.0.0"
+    assert settings({"host": "example.org", "insecure_bind": True}).host == "example.org"
+    with pytest.raises(SettingsError, match="tokens would cross the network in the clear: set tls_certificate"):
+        settings({"host": "192.0.2.1"})
 
 
 @pytest.mark.parametrize(

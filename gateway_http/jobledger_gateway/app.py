@@ -47,7 +47,7 @@ class GatewayOptions:
 
     Attributes:
         services: services whose google.api.http annotations become routes.
-        allowed_hosts: names, without port, that the Host header may have; None for any.
+        allowed_hosts: names that the Host header may have, with a port or without; None for any.
         allowed_origins: origins of pages that may call, beside the gateway's own.
         max_body_bytes: largest body, inflated.
         metrics_public: whether `/metrics` answers without a token, telling of the gateway alone.

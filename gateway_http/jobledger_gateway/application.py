@@ -5,6 +5,7 @@ import asyncio
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from jobledger_gateway.connections import SECURITY_HEADERS, SERVER
 from jobledger_gateway.gateway import Gateway
 from jobledger_gateway.origins import Origins
 
@@ -14,9 +15,9 @@ def application(gateway: Gateway, origins: Origins, stopping: asyncio.Event) -> 
 
     async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(origins.cors(request))
-        response.headers["X-Content-Type-Options"] = "nosniff"
-        response.headers.setdefault("Cache-Control", "no-store")
-        response.headers["Server"] = "jobledger"
+        for name, value in SECURITY_HEADERS.items():
+            response.headers.setdefault(name, value)
+        response.headers["Server"] = SERVER
 
     async def on_shutdown(_: web.Application) -> None:
         stopping.set()

@@ -39,7 +39,7 @@ def _file(name: str, media_type: str) -> Page:
 
 def _bytes(data: bytes, media_type: str) -> Page:
     async def respond(_: Exchange) -> web.StreamResponse:
-        headers = {"Content-Security-Policy": CSP, "Referrer-Policy": "no-referrer"}
+        headers = {"Content-Security-Policy": CSP}
         return web.Response(body=data, content_type=media_type, charset="utf-8", headers=headers)
 
     return Page(respond)

@@ -12,7 +12,7 @@ from jobledger_gateway.errors import GatewayError, bad_request, problem
 from jobledger_gateway.metadata import Metadata, Passing, deadline, request_metadata
 
 # A client that sends its body more slowly than this only holds a connection.
-BODY_SECONDS = 30.0
+BODY_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ async def receive(
     """Reads all there is of a request.
 
     Raises:
-        GatewayError: `TOO_LARGE`, or a header that can't be read.
+        GatewayError: `TOO_LARGE`, `REQUEST_TIMEOUT`, or a header that can't be read.
     """
     segments = target.segments
     if verb:
@@ -107,7 +107,9 @@ async def _read_body(request: web.Request, limit: int) -> bytes:
                 if len(body) > limit:
                     raise too_large(limit)
     except TimeoutError:
-        raise bad_request(f"The body did not arrive within {BODY_SECONDS:g} s") from None
+        raise GatewayError(
+            problem("REQUEST_TIMEOUT", f"The body did not arrive within {BODY_SECONDS:g} s"), token_first=False
+        ) from None
     except web.RequestPayloadError:
         raise bad_request("The body ends early, or is not in the encoding that its headers say") from None
     return bytes(body)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from jobledger_gateway.errors import GatewayError, Violation, bad_request, invalid, problem
 
-PEER = "x-jobledger-peer"
+PEER, CERTIFICATE = "x-jobledger-peer", "x-jobledger-certificate-bin"
 TRACING = ("traceparent", "tracestate", "x-request-id")
 PASSED_ON = {
     "location": "Location",
@@ -32,7 +32,8 @@ SECONDS = re.compile(r"[0-9]{1,8}(\.[0-9]{1,9})?")
 
 # Names that are HTTP's, gRPC's or ours: no option lets them pass.
 NAME = re.compile(r"[0-9a-z_.-]+")
-KEPT = frozenset({PEER, "host", "connection", "content-length", "content-type", "te", "trailer", "transfer-encoding"})
+HTTP = frozenset({"host", "connection", "content-length", "content-type", "te", "trailer", "transfer-encoding"})
+KEPT = HTTP | {PEER, CERTIFICATE}
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
@@ -87,7 +88,7 @@ def _decoded(name: str, value: str) -> bytes:
 
 
 def request_metadata(request: web.BaseRequest) -> Metadata:
-    """What the call carries of the request: credentials, trace, and the client's address as we see it.
+    """What the call carries of the request: credentials, trace, address and certificate of the client as we see them.
 
     Every Authorization header passes, so that the server sees where there are two.
 
@@ -104,7 +105,15 @@ def request_metadata(request: web.BaseRequest) -> Metadata:
         if value and len(value) <= MAX_TRACING and PLAIN.fullmatch(value):
             pairs.append((name, value))
     pairs.append((PEER, request.remote or "unix"))
+    if (shown := _certificate(request)) is not None:
+        pairs.append((CERTIFICATE, shown))
     return tuple(pairs)
+
+
+def _certificate(request: web.BaseRequest) -> bytes | None:
+    """The certificate (DER) that the client showed, where it was asked for one."""
+    connection = request.get_extra_info("ssl_object")
+    return None if connection is None else connection.getpeercert(binary_form=True)
 
 
 def deadline(request: web.BaseRequest) -> float | None:

@@ -1,5 +1,6 @@
 """Which hosts the gateway answers for, and which pages may call it."""
 
+import ipaddress
 from collections.abc import Sequence
 
 from aiohttp import HttpVersion11, web
@@ -11,14 +12,26 @@ from jobledger_gateway.exchange import Target
 ALLOWED_HEADERS = "Authorization, Content-Type, Grpc-Timeout, Last-Event-ID, X-Request-ID, X-Request-Timeout"
 EXPOSED_HEADERS = "Content-Disposition, ETag, Location, Retry-After"
 PREFLIGHT_SECONDS = "600"
+# What browsers ask before a page of the internet may reach into a private network.
+PRIVATE_NETWORK = "Access-Control-Request-Private-Network"
+PRIVATE_NETWORK_ALLOWED = "Access-Control-Allow-Private-Network"
+
+# A host's name in lower case, and its port where there is one.
+Authority = tuple[str, int | None]
 
 
 class Origins:
     """Holds requests against names that are allowed: against DNS rebinding, and pages of other origins."""
 
     def __init__(self, *, hosts: Sequence[str] | None, origins: Sequence[str]) -> None:
-        """`hosts` are names without port, None for any; `origins` are exact, such as `https://ops.example.org`."""
-        self._hosts = None if hosts is None else {host.lower().strip("[]") for host in hosts}
+        """Takes what is allowed.
+
+        Args:
+            hosts: names, or names with a port, such as `ops.example.org` or `localhost:9000`; None for any. A name
+                alone is allowed with every port, one of this machine itself with the one that it is served at.
+            origins: exact, such as `https://ops.example.org`.
+        """
+        self._hosts = None if hosts is None else set(map(_listed, hosts))
         self._origins = set(origins)
 
     def admit(self, request: web.Request) -> Target:
@@ -32,12 +45,17 @@ class Origins:
             raise GatewayError(problem("BAD_REQUEST", "Send exactly one Host header"), token_first=False)
         authority, target = _split(request.raw_path)
         for name in (*hosts, *([authority] if authority is not None else [])):
-            self._check_host(name)
+            self._check_host(name, request)
         self._check_origin(request)
         return target
 
-    def _check_host(self, authority: str) -> None:
-        if self._hosts is not None and _host_of(authority) not in self._hosts:
+    def _check_host(self, given: str, request: web.Request) -> None:
+        if self._hosts is None:
+            return
+        name, port = _authority_of(given)
+        if port is not None and (name, port) in self._hosts:
+            return
+        if (name, None) not in self._hosts or (_is_loopback(name) and port not in (None, _own_port(request, port))):
             raise GatewayError(problem("HOST_NOT_ALLOWED"), token_first=False)
 
     def _check_origin(self, request: web.Request) -> None:
@@ -64,10 +82,12 @@ class Origins:
         """Headers that answer a browser's question whether it may send a request."""
         if request.headers.get("Origin", "") not in self._origins:
             return {}
+        asked = request.headers.get(PRIVATE_NETWORK) == "true"
         return {
             "Access-Control-Allow-Methods": ", ".join(methods),
             "Access-Control-Allow-Headers": ALLOWED_HEADERS,
             "Access-Control-Max-Age": PREFLIGHT_SECONDS,
+            **({PRIVATE_NETWORK_ALLOWED: "true"} if asked else {}),
         }
 
 
@@ -83,14 +103,34 @@ def _split(raw: str) -> tuple[str | None, Target]:
     return authority, Target(path, query)
 
 
-def _host_of(authority: str) -> str:
-    """The host's name alone, lower case; "" for what is no authority."""
-    if "@" in authority:
-        return ""
+def _authority_of(given: str) -> Authority:
+    """What a Host header or an absolute target names; "" for what is no authority."""
+    if "@" in given:
+        return "", None
     try:
-        return (URL.build(scheme="http", authority=authority, encoded=True).host or "").lower()
+        url = URL.build(scheme="http", authority=given, encoded=True)
+        return (url.host or "").lower(), url.explicit_port
     except ValueError:
-        return ""
+        return "", None
+
+
+def _listed(host: str) -> Authority:
+    """A host as it is configured: an IPv6 address may stand without brackets."""
+    bare = host.count(":") > 1 and not host.startswith("[")
+    return _authority_of(f"[{host}]" if bare else host)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def _own_port(request: web.Request, port: int | None) -> int | None:
+    """The port that a connection came in at; the one that is asked for where it came by a unix socket."""
+    name = request.transport.get_extra_info("sockname") if request.transport is not None else None
+    return int(name[1]) if isinstance(name, tuple) else port
 
 
 def _is_own(origin: str, request: web.Request) -> bool:

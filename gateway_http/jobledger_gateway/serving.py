@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,9 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web_protocol import RequestPayloadError
 
+from jobledger_gateway.connections import SECURITY_HEADERS, SERVER, BoundedHandler, most_connections
 from jobledger_gateway.errors import Problem, internal, problem
+from jobledger_gateway.unix_peers import OneUser
 
 # Below the idle timeouts of common proxies, so that it is never they who find a connection closed.
 KEEPALIVE_SECONDS = 75.0
@@ -24,6 +26,8 @@ DRAIN_SECONDS = 10.0
 BACKLOG = 4096
 # How long the rest of a refused body is read on, so that the client gets to see the answer.
 LINGER_SECONDS = 2.0
+# How long the handshake of TLS may take.
+HANDSHAKE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,13 +39,8 @@ class Address:
     unix_path: Path | None = None
 
 
-class JsonRequestHandler(web.RequestHandler):
+class JsonRequestHandler(BoundedHandler):
     """Answers requests that are not HTTP in the shape of every other error, and without echoing them."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # Else aiohttp's timer for idle connections leaves those alone that have never asked for anything.
-        self.keep_alive(True)
-        super().connection_made(transport)
 
     def log_exception(self, *args: Any, **options: Any) -> None:
         """Logs, but not that a client sent a body which can't be read: it was told, and could fill the log."""
@@ -62,7 +61,7 @@ class JsonRequestHandler(web.RequestHandler):
             status=told.status,
             body=told.encode(),
             content_type="application/json",
-            headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Server": "jobledger"},
+            headers={**SECURITY_HEADERS, "Server": SERVER},
         )
         response.force_close()
         return response
@@ -86,6 +85,7 @@ async def serve(
     host: str,
     port: int,
     unix_path: Path | None = None,
+    unix_uid: int | None = None,
     tls: ssl.SSLContext | None = None,
     drain_seconds: float = DRAIN_SECONDS,
 ) -> AsyncIterator[Address]:
@@ -94,34 +94,20 @@ async def serve(
     Args:
         host, port: where to listen; port 0 for a free one.
         unix_path: a unix socket to listen on too, never with TLS.
+        unix_uid: the one user who may connect to it; None for any.
         drain_seconds: how long calls may take to finish.
 
     Raises:
         OSError: the address can't be bound.
     """
-    loop = asyncio.get_running_loop()
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=drain_seconds)
     await runner.setup()
-    manager = runner.server
-    if manager is None:
-        raise RuntimeError("aiohttp's runner has no server after its setup")
-
-    def protocol() -> web.RequestHandler:
-        return JsonRequestHandler(
-            manager,
-            loop=loop,
-            keepalive_timeout=KEEPALIVE_SECONDS,
-            lingering_time=LINGER_SECONDS,
-            access_log=None,  # type: ignore[arg-type] # what aiohttp's own documentation says to pass
-        )
-
+    protocol = _protocol_of(runner)
     listeners: list[asyncio.Server] = []
     try:
-        listeners.append(await loop.create_server(protocol, host, port, ssl=tls, reuse_address=True))
+        listeners.append(await _listen(protocol, (host, port), tls))
         if unix_path is not None:
-            listeners.append(await loop.create_unix_server(protocol, str(unix_path)))
-        for listener in listeners:
-            _widen_backlog(listener)
+            listeners.append(await _listen_on_unix(protocol, unix_path, unix_uid))
         bound_host, bound_port = listeners[0].sockets[0].getsockname()[:2]
         yield Address(host=bound_host, port=bound_port, unix_path=unix_path)
     finally:
@@ -130,6 +116,43 @@ async def serve(
         await runner.cleanup()
         if unix_path is not None:
             unix_path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call, at the end
+
+
+def _protocol_of(runner: web.AppRunner) -> Callable[[], web.RequestHandler]:
+    """What makes the handler of a connection."""
+    loop, manager = asyncio.get_running_loop(), runner.server
+    if manager is None:
+        raise RuntimeError("aiohttp's runner has no server after its setup")
+    most = most_connections()
+
+    def protocol() -> web.RequestHandler:
+        return JsonRequestHandler(
+            manager,
+            most=most,
+            loop=loop,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            lingering_time=LINGER_SECONDS,
+            access_log=None,
+        )
+
+    return protocol
+
+
+async def _listen(
+    protocol: Callable[[], web.RequestHandler], address: tuple[str, int], tls: ssl.SSLContext | None
+) -> asyncio.Server:
+    listener = await asyncio.get_running_loop().create_server(
+        protocol, *address, ssl=tls, ssl_handshake_timeout=HANDSHAKE_SECONDS if tls else None, reuse_address=True
+    )
+    _widen_backlog(listener)
+    return listener
+
+
+async def _listen_on_unix(protocol: Callable[[], web.RequestHandler], path: Path, uid: int | None) -> asyncio.Server:
+    admitted = protocol if uid is None else lambda: OneUser(uid, protocol)
+    listener = await asyncio.get_running_loop().create_unix_server(admitted, str(path))
+    _widen_backlog(listener)
+    return listener
 
 
 def _widen_backlog(listener: asyncio.Server) -> None:

@@ -55,7 +55,7 @@ class TranscoderOptions:
 
     Attributes:
         dialect: how messages look in JSON.
-        allowed_hosts: names, without port, that the Host header may have; None for any.
+        allowed_hosts: names that the Host header may have, with a port or without; None for any.
         allowed_origins: origins of pages that may call, beside the application's own.
         max_body_bytes: largest body, inflated.
         request_headers: headers that go along as metadata, beside credentials and trace; `-bin` ones are base64.

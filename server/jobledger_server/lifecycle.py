@@ -6,8 +6,9 @@ import gc
 import json
 import os
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,8 +54,19 @@ def _check_private(data_dir: Path) -> None:
 
 
 @contextmanager
-def announced(path: Path, endpoints: Mapping[str, Any]) -> Iterator[None]:
-    """Says in a file that only its owner can read where the server listens, as long as it does."""
+def announced(path: Path, endpoints: Mapping[str, Any]) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Says in a file that only its owner can read where the server listens, as long as it does.
+
+    The block gets what writes it anew.
+    """
+    _announce(path, endpoints)
+    try:
+        yield partial(_announce, path)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _announce(path: Path, endpoints: Mapping[str, Any]) -> None:
     temporary = path.with_suffix(".new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
@@ -62,10 +74,6 @@ def announced(path: Path, endpoints: Mapping[str, Any]) -> Iterator[None]:
         json.dump(endpoints, file, indent=2)
         file.write("\n")
     temporary.rename(path)
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
 
 
 def settle_memory() -> None:
@@ -132,3 +140,15 @@ def stop_signals() -> Iterator[asyncio.Event]:
         with suppress(RuntimeError):
             for number in numbers:
                 loop.remove_signal_handler(number)
+
+
+@contextmanager
+def on_hangup(act: Callable[[], None]) -> Iterator[None]:
+    """Has SIGHUP do this, in place of ending the process."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, act)
+    try:
+        yield
+    finally:
+        with suppress(RuntimeError):
+            loop.remove_signal_handler(signal.SIGHUP)

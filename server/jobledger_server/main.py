@@ -13,19 +13,24 @@ from typing import Any
 
 import click
 
+from jobledger_server.access.oidc_settings import OidcSettings
 from jobledger_server.access.private_files import PrivateFileError
+from jobledger_server.access.tls_files import TlsFileError, TlsMaterial
 from jobledger_server.config import Settings, SettingsError, resolve, settings_of
+from jobledger_server.core.job_types import JobTypes
 from jobledger_server.core.ports import NewerAttemptError, StoreUnavailableError
 from jobledger_server.core.ports.archive import ArchiveError
 from jobledger_server.core.retention import Retention
 from jobledger_server.executors.local import open_files
 from jobledger_server.executors.local.isolation import LEVELS, IsolationError
+from jobledger_server.job_type_settings import shown
 from jobledger_server.lifecycle import (
     StartError,
     StartStoppedError,
     announced,
     given_up,
     locked,
+    on_hangup,
     settle_memory,
     stop_signals,
 )
@@ -42,16 +47,20 @@ ENDPOINTS = "endpoints.json"
 DRAIN_SECONDS = 5.0
 START_ERRORS = (
     *(StartError, IsolationError, PrivateFileError, KeyRingError, NewerAttemptError, SchemaError),
-    *(StoreUnavailableError, ArchiveError, RolledBackError),
+    *(StoreUnavailableError, ArchiveError, RolledBackError, TlsFileError),
 )
 REFERENCES = "A variable of the server's, or a file or directory, that jobs may refer to; may be repeated."
 QUEUE_LIMIT = "Jobs of a queue that run at a time; may be repeated."
 LABEL_LIMIT = "Jobs with a label that run at a time, for each of its values or for one; may be repeated."
 SETTINGS = (
     click.option("--data-dir", type=click.Path(path_type=Path), help="Where everything is kept."),
-    click.option("--host", help="Address to listen on; loopback only."),
+    click.option("--host", help="Address to listen on; beyond loopback it takes TLS."),
     click.option("--grpc-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 50051."),
     click.option("--http-port", type=click.IntRange(0, 65535), help="0 picks a free one. Default 8080."),
+    click.option("--insecure-bind", is_flag=True, default=None, help="Listen beyond loopback without TLS."),
+    click.option("--tls-certificate", type=click.Path(path_type=Path), help="PEM: both ports speak TLS with it."),
+    click.option("--tls-key", type=click.Path(path_type=Path), help="PEM of its key, mode 600."),
+    click.option("--tls-client-ca", type=click.Path(path_type=Path), help="PEM: clients need a certificate of theirs."),
     click.option("--max-running", type=click.IntRange(1), help="Jobs that run at a time. Default: cores."),
     click.option("--queue-limit", "queue_limits", multiple=True, metavar="QUEUE=N", help=QUEUE_LIMIT),
     click.option("--label-limit", "label_limits", multiple=True, metavar="KEY[=VALUE]=N", help=LABEL_LIMIT),
@@ -108,13 +117,16 @@ def show(file: Path | None, *, as_json: bool, **flags: Any) -> None:
         click.echo(json.dumps(values))
         return
     for name, setting in values.items():
-        click.echo(f"{name:16} {setting['value']!s:40} {setting['source']}")
+        value = ", ".join(setting["value"]) if isinstance(setting["value"], dict) else setting["value"]
+        click.echo(f"{name:16} {value!s:40} {setting['source']}")
 
 
 def _printable(value: Any) -> Any:
+    if isinstance(value, JobTypes):
+        return shown(value)
     if isinstance(value, tuple):
         return [str(item) for item in value]
-    return str(value) if isinstance(value, Path | Retention) else value
+    return str(value) if isinstance(value, Path | Retention | OidcSettings) else value
 
 
 async def serve(settings: Settings) -> None:
@@ -126,7 +138,10 @@ async def serve(settings: Settings) -> None:
             server = await stack.enter_async_context(embedded(settings))
         settle_memory()
         endpoints = endpoints_of(server)
-        with announced(settings.data_dir / ENDPOINTS, endpoints):
+        with announced(settings.data_dir / ENDPOINTS, endpoints) as announce:
+            if server.tls is not None:
+                stack.enter_context(on_hangup(server.tls.look))
+                server.tls.tls.on_change = lambda material: announce({**endpoints, **certificate_of(material)})
             click.echo(greeting(server))
             await stop.wait()
         await drain(server, stop_jobs=settings.stop_jobs)
@@ -149,19 +164,27 @@ def endpoints_of(server: Embedded) -> Mapping[str, Any]:
         "grpc": server.grpc_address,
         "http": server.http_url,
         "unix": server.unix_path,
+        "http_unix": server.http_unix_path,
         "token_file": str(server.token_file),
-        "cert_sha256": None,
+        **certificate_of(None if server.tls is None else server.tls.tls.material),
     }
+
+
+def certificate_of(material: TlsMaterial | None) -> Mapping[str, Any]:
+    """What `endpoints.json` says of the certificate that clients are to find."""
+    return {"cert_sha256": None if material is None else material.cert_sha256}
 
 
 def greeting(server: Embedded) -> str:
     """What a person needs to go on; the token itself is never shown."""
+    secure = server.tls is not None
+    curl, grpcurl = ("--cacert CA.pem ", "-cacert CA.pem") if secure else ("", "-plaintext")
     bearer = f"-H \"authorization: Bearer $(cat '{server.token_file}')\""
     return "\n".join(
         (
             f"Jobledger listens: gRPC {server.grpc_address}, REST {server.http_url}, docs {server.http_url}/docs",
             f"The token is in {server.token_file}. Ctrl-C stops the server; jobs go on.",
-            f"  curl -s {bearer} {server.http_url}/v1/jobs",
-            f"  grpcurl -plaintext {bearer} {server.grpc_address} jobledger.v1.JobService/ListJobs",
+            f"  curl -s {curl}{bearer} {server.http_url}/v1/jobs",
+            f"  grpcurl {grpcurl} {bearer} {server.grpc_address} jobledger.v1.JobService/ListJobs",
         )
     )

@@ -8,8 +8,11 @@ from jobledger_server.access.admin import TokenAdmin
 from jobledger_server.access.cached_tokens import CachedTokens
 from jobledger_server.access.throttle import FailureThrottle
 from jobledger_server.access.tokens import Authenticator
+from jobledger_server.service.tasks import Tasks
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
+from support.issuer import Issuer, issuing
+from support.jwt_bench import Bench
 
 
 @pytest.fixture
@@ -36,3 +39,29 @@ def admin(tokens: CachedTokens, clock: ManualClock) -> TokenAdmin:
 @pytest.fixture
 def authenticator(tokens: CachedTokens, clock: ManualClock) -> Authenticator:
     return Authenticator(tokens=tokens, clock=clock, throttle=FailureThrottle(clock=clock))
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with issuing() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def stranger() -> AsyncIterator[Issuer]:
+    """Somebody else's server, which must never be asked for anything."""
+    async with issuing() as stranger:
+        yield stranger
+        assert stranger.asked == []
+
+
+@pytest.fixture
+async def tasks() -> AsyncIterator[Tasks]:
+    tasks = Tasks()
+    yield tasks
+    await tasks.stop()
+
+
+@pytest.fixture
+async def bench(issuer: Issuer, clock: ManualClock, tasks: Tasks) -> Bench:
+    return Bench(issuer, clock, tasks)

@@ -1,14 +1,14 @@
 """Tokens in memory: no call sees one that was changed before it began, and guessing fills nothing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from jobledger.v1.events_pb2 import Event
 from jobledger_server.access.cached_tokens import CachedTokens
-from jobledger_server.core.ports import StoreUnavailableError, TokenRecord
+from jobledger_server.core.ports import StoreUnavailableError, TokenChange, TokenRecord
 from jobledger_server.stores.sqlite import SqliteStore
 from support.records import NOW, a_token
 
@@ -35,6 +35,11 @@ class Watched:
         await self.store.put_token(token, events)
         if self.broken:
             raise StoreUnavailableError("stored, but nobody knows")
+
+    async def change_token(
+        self, token_id: str, decide: Callable[[TokenRecord], TokenChange | None]
+    ) -> TokenRecord | None:
+        return await self.store.change_token(token_id, decide)
 
     async def note_token_use(self, token_id: str, at: int) -> None:
         await self.store.note_token_use(token_id, at)

@@ -57,6 +57,14 @@ class Servicer(JobServiceServicer):
                 await self._wait()
         return Job(job_id=request.job_id)
 
+    async def WaitJob(self, request: pb.WaitJobRequest, context: Context) -> Job:
+        await self._wait()
+        return Job(job_id=request.job_id)
+
+    async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
+        await self._wait()
+        return pb.CancelJobResponse(job_id=request.job_id)
+
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Context) -> AsyncIterator[Event]:
         mode = request.job_id[0]
         if mode == "refused":

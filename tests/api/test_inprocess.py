@@ -12,7 +12,7 @@ from jobledger.v1.job_pb2 import Job
 from jobledger.v1.job_service_pb2 import GetJobRequest, WatchEventsRequest
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.api.bursts import singly
-from jobledger_server.api.interceptors.access import _peer
+from jobledger_server.api.interceptors.access import peer_of
 from jobledger_server.api.types import Context
 from support.eventually import eventually
 
@@ -172,7 +172,7 @@ def test_a_new_connection_is_not_a_new_peer(peer: str, host: str) -> None:
             return peer
 
     context: Any = WithPeer()
-    assert _peer(context) == host
+    assert peer_of(context) == host
 
 
 class Bursting(Servicer):

@@ -134,8 +134,13 @@ async def attached(server: RunningServer) -> AsyncIterator[Target]:
 
 
 async def started(data_dir: Path, *flags: str) -> RunningServer:
-    """`jobledger up`, ready. What it still runs when it is told to stop ends with it."""
-    return await asyncio.to_thread(start, data_dir, "--stop-jobs", *flags)
+    """`jobledger up`, ready. What it still runs when it is told to stop ends with it.
+
+    One client stands for many here: what one token may do is not what is measured.
+    """
+    settings = data_dir.parent / f"{data_dir.name}.toml"
+    await asyncio.to_thread(settings.write_text, "token_rate = 0\ntoken_streams = 1000000\n")
+    return await asyncio.to_thread(start, data_dir, "--stop-jobs", "--config", str(settings), *flags)
 
 
 async def ended(server: RunningServer) -> None:

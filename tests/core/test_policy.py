@@ -3,7 +3,16 @@
 import pytest
 from jobledger_server.core import policy
 from jobledger_server.core.errors import Reason, ServiceError
-from jobledger_server.core.policy import SCOPES, SERVICES, Principal, has_rule, is_open, require, scopes_by_method
+from jobledger_server.core.policy import (
+    SCOPES,
+    SERVICES,
+    Principal,
+    has_rule,
+    is_open,
+    require,
+    require_any,
+    scopes_by_method,
+)
 
 
 def a_principal(*scopes: str, workspaces: frozenset[str] | None = None) -> Principal:
@@ -22,8 +31,10 @@ def test_every_rpc_has_an_access_rule_with_a_scope_that_exists() -> None:
         assert rules[f"/{method.containing_service.full_name}/{method.name}"] in ("", *SCOPES)
 
 
-def test_only_the_question_whose_token_this_is_needs_no_scope() -> None:
+def test_what_a_token_asks_about_its_own_rights_needs_no_one_scope() -> None:
+    """Job types are for those who create jobs and for those who read them: the use case holds that."""
     assert {method for method, scope in scopes_by_method().items() if not scope} == {
+        "/jobledger.v1.JobService/ListJobTypes",
         "/jobledger.v1.EngineService/WhoAmI",
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
@@ -39,7 +50,7 @@ def test_what_changes_a_job_takes_more_than_reading() -> None:
     needed = {
         method.rpartition("/")[2]: scope
         for method, scope in scopes_by_method().items()
-        if method.startswith("/jobledger.v1.JobService/") and scope != "jobs:read"
+        if method.startswith("/jobledger.v1.JobService/") and scope not in ("jobs:read", "")
     }
     assert needed == {
         "CreateJob": "jobs:create",
@@ -75,6 +86,13 @@ def test_a_missing_scope_is_named() -> None:
         require(a_principal("jobs:read"), "jobs:cancel")
     assert caught.value.reason == Reason.ERROR_REASON_FORBIDDEN
     assert caught.value.metadata == {"scope": "jobs:cancel"}
+
+
+def test_one_of_several_scopes_is_enough() -> None:
+    for scope in ("jobs:create", "jobs:read", "admin"):
+        require_any(a_principal(scope), "jobs:create", "jobs:read")
+    with pytest.raises(ServiceError, match="jobs:create"):
+        require_any(a_principal("jobs:cancel", "worker"), "jobs:create", "jobs:read")
 
 
 def test_a_bound_principal_sees_its_workspaces_alone() -> None:

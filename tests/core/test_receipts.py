@@ -46,6 +46,14 @@ def test_a_receipt_has_the_fields_of_its_version_in_their_order() -> None:
     assert list(receipt_of(finished_record())) == FIELDS
 
 
+def test_the_declared_type_of_a_job_is_among_what_it_is_made_from() -> None:
+    record = finished_record()
+    pins = receipt_of(record)["source_pins"]
+    assert "job_type" not in pins
+    record.job.job_type = "train"
+    assert receipt_of(record)["source_pins"] == {**pins, "job_type": "train"}
+
+
 def test_a_completed_job_has_a_final_receipt_that_says_what_ran() -> None:
     receipt = receipt_of(finished_record())
     assert receipt["receipt_status"] == "final"

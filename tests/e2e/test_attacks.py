@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
-from support.doors import Door, Refused, RestDoor
+from support.doors import Door, Refused, RestDoor, server_sent
 from support.eventually import eventually
 from support.running import RunningServer, output_file
 
@@ -207,3 +207,28 @@ async def test_whole_numbers_in_the_config_reach_the_job_as_they_were(door: Door
     await door.ended(job_id)
     logs = await door.call("GetLogs", job_id=job_id)
     assert logs["logs"][0]["message"] == '{"list": [1, 2.5], "n": 3}'
+
+
+PRINTED = (
+    "\x1b[2J\x1b]0;title\x07</script><script>alert(1)</script>\r\nid: 99\r\nevent: end\r\ndata: {}\r\n\r\n"
+    '{"type": "progress", "phase": "forged", "progress_percent": 100}\n{"type": "artifact", "path": "forged"}\n'
+)
+
+
+async def test_what_a_job_prints_is_neither_markup_nor_event_nor_message(rest: RestDoor) -> None:
+    """It is kept as it is, framed line by line where it is streamed, and never a page of this origin."""
+    job_id = (await rest.create("sh", "-c", 'printf %s "$PRINTED"', env={"PRINTED": PRINTED}))["job_id"]
+    job = await rest.ended(job_id)
+    assert (job["progress_phase"], job["progress_percent"], job["artifacts"]) == (None, None, [])
+    path = f"{rest.url}/v1/jobs/{job_id}/logs"
+    async with rest.session.get(f"{path}/content", headers=rest.headers) as response:
+        assert await response.read() == PRINTED.encode()
+        assert response.headers["Content-Type"].startswith("text/plain")
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert "sandbox" in response.headers["Content-Security-Policy"]
+    async with rest.session.get(f"{path}/tail?after_sequence=0", headers=rest.headers) as response:
+        told = [event async for event in server_sent(response.content)]
+    assert [event["event"] for event in told] == ["log"] * (len(told) - 1) + ["end"]
+    entries = [json.loads(event["data"]) for event in told[:-1]]
+    assert [entry["job_sequence"] for entry in entries] == list(range(1, len(told)))
+    assert {entry["subsystem"] for entry in entries} == {"stdout"}

@@ -158,3 +158,25 @@ async def test_what_is_too_long_for_this_system_alone_fails_the_job_with_what_to
     told = await fails(door, "true", *[LONG] * 9)
     assert told.startswith("Can't run 'true': arguments and environment are too long for this system")
     assert "standard input" in told
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"labels": {f"l{number}": "x" for number in range(10_000)}}, "spec.labels"),
+        ({"labels": {"l" * 10_000: "x"}}, "spec.labels[llll"),
+        ({"artifacts": ["*"] * 10_000}, "spec.artifacts"),
+        ({"limits": {"memory_bytes": -1}}, "spec.limits.memory_bytes"),
+        ({"max_attempts": 2**31 - 1}, "spec.max_attempts"),
+    ],
+    ids=["labels", "one label", "globs", "a limit below nothing", "attempts"],
+)
+async def test_a_specification_of_absurd_size_is_refused_by_the_name_of_its_field(
+    door: Door, spec: dict[str, Any], field: str
+) -> None:
+    refused = await refusal(door, "true", **spec)
+    assert (refused.error_code, refused.status) == (
+        "E_VALIDATION",
+        {"grpc": "INVALID_ARGUMENT", "rest": 422}[door.name],
+    )
+    assert [violation["field"][: len(field)] for violation in refused.details["fields"]] == [field]

@@ -40,6 +40,7 @@ async def ask(rest: RestDoor, method: str, path: str, **options: Any) -> tuple[i
         ("/v1/nothing", 404, "E_NOT_FOUND"),
         (f"/v1/jobs/{NOBODY}/artifacts/1/content", 404, "E_JOB_NOT_FOUND"),
         (f"/v1/jobs/{NOBODY}/artifacts/one/content", 422, "E_VALIDATION"),
+        (f"/v1/jobs/{NOBODY}/artifacts/%2e%2e%2fx/content", 422, "E_VALIDATION"),
         ("/v1/jobs?limit=0", 422, "E_VALIDATION"),
         ("/v1/jobs?limit=-1", 422, "E_VALIDATION"),
         ("/v1/jobs?limit=1001", 422, "E_VALIDATION"),

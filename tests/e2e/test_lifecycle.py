@@ -17,7 +17,7 @@ from support.running import launch, output_file, start
 def test_it_says_where_it_listens_to_its_owner_alone(tmp_path: Path) -> None:
     server = start(tmp_path / "data")
     endpoints = json.loads((server.data_dir / "endpoints.json").read_text())
-    assert set(endpoints) == {"pid", "started_at", "grpc", "http", "unix", "token_file", "cert_sha256"}
+    assert set(endpoints) == {*("pid", "started_at", "grpc", "http", "unix", "http_unix", "token_file", "cert_sha256")}
     assert endpoints["pid"] == server.process.pid
     for path in ("endpoints.json", "token"):
         assert stat.S_IMODE((server.data_dir / path).stat().st_mode) == 0o600

@@ -14,7 +14,7 @@ import grpc
 import pytest
 from support.doors import Door, GrpcDoor, Refused, RestDoor
 from support.eventually import eventually
-from support.running import RunningServer, output_file, start
+from support.running import RunningServer, output_file, run_cli, start
 
 REFERENCES = {"TOKEN": "secret:env:API_TOKEN", "KEY": "secret:file:{key}"}
 TELLS = """
@@ -51,6 +51,12 @@ class Vault:
         self.file.write_text("\n".join(["-----BEGIN KEY-----", *body, "-----END KEY-----\n"]))
         self._needles = [*self._needles, *map(str.encode, body)]
 
+    def watch_token(self, token: str) -> None:
+        """Every eight characters in a row of its secret count as it, and all of it in the encodings of the others."""
+        secret = token.split("_", 2)[2].encode()
+        windows = [secret[start : start + 8] for start in range(len(secret) - 7)]
+        self._needles = [*self._needles, *windows, secret.hex().encode(), base64.b64encode(token.encode())]
+
     def found_in(self, data: bytes) -> bool:
         """Whether something of it is there, as it is or encoded."""
         return any(needle in data for needle in self._needles)
@@ -84,12 +90,12 @@ def flags(vault: Vault) -> tuple[str, ...]:
 
 
 def leaks(data_dir: Path, vault: Vault) -> list[str]:
-    """Files of the server, but for what the job itself has written, and titles of processes that hold a secret."""
+    """Files of the server, but for the token's own and what the job itself has written, and titles of processes."""
     own = ("blobs", "output")
     files = [
         path
         for path in (*data_dir.rglob("*"), output_file(data_dir))
-        if path.is_file() and not set(own) & set(path.relative_to(data_dir.parent).parts)
+        if path.is_file() and not set(own) & set(path.relative_to(data_dir.parent).parts) and path != data_dir / "token"
     ]
     assert data_dir / "jobledger.db" in files
     return [str(path) for path in (*files, *titles()) if vault.found_in(content(path))]
@@ -129,6 +135,9 @@ async def answers(server: RunningServer, job_ids: list[str]) -> bytes:
     headers = {"Authorization": f"Bearer {server.token}"}
     async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{server.url}/metrics") as response:
         told.append(await response.text())
+        for path in ("/v1/tokens", "/v1/audit", "/gateway/status"):
+            async with session.get(f"{server.url}{path}") as listed:
+                told.append(await listed.text())
     return json.dumps(told, default=str).encode()
 
 
@@ -138,14 +147,51 @@ async def tells_of_redaction(server: RunningServer, job_id: str) -> bool:
         return response.headers["Jobledger-Log-Redacted"] == "true"
 
 
+async def use_tokens(server: RunningServer, vault: Vault) -> None:
+    """Tokens made, used at both doors, refused, rotated and revoked; none of them may be found later."""
+    vault.watch_token(server.token)
+    async with aiohttp.ClientSession() as session:
+        made = await ask(session, f"{server.url}/v1/tokens", server.token, 201, name="made", scopes=["jobs:read"])
+        path = f"{server.url}/v1/tokens/{made['token'].split('_')[1]}"
+        rotated = await ask(session, f"{path}/rotate", server.token, 200)
+        wrong = made["token"][:-8] + secrets.token_hex(4)
+        for token in (made["token"], rotated["token"], wrong):
+            vault.watch_token(token)
+        expected = {made["token"]: (200, 404, 403), rotated["token"]: (200, 404, 403), wrong: (401, 401, 401)}
+        for token, statuses in expected.items():
+            headers = {"Authorization": f"Bearer {token}"}
+            for request, status in zip(("jobs", "jobs/none", "tokens"), statuses, strict=True):
+                async with session.get(f"{server.url}/v1/{request}", headers=headers) as response:
+                    assert (response.status, vault.found_in(await response.read())) == (status, False)
+        await ask(session, f"{path}/revoke", server.token, 200)
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        await GrpcDoor(channel, rotated["token"]).call("ListJobs")
+        for token in (wrong, "jl_" + wrong, wrong * 2):
+            with pytest.raises(Refused) as refused:
+                await GrpcDoor(channel, token).call("ListJobs")
+            assert not vault.found_in(str(refused.value).encode())
+
+
+async def ask(session: aiohttp.ClientSession, url: str, token: str, status: int, **body: object) -> dict[str, str]:
+    """The answer to a POST of JSON."""
+    headers = {"Authorization": f"Bearer {token}"}
+    async with session.post(url, json=body, headers=headers) as response:
+        assert response.status == status
+        return dict(await response.json())
+
+
 async def test_a_secret_is_nowhere_but_in_the_job(
     tmp_path: Path, vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Through a kill of the server, a retry, a cancel, and a server that does not have it any more."""
+    """Through a kill of the server, a retry, a cancel, and a server that does not have it any more.
+
+    No more is a token anywhere but in its file: not after it was used, refused, rotated and revoked.
+    """
     data_dir, gate = tmp_path / "data", tmp_path / "gate"
     env = {**vault.env, "GATE": str(gate)}
     server = start(data_dir, *flags(vault))
     try:
+        await use_tokens(server, vault)
         async with opened(server) as door:
             retried = (await door.create("sh", "-c", TELLS + WAITS, env=env, max_attempts=2))["job_id"]
             cancelled = (await door.create("sh", "-c", TELLS + LINGERS, env=env))["job_id"]
@@ -174,8 +220,11 @@ async def test_a_secret_is_nowhere_but_in_the_job(
             await said(door, cancelled, "bye ***")
         assert await tells_of_redaction(server, cancelled)
         assert not vault.found_in(await answers(server, [retried, cancelled]))
+        copied = await asyncio.to_thread(run_cli, server, "backup", str(tmp_path / "copy"))
+        assert (copied.returncode, vault.found_in((copied.stdout + copied.stderr).encode())) == (0, False)
         assert server.stop() == 0
         assert leaks(data_dir, vault) == []
+        assert leaks(tmp_path / "copy", vault) == []
         outputs = [path.read_text() for path in data_dir.glob("jobs/*/output/kept")]
         assert outputs == [vault.token, vault.token], "artifacts are the job's own: nothing is changed in them"
     finally:

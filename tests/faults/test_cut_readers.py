@@ -51,7 +51,9 @@ class SseReader(Reader):
     """As a browser does it."""
 
     async def _events(self, address: str, last: int) -> AsyncIterator[int]:
-        headers = {"Authorization": f"Bearer {self._server.token}", "Last-Event-ID": str(last)}
+        # Of a machine's own names, those alone are served that name the server's own port.
+        host = self._server.url.removeprefix("http://")
+        headers = {"Host": host, "Authorization": f"Bearer {self._server.token}", "Last-Event-ID": str(last)}
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"http://{address}/v1/stream", headers=headers) as response,

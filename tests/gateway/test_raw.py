@@ -105,6 +105,6 @@ async def test_a_body_that_never_comes_is_not_waited_for(client: Client, monkeyp
     monkeypatch.setattr("jobledger_gateway.exchange.BODY_SECONDS", 0.05)
     reader, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
-    assert (await reader.readline()).startswith(b"HTTP/1.1 401 ")
+    assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()
     await writer.wait_closed()

@@ -68,33 +68,6 @@ async def test_a_request_that_ends_early_is_never_carried_out(client: Client, en
     assert engine.calls == []
 
 
-async def test_a_body_that_drips_is_given_up_at_the_deadline(
-    client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However often a byte comes."""
-    monkeypatch.setattr("jobledger_gateway.exchange.BODY_SECONDS", 0.2)
-    reader, writer = await asyncio.open_connection(client.host, client.port)
-    writer.write(POST + b"Content-Length: 1000\r\n\r\n")
-    answered = asyncio.create_task(reader.readline())
-    while not answered.done():
-        writer.write(b" ")
-        await asyncio.wait([answered], timeout=0.01)
-    assert (await answered).startswith(b"HTTP/1.1 400 ")
-    writer.close()
-    assert engine.requests("CancelJob") == []
-
-
-@pytest.mark.parametrize("head", [b"", b"GET /healthz HTTP/1.1\r\nHost: local"], ids=["nothing", "half a head"])
-async def test_a_connection_that_never_says_what_it_wants_is_closed(
-    client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch, head: bytes
-) -> None:
-    monkeypatch.setattr("jobledger_gateway.serving.KEEPALIVE_SECONDS", 0.1)
-    reader, writer = await asyncio.open_connection(client.host, client.port)
-    writer.write(head)
-    assert await asyncio.wait_for(reader.read(), 5) == b""
-    writer.close()
-
-
 async def test_a_flood_of_headers_is_cut_off_and_leaves_others_served(client: Client, engine: Engine) -> None:
     flood = b"GET /healthz HTTP/1.1\r\n" + b"".join(b"X-%d: %s\r\n" % (n, b"a" * 1000) for n in range(2000))
     reader, writer = await asyncio.open_connection(client.host, client.port)

@@ -63,6 +63,23 @@ def test_a_unix_socket_serves_where_there_is_no_port(data_dir: Path) -> None:
     assert (found.target, found.token) == ("unix:/run/j.sock", "jl_local_secret")
 
 
+def test_the_socket_that_nobody_else_can_have_made_comes_before_the_port(data_dir: Path) -> None:
+    endpoints = json.loads((data_dir / "endpoints.json").read_text())
+    (data_dir / "endpoints.json").write_text(json.dumps(endpoints | {"unix": "/run/j.sock"}))
+    assert resolve_endpoint(data_dir=data_dir, environ={}).target == "unix:/run/j.sock"
+    found = resolve_endpoint(data_dir=data_dir, environ={}, cert_file=Path("/c.pem"), key_file=Path("/c.key"))
+    assert (found.target, found.client) == ("127.0.0.1:50051", (Path("/c.pem"), Path("/c.key")))
+
+
+def test_files_of_the_environment_are_for_other_servers(data_dir: Path) -> None:
+    """With them a local server without TLS could not be reached."""
+    environ = {f"JOBLEDGER_{name}_FILE": f"/{name}" for name in ("CA", "CERT", "KEY")}
+    here = resolve_endpoint(data_dir=data_dir, environ=environ)
+    assert (here.ca_file, here.client) == (None, None)
+    there = resolve_endpoint("jobs.example.org:443", environ=environ)
+    assert (there.token, there.ca_file, there.client) == ("", Path("/CA"), (Path("/CERT"), Path("/KEY")))
+
+
 def test_without_a_server_the_message_says_how_to_start_one(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="jobledger up"):
         resolve_endpoint(data_dir=tmp_path, environ={})

@@ -127,6 +127,7 @@ class RestDoor(Door):
         "CreateJob": ("POST", "/v1/jobs"),
         "GetJob": ("GET", "/v1/jobs/{job_id}"),
         "ListJobs": ("GET", "/v1/jobs"),
+        "ListJobTypes": ("GET", "/v1/job-types"),
         "CancelJob": ("POST", "/v1/jobs/{job_id}/cancel"),
         "CancelJobs": ("POST", "/v1/jobs:cancel"),
         "WaitJob": ("GET", "/v1/jobs/{job_id}/wait"),

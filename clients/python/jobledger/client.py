@@ -39,6 +39,8 @@ class Client(JobCalls, LogCalls, ArtifactCalls, ReceiptCalls, EventCalls, Engine
         data_dir: str | Path | None = None,
         tls: bool = False,
         ca_file: Path | None = None,
+        cert_file: Path | None = None,
+        key_file: Path | None = None,
         insecure: bool = False,
         timeout: float = 30.0,  # noqa: ASYNC109 - default deadline of the calls to come
         retry_for: float = 5.0,
@@ -51,6 +53,8 @@ class Client(JobCalls, LogCalls, ArtifactCalls, ReceiptCalls, EventCalls, Engine
             token: what lets the caller in.
             data_dir: directory of a server on this machine.
             tls: encrypt, and trust the system's certificate authorities; `ca_file`: trust those in this PEM file.
+                A server on this machine is trusted by the certificate that it names itself, without either.
+            cert_file, key_file: PEM files of a certificate to show to the server, and of its key.
             insecure: send the token in the clear to another machine.
             timeout: deadline of a call, seconds.
             retry_for: how long a call is repeated while the server can't be reached, seconds.
@@ -59,8 +63,10 @@ class Client(JobCalls, LogCalls, ArtifactCalls, ReceiptCalls, EventCalls, Engine
         Raises:
             SetupError: no server or token was found, or the connection would not be safe.
         """
-        endpoint = resolve_endpoint(target, token=token, data_dir=data_dir)
-        async with await open_channel(endpoint, tls=tls, ca_file=ca_file, insecure=insecure) as channel:
+        endpoint = resolve_endpoint(
+            target, token=token, data_dir=data_dir, ca_file=ca_file, cert_file=cert_file, key_file=key_file
+        )
+        async with await open_channel(endpoint, tls=tls, insecure=insecure) as channel:
             yield cls(
                 Transport(
                     channel=channel,

@@ -24,6 +24,8 @@ class Endpoint:
         token_source: where the token was found, for people.
         cert_sha256: with TLS, hash of the certificate that the server must show, lower-case hex.
         http: base of the REST API, where it is known.
+        ca_file: PEM file of whom to trust for the server's certificate.
+        client: PEM files of the certificate and the key to show to the server.
     """
 
     target: str
@@ -31,6 +33,8 @@ class Endpoint:
     token_source: str
     cert_sha256: str | None = None
     http: str | None = None
+    ca_file: Path | None = None
+    client: tuple[Path, Path] | None = None
 
 
 def default_data_dir() -> Path:
@@ -43,12 +47,16 @@ def resolve_endpoint(
     *,
     token: str | None = None,
     data_dir: str | Path | None = None,
+    ca_file: Path | None = None,
+    cert_file: Path | None = None,
+    key_file: Path | None = None,
     environ: Mapping[str, str] | None = None,
 ) -> Endpoint:
     """Finds the server: arguments rule, then JOBLEDGER_TARGET, JOBLEDGER_TOKEN, JOBLEDGER_TOKEN_FILE and
-    JOBLEDGER_DATA_DIR, then the `endpoints.json` of a server that runs on this machine.
+    JOBLEDGER_DATA_DIR, then the `endpoints.json` of a server that runs on this machine. JOBLEDGER_CA_FILE,
+    JOBLEDGER_CERT_FILE and JOBLEDGER_KEY_FILE are for any other server.
 
-    The token of a local server is never taken for another target.
+    The token of a local server is never taken for another target. With a certificate there may be no token.
 
     Raises:
         SetupError: no server, or no token for it, was found.
@@ -58,12 +66,21 @@ def resolve_endpoint(
         target = environ.get("JOBLEDGER_TARGET")
     directory = Path(data_dir or environ.get("JOBLEDGER_DATA_DIR") or default_data_dir())
     local = _local_endpoints(directory)
+    shown = _client_files(cert_file, key_file)
     if target is None:
         if local is None:
             raise SetupError(f"No server runs on {directory}. {NO_SERVER}", error_code="E_ENGINE_UNREACHABLE")
-        target = _local_target(local, directory)
+        target = _local_target(local, directory, by_certificate=shown is not None)
     own = local is not None and target in {local.get("grpc"), _unix_target(local)}
-    found = _find_token(token, environ, local if local is not None and own else None, prefer_local=data_dir is not None)
+    if not own:
+        ca_file = ca_file or _path(environ.get("JOBLEDGER_CA_FILE"))
+        shown = shown or _client_files(*(_path(environ.get(f"JOBLEDGER_{it}_FILE")) for it in ("CERT", "KEY")))
+    try:
+        found = _find_token(token, environ, local if own else None, prefer_local=data_dir is not None)
+    except SetupError:
+        if shown is None:
+            raise
+        found = "", str(shown[0])
     if not found[0].isascii() or not found[0].isprintable():
         raise SetupError(
             f"The token from {found[1]} has characters that no token has: check that it was copied whole",
@@ -75,6 +92,8 @@ def resolve_endpoint(
         token_source=found[1],
         cert_sha256=local.get("cert_sha256") if local is not None and own else None,
         http=local.get("http") if local is not None and own else None,
+        ca_file=ca_file,
+        client=shown,
     )
 
 
@@ -111,8 +130,13 @@ def _local_endpoints(directory: Path) -> dict[str, str | None] | None:
         raise SetupError(f"{path} can't be read: {error}", error_code="E_ENGINE_UNREACHABLE") from error
 
 
-def _local_target(local: Mapping[str, str | None], directory: Path) -> str:
-    target = local.get("grpc") or _unix_target(local)
+def _local_target(local: Mapping[str, str | None], directory: Path, *, by_certificate: bool) -> str:
+    """The unix socket before the port: nobody else can have made it, while anyone may take a port that is free.
+
+    Certificates are shown at the port alone.
+    """
+    found = (_unix_target(local), local.get("grpc"))
+    target = next(filter(None, reversed(found) if by_certificate else found), None)
     if target is None:
         raise SetupError(f"The server on {directory} offers no gRPC. {NO_SERVER}", error_code="E_ENGINE_UNREACHABLE")
     return target
@@ -121,6 +145,18 @@ def _local_target(local: Mapping[str, str | None], directory: Path) -> str:
 def _unix_target(local: Mapping[str, str | None]) -> str | None:
     path = local.get("unix")
     return f"unix:{path.removeprefix('unix:')}" if path else None
+
+
+def _client_files(cert_file: Path | None, key_file: Path | None) -> tuple[Path, Path] | None:
+    if cert_file is not None and key_file is not None:
+        return cert_file, key_file
+    if cert_file is None and key_file is None:
+        return None
+    raise SetupError("A client certificate takes two files: the certificate and its key", error_code="E_BAD_REQUEST")
+
+
+def _path(value: str | None) -> Path | None:
+    return Path(value) if value else None
 
 
 def _find_token(

@@ -138,6 +138,7 @@ class SyncClient:
 
     submit = _blocking(Client.submit)
     get = _blocking(Client.get)
+    job_types = _blocking(Client.job_types)
     list = _blocking(Client.list)
     iterate = _iterating(Client.iterate)
     wait = _blocking(Client.wait)
@@ -172,3 +173,4 @@ class SyncClient:
     create_token = _blocking(Client.create_token)
     revoke_token = _blocking(Client.revoke_token)
     rotate_token = _blocking(Client.rotate_token)
+    audit_entries = _blocking(Client.audit_entries)

@@ -1,12 +1,12 @@
 """Tokens that are in use, kept in memory: every call shows one, and the store need not be asked each time."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from jobledger.v1.events_pb2 import Event
 
-from jobledger_server.core.ports import TokenRecord, TokenStore
+from jobledger_server.core.ports import TokenChange, TokenRecord, TokenStore
 
 MOST_TOKENS = 1024
 
@@ -23,6 +23,11 @@ class CachedTokens:
         self._most = most
         self._known: OrderedDict[str, TokenRecord] = OrderedDict()
         self._changes = 0
+        self._listeners: list[Callable[[TokenRecord], None]] = []
+
+    def on_change(self, listener: Callable[[TokenRecord], None]) -> None:
+        """Calls `listener` with each token that was changed, as soon as that is stored."""
+        self._listeners.append(listener)
 
     async def token(self, token_id: str) -> TokenRecord | None:
         """See `ports.TokenStore.token`."""
@@ -46,6 +51,24 @@ class CachedTokens:
             # Also where it failed: it may be stored all the same.
             self._changes += 1
             self._known.pop(token.token_id, None)
+        self._tell(token)
+
+    async def change_token(
+        self, token_id: str, decide: Callable[[TokenRecord], TokenChange | None]
+    ) -> TokenRecord | None:
+        """See `ports.TokenStore.change_token`."""
+        try:
+            changed = await self._tokens.change_token(token_id, decide)
+        finally:
+            self._changes += 1
+            self._known.pop(token_id, None)
+        if changed is not None:
+            self._tell(changed)
+        return changed
+
+    def _tell(self, changed: TokenRecord) -> None:
+        for listener in self._listeners:
+            listener(changed)
 
     async def note_token_use(self, token_id: str, at: int) -> None:
         """See `ports.TokenStore.note_token_use`."""

@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Sequence
 
+from jobledger_server.access.oidc import JWT, JwtAuthenticator
 from jobledger_server.access.throttle import FailureThrottle
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 TOKEN = re.compile(rb"jl_([A-Za-z0-9]{1,64})_([A-Za-z0-9_-]{1,128})")
 ALPHABET = "abcdefghijklmnopqrstuvwxyz234567"
 LAST_USED_STEP = 60 * SECOND
+MOST_PRINCIPALS = 1024
 
 
 def issue(clock: Clock) -> tuple[str, str]:
@@ -37,22 +39,30 @@ def digest(token: bytes) -> bytes:
 class Authenticator:
     """Tells whose token it is.
 
-    Wrong tokens are throttled by peer; a valid one is never refused for that.
+    Wrong tokens are throttled by peer; a valid one is never refused for that. `jwts` takes those of an issuer, if any.
     """
 
-    def __init__(self, *, tokens: TokenStore, clock: Clock, throttle: FailureThrottle) -> None:
+    def __init__(
+        self, *, tokens: TokenStore, clock: Clock, throttle: FailureThrottle, jwts: JwtAuthenticator | None = None
+    ) -> None:
         self._tokens = tokens
         self._clock = clock
         self._throttle = throttle
+        self._jwts = jwts
+        self._principals: dict[str, tuple[TokenRecord, Principal]] = {}
 
     async def authenticate(self, credentials: Sequence[str | bytes], peer: str) -> Principal:
         """The principal behind the values of the header `authorization`.
 
         Raises:
-            ServiceError: AUTH_MISSING, AUTH_MALFORMED, AUTH_INVALID, AUTH_TOKEN_EXPIRED or AUTH_RATE_LIMITED.
+            ServiceError: AUTH_MISSING, AUTH_MALFORMED, AUTH_INVALID, AUTH_TOKEN_EXPIRED or AUTH_RATE_LIMITED;
+                ENGINE_STARTING where an issuer's keys can't be had.
         """
-        match = TOKEN.fullmatch(parse_credentials(credentials))
+        token = parse_credentials(credentials)
+        match = TOKEN.fullmatch(token)
         if match is None:
+            if self._jwts is not None and JWT.fullmatch(token):
+                return await self._jwts.authenticate(token, peer)
             raise ServiceError(Reason.ERROR_REASON_AUTH_MALFORMED)
         record = await self._tokens.token(match[1].decode())
         known = record is not None and hmac.compare_digest(record.digest, digest(match[0]))
@@ -62,12 +72,22 @@ class Authenticator:
             raise ServiceError(Reason.ERROR_REASON_AUTH_INVALID)
         if record.expires_at and record.expires_at <= now:
             raise ServiceError(Reason.ERROR_REASON_AUTH_TOKEN_EXPIRED)
-        await self._note_use(record, now)
-        return principal_of(record)
+        if now - record.last_used_at >= LAST_USED_STEP:
+            await self._note_use(record, now)
+        return self._principal_of(record)
+
+    def _principal_of(self, record: TokenRecord) -> Principal:
+        """The very same for a record that is the same: most calls show a token that was just shown."""
+        known = self._principals.get(record.token_id)
+        if known is not None and known[0] is record:
+            return known[1]
+        if len(self._principals) >= MOST_PRINCIPALS:
+            self._principals.clear()
+        principal = principal_of(record)
+        self._principals[record.token_id] = (record, principal)
+        return principal
 
     async def _note_use(self, record: TokenRecord, now: int) -> None:
-        if now - record.last_used_at < LAST_USED_STEP:
-            return
         try:
             await self._tokens.note_token_use(record.token_id, now)
         except StoreUnavailableError as error:
@@ -81,6 +101,7 @@ def principal_of(record: TokenRecord) -> Principal:
         token_id=record.token_id,
         scopes=frozenset(record.scopes),
         workspaces=frozenset(record.workspaces) if record.workspaces else None,
+        expires_at=record.expires_at,
     )
 
 

@@ -7,6 +7,7 @@ from jobledger_server.access.admin import TokenAdmin
 from jobledger_server.api.interceptors.access import current_principal
 from jobledger_server.api.types import Context
 from jobledger_server.core.policy import require_all_workspaces
+from jobledger_server.service.auditing import AuditLog
 from jobledger_server.service.engine import Engine
 from jobledger_server.service.garbage import GarbageCollector
 
@@ -14,16 +15,17 @@ from jobledger_server.service.garbage import GarbageCollector
 class EngineServicer(EngineServiceServicer):
     """The engine over gRPC."""
 
-    def __init__(self, *, engine: Engine, garbage: GarbageCollector, tokens: TokenAdmin) -> None:
+    def __init__(self, *, engine: Engine, garbage: GarbageCollector, tokens: TokenAdmin, audit: AuditLog) -> None:
         self._engine = engine
         self._garbage = garbage
         self._tokens = tokens
+        self._audit = audit
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.EngineStatus:
         return await self._engine.status(current_principal().workspaces)
 
     async def WhoAmI(self, request: pb.WhoAmIRequest, context: Context) -> pb.TokenInfo:
-        return await self._tokens.info(current_principal().token_id)
+        return await self._tokens.whoami(current_principal())
 
     async def CollectGarbage(self, request: pb.CollectGarbageRequest, context: Context) -> pb.CollectGarbageResponse:
         require_all_workspaces(current_principal())
@@ -48,3 +50,8 @@ class EngineServicer(EngineServiceServicer):
     async def RotateToken(self, request: pb.RotateTokenRequest, context: Context) -> pb.IssuedToken:
         require_all_workspaces(current_principal())
         return await self._tokens.rotate(request.token_id)
+
+    async def ListAuditEntries(
+        self, request: pb.ListAuditEntriesRequest, context: Context
+    ) -> pb.ListAuditEntriesResponse:
+        return await self._audit.list(request, current_principal())

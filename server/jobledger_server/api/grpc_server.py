@@ -1,5 +1,6 @@
 """The gRPC door: services, interceptors, channel options, addresses."""
 
+import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,18 +18,22 @@ from jobledger_server.api.types import ServerInterceptor
 from jobledger_server.core.policy import HEALTH, REFLECTION, REFLECTION_V1, SERVICES
 
 MESSAGE_BYTES = 4 * 1024 * 1024
+# A client needs one connection for all its calls. Each takes a descriptor, of which jobs, logs and REST need theirs.
+MOST_CONNECTIONS, SHARE_OF_DESCRIPTORS = 1024, 4
 
-# Without these grpc shares a port that is taken, leaves silent connections open, and lets one client open any number of
-# streams or reset them without end.
+# Without these grpc shares a port that is taken, leaves silent and dead connections open, and lets one client open any
+# number of streams, or reset them without end.
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
     ("grpc.max_metadata_size", 8 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.max_concurrent_streams", 128),
+    ("grpc.max_connection_idle_ms", 600_000),
     ("grpc.server_handshake_timeout_ms", 5_000),
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.http2.max_ping_strikes", 2),
 )
@@ -67,9 +72,16 @@ def add_reflection(server: grpc.aio.Server) -> None:
 
 def build_server(services: Services, interceptors: Sequence[ServerInterceptor]) -> grpc.aio.Server:
     """A server that has no address yet."""
-    server = grpc.aio.server(interceptors=list(interceptors), options=OPTIONS)
+    options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", most_connections()))
+    server = grpc.aio.server(interceptors=list(interceptors), options=options)
     services.register(server)
     return server
+
+
+def most_connections() -> int:
+    """How many connections are held at a time, with the descriptors that this process may have."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else min(MOST_CONNECTIONS, soft // SHARE_OF_DESCRIPTORS)
 
 
 def health_servicer() -> health.aio.HealthServicer:

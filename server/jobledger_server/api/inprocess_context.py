@@ -1,16 +1,18 @@
 """A servicer's side of a call that never leaves the process."""
 
 import asyncio
+import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
 import grpc
 
 from jobledger_server.api.types import Metadata
 
-# Set by the gateway, which is part of this process: the address of its own client.
-PEER_KEY = "x-jobledger-peer"
+# Set by the gateway, which is part of this process and lets no header of these names pass: the address of its own
+# client, and the certificate (DER) that the client showed.
+PEER_KEY, CERTIFICATE_KEY = "x-jobledger-peer", "x-jobledger-certificate-bin"
 
 
 class InProcessContext:
@@ -24,7 +26,8 @@ class InProcessContext:
     deliver: Callable[[Any], Awaitable[None]]
 
     def __init__(self, metadata: Metadata, timeout: float | None) -> None:
-        self._metadata = tuple(pair for pair in metadata if pair[0] != PEER_KEY)
+        self._metadata = tuple(pair for pair in metadata if pair[0] not in (PEER_KEY, CERTIFICATE_KEY))
+        self._certificate = next((value for key, value in metadata if key == CERTIFICATE_KEY), None)
         self._peer = next((str(value) for key, value in metadata if key == PEER_KEY), "inprocess")
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self.accepted: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
@@ -73,6 +76,12 @@ class InProcessContext:
     def peer(self) -> str:
         """`x-jobledger-peer` where the caller, who is part of this process, sent it."""
         return self._peer
+
+    def auth_context(self) -> Mapping[str, Sequence[bytes]]:
+        """The client's certificate, under the name that grpc has for it."""
+        if not isinstance(self._certificate, bytes):
+            return {}
+        return {"x509_pem_cert": [ssl.DER_cert_to_PEM_cert(self._certificate).encode()]}
 
     def time_remaining(self) -> float | None:
         return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())

@@ -15,12 +15,14 @@ from jobledger_server.api.bursts import singly
 from jobledger_server.api.downloads import attachment, bodies
 from jobledger_server.api.interceptors.access import current_principal
 from jobledger_server.api.types import Context, PlainJson
+from jobledger_server.core.job_types import JobTypes
 from jobledger_server.joblog.plain_json import json_answer, json_items
 from jobledger_server.joblog.wire import wire_answer, wire_batch, wire_entries
 from jobledger_server.service.artifacts import Artifacts
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.creating import Creating
 from jobledger_server.service.events import EventHub
+from jobledger_server.service.job_types import list_job_types
 from jobledger_server.service.jobs import Jobs
 from jobledger_server.service.list_forms import json_form, wire_form
 from jobledger_server.service.listing import Listing
@@ -46,6 +48,7 @@ class JobUseCases:
     """What the servicer calls."""
 
     creating: Creating
+    job_types: JobTypes
     jobs: Jobs
     listing: Listing
     cancelling: Cancelling
@@ -70,6 +73,9 @@ class JobServicer(JobServiceServicer):
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> Job:
         return await self._do.jobs.get(request.job_id, current_principal())
+
+    async def ListJobTypes(self, request: pb.ListJobTypesRequest, context: Context) -> pb.ListJobTypesResponse:
+        return list_job_types(self._do.job_types, current_principal())
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> Any:
         """Coded already: as the message, or as JSON."""

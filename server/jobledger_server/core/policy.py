@@ -24,11 +24,23 @@ OPEN = f"/{HEALTH}/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who calls: a token, what it may do, and the workspaces that it is bound to (None: all)."""
+    """Who calls: a token, what it may do, and the workspaces that it is bound to (None: all).
+
+    Attributes:
+        subject: whom an identity provider or a certificate names; empty for tokens of our own.
+        expires_at: microseconds since the epoch; 0 where it does not end by itself.
+    """
 
     token_id: str
     scopes: frozenset[str]
     workspaces: frozenset[str] | None = None
+    subject: str = ""
+    expires_at: int = 0
+
+    @property
+    def identity(self) -> str:
+        """Who it is, as jobs and receipts have it."""
+        return self.subject or self.token_id
 
     def may(self, scope: str) -> bool:
         """Whether the scope is among its own; `admin` has all but `worker`."""
@@ -70,8 +82,17 @@ def require_all_workspaces(principal: Principal) -> None:
 def require(principal: Principal, scope: str) -> None:
     """Raises FORBIDDEN unless the principal has the scope."""
     if not principal.may(scope):
+        advice = "ask an administrator for one that does"
+        if principal.subject:
+            advice = f"ask an administrator to give it to {principal.subject}"
         raise ServiceError(
             Reason.ERROR_REASON_FORBIDDEN,
-            f"The token does not carry the scope {scope!r}: ask an administrator for one that does",
+            f"The token does not carry the scope {scope!r}: {advice}",
             metadata={"scope": scope},
         )
+
+
+def require_any(principal: Principal, *scopes: str) -> None:
+    """Raises FORBIDDEN, for want of the first, unless the principal has one of the scopes."""
+    if not any(map(principal.may, scopes)):
+        require(principal, scopes[0])

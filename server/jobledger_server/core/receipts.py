@@ -16,6 +16,7 @@ from jobledger.receipt_format import HASH_FIELD, PAYLOAD_TYPE, RECEIPT_VERSION, 
 from jobledger.strict_json import SAFE_INTEGER_END
 from jobledger.v1.job_pb2 import InputType, Job, JobInput, JobState
 
+from jobledger_server.core.job_types import COMMAND
 from jobledger_server.core.ports import JobRecord, LogSummary, StoredReceipt
 from jobledger_server.core.structs import plain
 from jobledger_server.core.times import micros, rfc3339
@@ -87,7 +88,7 @@ def build_receipt(
             "attempt": job.attempt,
             "timestamps": _timestamps(job),
             "environment": asdict(environment),
-            "source_pins": dict(source_pins or {}),
+            "source_pins": {**(source_pins or {}), **_type_pin(job)},
             "config_snapshot": plain(job.spec.config),
             "command": list(job.spec.command),
             "inputs": [_input(it, inputs) for it in job.spec.inputs],
@@ -137,6 +138,11 @@ def seal(receipt: Mapping[str, Any], signer: Signer) -> StoredReceipt:
     """Signs what `build_receipt` gave. With a deterministic signature, the same receipt gives the same bytes."""
     it = unsigned(receipt)
     return it.signed(*signer.sign(it.to_sign))
+
+
+def _type_pin(job: Job) -> dict[str, str]:
+    """The declaration that its command was made from, where it was."""
+    return {} if job.job_type in ("", COMMAND) else {"job_type": job.job_type}
 
 
 def _timestamps(job: Job) -> dict[str, str | None]:

@@ -29,6 +29,7 @@ DEFAULT_AGES: Mapping[Kept, int | None] = {
     Kept.JOB_DIRS_FAILED: 30 * DAY,
     Kept.JOB_DIRS_CANCELLED: 7 * DAY,
     Kept.JOBS: None,
+    Kept.AUDIT: 90 * DAY,
 }
 
 DIRECTORY_OF: Mapping[JobState.ValueType, Kept] = {

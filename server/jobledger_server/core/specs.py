@@ -10,11 +10,11 @@ from jobledger.v1.job_pb2 import INPUT_TYPE_FILE, JOB_PRIORITY_NORMAL, JobSpec
 from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 from jobledger_server.core.errors import invalid
+from jobledger_server.core.job_types import COMMAND, NO_JOB_TYPES, JobTypes
 from jobledger_server.core.paths import allowed_path
 from jobledger_server.core.secret_references import NO_SECRETS, AllowedSecrets, check_references
 from jobledger_server.core.times import duration, seconds
 
-COMMAND = "command"
 DEFAULT_GRACE_SECONDS = 10.0
 DEFAULT_BACKOFF_SECONDS = 1.0
 # What a process can take: Linux refuses argv and environment beyond a quarter of the stack (8 MiB as a rule).
@@ -30,6 +30,7 @@ def resolve(
     hidden: Path | None = None,
     secrets: AllowedSecrets = NO_SECRETS,
     base: JobSpec | None = None,
+    job_types: JobTypes = NO_JOB_TYPES,
 ) -> JobSpec:
     """The specification with its defaults, checked.
 
@@ -38,20 +39,30 @@ def resolve(
         hidden: where none of them may lie, whatever the roots: the server's data directory.
         secrets: what `env` may refer to.
         base: specification of the job that `rerun_of` names; what `spec` sets replaces it field by field.
+        job_types: those that the operator declares.
 
     Raises:
         ServiceError: VALIDATION, FORBIDDEN, PATH_NOT_ALLOWED or PATH_TRAVERSAL.
     """
-    resolved = _merged(spec, base)
+    _check_config(spec.config)
+    declared = job_types.of_job(spec, base)
+    resolved = _merged(spec, base) if declared is None else declared.specification(spec, base)
     _check_command(resolved)
     _check_text(resolved)
-    _check_config(resolved.config)
-    check_references(resolved.env, secrets)
-    if resolved.HasField("working_dir"):
-        allowed_path(resolved.working_dir, roots, "spec.working_dir", hidden=hidden)
-    _check_inputs(resolved, roots, hidden)
+    if declared is not None:
+        declared.check_paths(resolved, roots, hidden)
+    _check_outside(resolved, roots, hidden, secrets)
     _fill_defaults(resolved)
     return resolved
+
+
+def check_defaults(
+    spec: JobSpec, *, roots: Sequence[Path], hidden: Path | None = None, secrets: AllowedSecrets = NO_SECRETS
+) -> None:
+    """Holds what a job type sets against the rules of `resolve`; the arguments and errors are the same."""
+    _check_text(spec)
+    _check_config(spec.config)
+    _check_outside(spec, roots, hidden, secrets)
 
 
 def request_hash(request: CreateJobRequest) -> bytes:
@@ -70,8 +81,6 @@ def _merged(spec: JobSpec, base: JobSpec | None) -> JobSpec:
 
 
 def _check_command(spec: JobSpec) -> None:
-    if spec.job_type not in ("", COMMAND):
-        raise invalid("spec.job_type", f"there is no job type {spec.job_type!r} here; known: {COMMAND}")
     if not spec.command or not spec.command[0]:
         raise invalid("spec.command", 'must name a program, such as ["echo", "hello"]')
     size = sum(len(part.encode()) + 1 for part in spec.command)
@@ -80,6 +89,14 @@ def _check_command(spec: JobSpec) -> None:
         raise invalid(
             "spec.command", f"command and env take {size} bytes together; at most {MAX_ARGUMENT_BYTES} may be"
         )
+
+
+def _check_outside(spec: JobSpec, roots: Sequence[Path], hidden: Path | None, secrets: AllowedSecrets) -> None:
+    """What a job has of the world beyond its own directory."""
+    check_references(spec.env, secrets)
+    if spec.HasField("working_dir"):
+        allowed_path(spec.working_dir, roots, "spec.working_dir", hidden=hidden)
+    _check_inputs(spec, roots, hidden)
 
 
 def _check_inputs(spec: JobSpec, roots: Sequence[Path], hidden: Path | None) -> None:

@@ -156,7 +156,7 @@ class Cancelling:
         job_id = record.job.job_id
         intent = CancelIntent(
             requested_at=self._clock.now(),
-            requested_by=principal.token_id,
+            requested_by=principal.identity,
             reason=reason,
             grace_seconds=grace_seconds(record.job.spec) if grace is None else grace,
         )

@@ -10,6 +10,7 @@ from jobledger_server.core import transitions
 from jobledger_server.core.concurrency import ConcurrencyLimits
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.ids import ulid
+from jobledger_server.core.job_types import JobTypes
 from jobledger_server.core.policy import Principal, require
 from jobledger_server.core.ports import (
     Clock,
@@ -42,6 +43,7 @@ class Creating:
         limits: ConcurrencyLimits,
         storage: Storage,
         roots: Sequence[Path],
+        job_types: JobTypes,
         objection: Callable[[Path, str], str | None],
     ) -> None:
         """`objection` says why isolation keeps the job of that directory from that working directory, if it does."""
@@ -52,13 +54,16 @@ class Creating:
         self._limits = limits
         self._storage = storage
         self._roots = tuple(roots)
+        self._job_types = job_types
         self._objection = objection
 
     async def create(self, request: CreateJobRequest, principal: Principal) -> JobRecord:
         """Stores a new job, or finds the one that the idempotency key made before."""
-        require(principal, "jobs:exec")
+        base = await self._base(request.spec, principal)
+        if self._job_types.of_job(request.spec, base) is None:
+            require(principal, "jobs:exec")
         await self._storage.require_room()
-        record = self._record(await self._resolve(request.spec, principal), principal)
+        record = self._record(self._resolve(request.spec, base, principal), principal)
         self._check_working_dir(record.job)
         try:
             stored = await self._store.create_job(
@@ -75,12 +80,21 @@ class Creating:
             self._finisher.queued(stored)
         return stored
 
-    async def _resolve(self, spec: JobSpec, principal: Principal) -> JobSpec:
-        base = None
-        if spec.HasField("rerun_of"):
-            base = (await find_job(self._store, principal, spec.rerun_of)).job.spec
+    async def _base(self, spec: JobSpec, principal: Principal) -> JobSpec | None:
+        """What is to be run again. The answer shows it, which takes the scope for that."""
+        if not spec.HasField("rerun_of"):
+            return None
+        require(principal, "jobs:read")
+        return (await find_job(self._store, principal, spec.rerun_of)).job.spec
+
+    def _resolve(self, spec: JobSpec, base: JobSpec | None, principal: Principal) -> JobSpec:
         resolved = resolve(
-            spec, roots=self._roots, hidden=self._workspaces.data_dir, secrets=self._workspaces.secrets, base=base
+            spec,
+            roots=self._roots,
+            hidden=self._workspaces.data_dir,
+            secrets=self._workspaces.secrets,
+            base=base,
+            job_types=self._job_types,
         )
         if (
             not spec.workspace_id
@@ -116,7 +130,7 @@ class Creating:
             created_at=timestamp(now),
             queued_at=timestamp(now),
             job_dir=str(self._workspaces.job_dir(job_id)),
-            created_by=principal.token_id,
+            created_by=principal.identity,
         )
         return JobRecord(job=job, last_activity_at=now, concurrency_groups=self._limits.groups_of(job))
 

@@ -31,7 +31,7 @@ from jobledger_server.service.trees import remove_tree, tree_size
 from jobledger_server.service.workspace import Workspaces
 
 log = logging.getLogger(__name__)
-EVENTS_AT_A_TIME, KEYS_AT_A_TIME, JOBS_AT_A_TIME = 500, 500, 50
+EVENTS_AT_A_TIME, KEYS_AT_A_TIME, AUDIT_AT_A_TIME, JOBS_AT_A_TIME = 500, 500, 500, 50
 
 # What goes for another reason than its age.
 KEYS, LEFTOVERS, BLOBS = "idempotency_keys", "leftovers", "blobs"
@@ -74,7 +74,7 @@ class GarbageCollector:
         sweep = Sweep(now=self._clock.now(), dry_run=dry_run, rest=rest)
         trouble: StoreUnavailableError | None = None
         # First what frees room without taking any: the disk may be full.
-        for part in (self._files, self._leftovers, self._jobs, self._artifacts, self._events, self._keys):
+        for part in (self._files, self._leftovers, self._jobs, self._artifacts, self._events, self._keys, self._audit):
             try:
                 await part(sweep)
             except StoreUnavailableError as error:
@@ -198,6 +198,20 @@ class GarbageCollector:
         while dropped == KEYS_AT_A_TIME:
             dropped = await self._store.drop_expired_keys(sweep.now, limit=KEYS_AT_A_TIME)
             sweep.add(KEYS, count=dropped)
+            await sweep.breathe()
+
+    async def _audit(self, sweep: Sweep) -> None:
+        """Entries of the audit log that are old, from the first one on."""
+        cutoff = self._retention.cutoff(Kept.AUDIT, sweep.now)
+        if cutoff is None:
+            return
+        if sweep.dry_run:
+            sweep.add(Kept.AUDIT.value, count=await self._store.count_audit(cutoff))
+            return
+        dropped = AUDIT_AT_A_TIME
+        while dropped == AUDIT_AT_A_TIME:
+            dropped = await self._store.drop_audit(cutoff, limit=AUDIT_AT_A_TIME)
+            sweep.add(Kept.AUDIT.value, count=dropped)
             await sweep.breathe()
 
 

@@ -7,7 +7,8 @@ from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, JOB_STATE_RUNNING, Job
 from jobledger.v1.job_service_pb2 import SendInputRequest, WaitJobRequest
 
 from jobledger_server.core.errors import Reason, ServiceError
-from jobledger_server.core.policy import Principal
+from jobledger_server.core.job_types import COMMAND
+from jobledger_server.core.policy import Principal, require
 from jobledger_server.core.ports import Clock, Executor, InputClosedError, JobRecord, Store
 from jobledger_server.core.ports.archive import Deletions
 from jobledger_server.core.states import is_terminal
@@ -73,6 +74,9 @@ class Jobs:
     async def send_input(self, request: SendInputRequest, principal: Principal) -> int:
         """Queues a follow-up; returns how many the process has not taken yet."""
         job = (await find_job(self._store, principal, request.job_id)).job
+        if job.job_type == COMMAND:
+            # What it reads may be what it does, as with a shell.
+            require(principal, "jobs:exec")
         if job.spec.stdin != STDIN_OPEN:
             raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED)
         try:

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from jobledger_server.access.admin import TokenAdmin
+from jobledger_server.access.audit_file import AuditFile
 from jobledger_server.access.cached_tokens import CachedTokens
+from jobledger_server.access.live_calls import LiveCalls
 from jobledger_server.access.private_files import create_private, read_private
 from jobledger_server.api.job_servicer import JobUseCases
 from jobledger_server.config import Settings
@@ -18,6 +20,7 @@ from jobledger_server.core.pages import PageTokens
 from jobledger_server.executors.local.isolation import objection
 from jobledger_server.executors.local.self_check import isolation_at
 from jobledger_server.service.artifacts import Artifacts
+from jobledger_server.service.auditing import AuditLog
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.creating import Creating
 from jobledger_server.service.engine import Engine
@@ -31,6 +34,7 @@ from jobledger_server.service.restored import is_restored, settle
 from jobledger_server.service.scheduler import Scheduler
 from jobledger_server.service.storage import Storage
 from jobledger_server.service.sweeping import Sweeper
+from jobledger_server.service.token_watch import TokenWatch
 from jobledger_server.wiring.ledger import Ledger, open_ledger
 from jobledger_server.wiring.supervision import Supervision, start_supervision
 
@@ -45,6 +49,8 @@ class Core:
     garbage: GarbageCollector
     known_tokens: CachedTokens
     tokens: TokenAdmin
+    audit: AuditLog
+    live_calls: LiveCalls
 
 
 async def open_core(stack: AsyncExitStack, settings: Settings) -> Core:
@@ -62,6 +68,9 @@ async def open_core(stack: AsyncExitStack, settings: Settings) -> Core:
     garbage = _garbage(settings, ledger, supervision, storage)
     await stack.enter_async_context(Sweeper(garbage=garbage, storage=storage))
     tokens = CachedTokens(ledger.store)
+    live_calls = LiveCalls(tokens=tokens, clock=ledger.clock, most_streams=settings.token_streams)
+    tokens.on_change(live_calls.token_changed)
+    await stack.enter_async_context(TokenWatch(live_calls))
     return Core(
         clock=ledger.clock,
         use_cases=_use_cases(settings, ledger, supervision, storage),
@@ -69,6 +78,8 @@ async def open_core(stack: AsyncExitStack, settings: Settings) -> Core:
         garbage=garbage,
         known_tokens=tokens,
         tokens=TokenAdmin(tokens=tokens, clock=ledger.clock),
+        audit=await stack.enter_async_context(_audit_log(settings, ledger)),
+        live_calls=live_calls,
     )
 
 
@@ -91,6 +102,16 @@ async def _start_jobs(stack: AsyncExitStack, settings: Settings, ledger: Ledger,
     if restored:
         settle(settings.data_dir)
     await stack.enter_async_context(scheduler)
+
+
+def _audit_log(settings: Settings, ledger: Ledger) -> AuditLog:
+    return AuditLog(
+        store=ledger.store,
+        clock=ledger.clock,
+        pages=PageTokens(_page_secret(settings.data_dir / "keys" / "pages.key")),
+        copy=AuditFile(settings.data_dir / "audit"),
+        reads=settings.audit_reads,
+    )
 
 
 def _engine(ledger: Ledger, supervision: Supervision, storage: Storage) -> Engine:
@@ -137,8 +158,10 @@ def _use_cases(settings: Settings, ledger: Ledger, supervision: Supervision, sto
             limits=slots.limits,
             storage=storage,
             roots=settings.roots,
+            job_types=settings.job_types,
             objection=partial(objection, supervision.isolation),
         ),
+        job_types=settings.job_types,
         jobs=Jobs(
             store=store,
             clock=clock,

@@ -1,14 +1,12 @@
 """Opens the channel to an endpoint, or says why it would not be safe."""
 
 import asyncio
-import hashlib
-import ssl
 from pathlib import Path
 from typing import Final
 
 import grpc
 
-from jobledger.endpoint import Endpoint, host_and_port, is_local
+from jobledger.endpoint import Endpoint, is_local
 from jobledger.errors import SetupError
 
 _OPTIONS: Final = (
@@ -18,23 +16,31 @@ _OPTIONS: Final = (
 )
 
 
-async def open_channel(
-    endpoint: Endpoint, *, tls: bool = False, ca_file: Path | None = None, insecure: bool = False
-) -> grpc.aio.Channel:
+async def open_channel(endpoint: Endpoint, *, tls: bool = False, insecure: bool = False) -> grpc.aio.Channel:
     """A channel: with TLS where it is asked for or the server says so, in the clear only where nobody can listen.
 
     Raises:
-        SetupError: the token would cross a network in the clear, or the server shows another certificate.
+        SetupError: the token would cross a network in the clear, the server shows another certificate, or a file
+            can't be read.
     """
     local = is_local(endpoint.target)
     # A proxy has no business between two processes of one machine.
     options = (*_OPTIONS, ("grpc.enable_http_proxy", 0 if local else 1))
+    if endpoint.target.startswith("unix:"):
+        return grpc.aio.insecure_channel(endpoint.target, options)
+    if tls or endpoint.ca_file:
+        credentials = await asyncio.to_thread(_credentials, endpoint)
+        return grpc.aio.secure_channel(endpoint.target, credentials, options)
     if endpoint.cert_sha256:
-        pinned = await asyncio.to_thread(_pinned_certificate, endpoint.target, endpoint.cert_sha256)
-        return grpc.aio.secure_channel(endpoint.target, grpc.ssl_channel_credentials(pinned), options)
-    if tls or ca_file:
-        roots = await asyncio.to_thread(ca_file.read_bytes) if ca_file else None
-        return grpc.aio.secure_channel(endpoint.target, grpc.ssl_channel_credentials(roots), options)
+        from jobledger.calls.pins import pinned
+
+        known = await asyncio.to_thread(pinned, endpoint.target, endpoint.cert_sha256, client=endpoint.client)
+        credentials = await asyncio.to_thread(_credentials, endpoint, known.pem)
+        named = ("grpc.ssl_target_name_override", known.name)
+        return grpc.aio.secure_channel(endpoint.target, credentials, (*options, named))
+    if endpoint.client:
+        credentials = await asyncio.to_thread(_credentials, endpoint)
+        return grpc.aio.secure_channel(endpoint.target, credentials, options)
     if not local and not insecure:
         raise SetupError(
             f"{endpoint.target} is not on this machine, and without TLS the token could be read on the way: "
@@ -44,18 +50,17 @@ async def open_channel(
     return grpc.aio.insecure_channel(endpoint.target, options)
 
 
-def _pinned_certificate(target: str, cert_sha256: str) -> bytes:
-    """The server's certificate, PEM, once it is known to be the one expected."""
+def _credentials(endpoint: Endpoint, roots: bytes | None = None) -> grpc.ChannelCredentials:
+    if roots is None and endpoint.ca_file is not None:
+        roots = _read(endpoint.ca_file)
+    if endpoint.client is None:
+        return grpc.ssl_channel_credentials(roots)
+    certificate, key = endpoint.client
+    return grpc.ssl_channel_credentials(roots, _read(key), _read(certificate))
+
+
+def _read(path: Path) -> bytes:
     try:
-        pem = ssl.get_server_certificate(host_and_port(target), timeout=10)
+        return path.read_bytes()
     except OSError as error:
-        raise SetupError(
-            f"Cannot reach a server at {target}: {error}. Is it running?", error_code="E_ENGINE_UNREACHABLE"
-        ) from error
-    seen = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
-    if seen != cert_sha256.lower():
-        raise SetupError(
-            f"The server at {target} shows another certificate than its endpoints.json says: the token was not sent",
-            error_code="E_AUTH_INVALID",
-        )
-    return pem.encode()
+        raise SetupError(f"{path} can't be read: {error.strerror}", error_code="E_BAD_REQUEST") from error

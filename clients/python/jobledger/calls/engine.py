@@ -1,7 +1,7 @@
 """The engine: how it is, and who may use it."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from jobledger.calls.base import Calls
 from jobledger.v1.engine_service_pb2 import (
@@ -11,13 +11,15 @@ from jobledger.v1.engine_service_pb2 import (
     EngineStatus,
     GetStatusRequest,
     IssuedToken,
+    ListAuditEntriesRequest,
+    ListAuditEntriesResponse,
     ListTokensRequest,
     RevokeTokenRequest,
     RotateTokenRequest,
     TokenInfo,
     WhoAmIRequest,
 )
-from jobledger.values import duration
+from jobledger.values import duration, timestamp
 
 
 class EngineCalls(Calls):
@@ -81,3 +83,33 @@ class EngineCalls(Calls):
         """
         request = RotateTokenRequest(token_id=token_id)
         return await self._transport.call(self._engine.RotateToken, request, repeatable=False)
+
+    async def audit_entries(
+        self,
+        *,
+        since: datetime | None = None,
+        token_id: str | None = None,
+        job_id: str | None = None,
+        limit: int | None = None,
+        page_token: str | None = None,
+        after_number: int | None = None,
+    ) -> ListAuditEntriesResponse:
+        """Who called what: a page of the audit log, newest first.
+
+        Args:
+            since: an instant; entries before it are left out.
+            token_id: only entries of this token.
+            job_id: only entries about this job.
+            limit: most entries of a page, 1 to 1000; 50 unless told.
+            page_token: `next_page_token` of the page before, with the same filter.
+            after_number: entries with a higher number, oldest first; not together with `page_token`.
+        """
+        request = ListAuditEntriesRequest(
+            since=None if since is None else timestamp(since),
+            token_id=token_id,
+            job_id=job_id,
+            limit=limit,
+            page_token=page_token,
+            after_number=after_number,
+        )
+        return await self._transport.call(self._engine.ListAuditEntries, request)

@@ -18,8 +18,10 @@ from jobledger.v1.job_service_pb2 import (
     CreateJobRequest,
     DeleteJobRequest,
     GetJobRequest,
+    JobType,
     ListJobsRequest,
     ListJobsResponse,
+    ListJobTypesRequest,
     SendInputRequest,
     WaitJobRequest,
 )
@@ -90,6 +92,10 @@ class JobCalls(Calls):
             NotFoundError: there is no such job, or the token may not see it.
         """
         return await self._transport.call(self._jobs.GetJob, GetJobRequest(job_id=job_id))
+
+    async def job_types(self) -> Sequence[JobType]:
+        """The kinds of job that the operator declares, by name. Needs the scope `jobs:create` or `jobs:read`."""
+        return (await self._transport.call(self._jobs.ListJobTypes, ListJobTypesRequest())).job_types
 
     async def list(
         self,

@@ -51,6 +51,7 @@ class Transport:
 
     Args:
         target: the server, for messages.
+        token: "" where a certificate speaks for the caller.
         timeout: deadline of a unary call, seconds.
         retry_for: how long a failing call is repeated, seconds.
         reconnect_for: the same for a stream that has already delivered something.
@@ -68,7 +69,7 @@ class Transport:
     ) -> None:
         self.channel = channel
         self._target = target
-        self._metadata = (("authorization", f"Bearer {token}"),)
+        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._timeout = timeout
         self._retry_for = retry_for
         self._reconnect_for = reconnect_for

@@ -22,9 +22,11 @@ VERBS: Final = (
     "artifacts",
     "receipt",
     "events",
+    "types",
     "status",
     "gc",
     "token",
+    "audit",
     "completion",
     "demo",
 )
@@ -52,6 +54,8 @@ A job that failed with an exit code of its own gives that one to `run --wait`, `
 
 \b
 The server is found by --target, --data-dir, JOBLEDGER_TARGET, JOBLEDGER_DATA_DIR, or on this machine.
+With TLS, --ca-file or JOBLEDGER_CA_FILE says whom to trust; --cert-file and --key-file, or JOBLEDGER_CERT_FILE and
+JOBLEDGER_KEY_FILE, show who you are.
 The token is found by --token-file, JOBLEDGER_TOKEN, JOBLEDGER_TOKEN_FILE, or on this machine.
 """
 

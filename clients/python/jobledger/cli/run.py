@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 )
 @limit_options
 @click.option("--queue", help="Queue to wait in.")
-@click.option("--type", "job_type", help="Kind of job, where it is not a command.")
+@click.option("--type", "job_type", help="Kind of job, where it is not a command: see `jobledger types`.")
 @click.option("--rerun-of", metavar="JOB", shell_complete=complete_job_id, help="Repeat this job's specification.")
 @click.option("--idempotency-key", help="The same key and job: no second job.")
 @click.option("--wait", is_flag=True, help="Wait for its end, and exit as it did.")

@@ -24,6 +24,8 @@ _CONNECTION = (
     click.option("--token-file", type=click.Path(path_type=Path), help="File that holds the token alone."),
     click.option("--tls", is_flag=True, help="Encrypt, and trust the system's certificate authorities."),
     click.option("--ca-file", type=click.Path(path_type=Path), help="Encrypt, and trust those in this PEM file."),
+    click.option("--cert-file", type=click.Path(path_type=Path), help="Show the certificate in this PEM file."),
+    click.option("--key-file", type=click.Path(path_type=Path), help="The certificate's key, PEM."),
     click.option("--insecure", is_flag=True, help="Send the token in the clear to another machine."),
 )
 
@@ -93,7 +95,7 @@ def connected(verb: Callable[Concatenate["Client", P], Awaitable[int | None]]) -
     return command
 
 
-_CONNECTION_NAMES = ("target", "data_dir", "token_file", "tls", "ca_file", "insecure")
+_CONNECTION_NAMES = ("target", "data_dir", "token_file", "tls", "ca_file", "cert_file", "key_file", "insecure")
 
 
 def run_async(work: Coroutine[Any, Any, int | None]) -> None:

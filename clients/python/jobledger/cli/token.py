@@ -1,5 +1,6 @@
 """`jobledger token`: who may use the server."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -7,7 +8,7 @@ import click
 
 from jobledger.cli import output
 from jobledger.cli.params import seconds
-from jobledger.cli.session import connected, json_option
+from jobledger.cli.session import REFUSED, connected, fail, json_option
 
 if TYPE_CHECKING:
     from jobledger.client import Client
@@ -25,21 +26,32 @@ def command() -> None:
 
 
 @command.command(name="show")
+@click.option("--reveal", is_flag=True, help="Print the token itself, where a file holds it.")
 @json_option
 @connected
-async def show(client: "Client", /, *, as_json: bool) -> None:
-    """Says where your token is and what it may do; never the token itself."""
-    info = await client.whoami()
+async def show(client: "Client", /, *, reveal: bool, as_json: bool) -> None:
+    """Says where your token is and what it may do; the token itself only when asked."""
     source = _token_source()
+    token = _revealed(source) if reveal else None
+    info = await client.whoami()
     if as_json:
         from jobledger.cli.plain import plain
 
-        output.document({**plain(info), "token_source": source})
+        output.document({**plain(info), "token_source": source, **({"token": token} if token else {})})
         return
     print(f"found in    {source}")
     print(f"token       {info.token_id} ({output.one_line(info.name)})")
+    print(f"secret      {token or 'not shown: --reveal prints the whole token'}")
     print(f"scopes      {' '.join(info.scopes)}")
     print(f"workspaces  {' '.join(info.workspaces) or 'all'}")
+
+
+def _revealed(source: str) -> str:
+    from jobledger.endpoint import read_token
+
+    if not Path(source).is_file():
+        fail(f"The token is not in a file, but in {source}: look there", REFUSED)
+    return read_token(source)
 
 
 def _token_source() -> str:
@@ -111,13 +123,21 @@ async def revoke(client: "Client", /, *, token_id: str, as_json: bool) -> None:
 
 def _hand_over(issued: "IssuedToken", to: Path | None, *, as_json: bool) -> None:
     if to is not None:
-        to.touch(mode=0o600)
-        to.chmod(0o600)
-        to.write_text(f"{issued.token}\n", "utf-8")
+        _write_private(to, f"{issued.token}\n")
     if as_json:
         output.document(issued.info if to else issued)
     else:
         print(to or issued.token)
+
+
+def _write_private(path: Path, text: str) -> None:
+    """Puts a file in place that nobody else has ever been able to open; what was there before is replaced."""
+    partial = path.with_name(f".{path.name}.partial")
+    partial.unlink(missing_ok=True)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    partial.replace(path)
 
 
 def _row(token: "TokenInfo") -> tuple[str, ...]:

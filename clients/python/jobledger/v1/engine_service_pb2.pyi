@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,30 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _AuditDecision:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AuditDecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AuditDecision.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AUDIT_DECISION_UNSPECIFIED: _AuditDecision.ValueType  # 0
+    """Never sent."""
+    AUDIT_DECISION_ALLOWED: _AuditDecision.ValueType  # 1
+    """The caller might do it."""
+    AUDIT_DECISION_DENIED: _AuditDecision.ValueType  # 2
+    """The caller was refused: no valid token, no such scope, a path that is not allowed, too many requests."""
+
+class AuditDecision(_AuditDecision, metaclass=_AuditDecisionEnumTypeWrapper):
+    """What was decided about a call."""
+
+AUDIT_DECISION_UNSPECIFIED: AuditDecision.ValueType  # 0
+"""Never sent."""
+AUDIT_DECISION_ALLOWED: AuditDecision.ValueType  # 1
+"""The caller might do it."""
+AUDIT_DECISION_DENIED: AuditDecision.ValueType  # 2
+"""The caller was refused: no valid token, no such scope, a path that is not allowed, too many requests."""
+Global___AuditDecision: _TypeAlias = AuditDecision  # noqa: Y015
 
 @_typing.final
 class GetStatusRequest(_message.Message):
@@ -531,3 +556,164 @@ class RotateTokenRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RotateTokenRequest: _TypeAlias = RotateTokenRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEntriesRequest(_message.Message):
+    """Request of ListAuditEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LIMIT_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    SINCE_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    AFTER_NUMBER_FIELD_NUMBER: _builtins.int
+    limit: _builtins.int
+    """Most entries in a page. Default 50."""
+    page_token: _builtins.str
+    """`next_page_token` of the page before, with the same filter. Empty: the first page."""
+    token_id: _builtins.str
+    """Entries of this token, by its id."""
+    job_id: _builtins.str
+    """Entries about this job, by its id."""
+    after_number: _builtins.int
+    """Entries with a number > this one, oldest first: to follow the log. Not together with page_token."""
+    @_builtins.property
+    def since(self) -> _timestamp_pb2.Timestamp:
+        """Entries of this instant and later."""
+
+    def __init__(
+        self,
+        *,
+        limit: _builtins.int | None = ...,
+        page_token: _builtins.str | None = ...,
+        since: _timestamp_pb2.Timestamp | None = ...,
+        token_id: _builtins.str | None = ...,
+        job_id: _builtins.str | None = ...,
+        after_number: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_after_number", b"_after_number", "_job_id", b"_job_id", "_limit", b"_limit", "_page_token", b"_page_token", "_since", b"_since", "_token_id", b"_token_id", "after_number", b"after_number", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "since", b"since", "token_id", b"token_id"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_after_number", b"_after_number", "_job_id", b"_job_id", "_limit", b"_limit", "_page_token", b"_page_token", "_since", b"_since", "_token_id", b"_token_id", "after_number", b"after_number", "job_id", b"job_id", "limit", b"limit", "page_token", b"page_token", "since", b"since", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__after_number: _TypeAlias = _typing.Literal["after_number"]  # noqa: Y015
+    _WhichOneofArgType__after_number: _TypeAlias = _typing.Literal["_after_number", b"_after_number"]  # noqa: Y015
+    _WhichOneofReturnType__job_id: _TypeAlias = _typing.Literal["job_id"]  # noqa: Y015
+    _WhichOneofArgType__job_id: _TypeAlias = _typing.Literal["_job_id", b"_job_id"]  # noqa: Y015
+    _WhichOneofReturnType__limit: _TypeAlias = _typing.Literal["limit"]  # noqa: Y015
+    _WhichOneofArgType__limit: _TypeAlias = _typing.Literal["_limit", b"_limit"]  # noqa: Y015
+    _WhichOneofReturnType__page_token: _TypeAlias = _typing.Literal["page_token"]  # noqa: Y015
+    _WhichOneofArgType__page_token: _TypeAlias = _typing.Literal["_page_token", b"_page_token"]  # noqa: Y015
+    _WhichOneofReturnType__since: _TypeAlias = _typing.Literal["since"]  # noqa: Y015
+    _WhichOneofArgType__since: _TypeAlias = _typing.Literal["_since", b"_since"]  # noqa: Y015
+    _WhichOneofReturnType__token_id: _TypeAlias = _typing.Literal["token_id"]  # noqa: Y015
+    _WhichOneofArgType__token_id: _TypeAlias = _typing.Literal["_token_id", b"_token_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__after_number) -> _WhichOneofReturnType__after_number | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__job_id) -> _WhichOneofReturnType__job_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__limit) -> _WhichOneofReturnType__limit | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__page_token) -> _WhichOneofReturnType__page_token | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__since) -> _WhichOneofReturnType__since | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_id) -> _WhichOneofReturnType__token_id | None: ...
+
+Global___ListAuditEntriesRequest: _TypeAlias = ListAuditEntriesRequest  # noqa: Y015
+
+@_typing.final
+class ListAuditEntriesResponse(_message.Message):
+    """Response of ListAuditEntries."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """For the next page; unset on the last one, and with after_number."""
+    @_builtins.property
+    def entries(self) -> _containers.RepeatedCompositeFieldContainer[Global___AuditEntry]:
+        """The page."""
+
+    def __init__(
+        self,
+        *,
+        entries: _abc.Iterable[Global___AuditEntry] | None = ...,
+        next_page_token: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token", "entries", b"entries", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__next_page_token: _TypeAlias = _typing.Literal["next_page_token"]  # noqa: Y015
+    _WhichOneofArgType__next_page_token: _TypeAlias = _typing.Literal["_next_page_token", b"_next_page_token"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__next_page_token) -> _WhichOneofReturnType__next_page_token | None: ...
+
+Global___ListAuditEntriesResponse: _TypeAlias = ListAuditEntriesResponse  # noqa: Y015
+
+@_typing.final
+class AuditEntry(_message.Message):
+    """A call, as the audit log has it. Nothing in it is changed later."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    METHOD_FIELD_NUMBER: _builtins.int
+    OBJECT_FIELD_NUMBER: _builtins.int
+    DECISION_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    PEER_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Counts the entries, from 1 on."""
+    token_id: _builtins.str
+    """Id of the caller's token; empty where nobody was authenticated."""
+    subject: _builtins.str
+    """Whom an identity provider or a certificate names as the caller; empty for tokens."""
+    method: _builtins.str
+    """The RPC, such as `jobledger.v1.JobService/CancelJob`."""
+    object: _builtins.str
+    """The job or the token that it is about, by its id; empty where it is about none, or about several."""
+    decision: Global___AuditDecision.ValueType
+    """What was decided."""
+    reason: _builtins.str
+    """Why it was refused or what it failed with, as in ErrorInfo.reason; empty where it did not."""
+    peer: _builtins.str
+    """The caller's address."""
+    request_id: _builtins.str
+    """What the caller sent as `x-request-id`, or else a random one."""
+    count: _builtins.int
+    """How many such calls the entry stands for: what fails again and again is counted."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """When the call came; of several, the first."""
+
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        token_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        method: _builtins.str = ...,
+        object: _builtins.str = ...,
+        decision: Global___AuditDecision.ValueType = ...,
+        reason: _builtins.str = ...,
+        peer: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "count", b"count", "decision", b"decision", "method", b"method", "number", b"number", "object", b"object", "peer", b"peer", "reason", b"reason", "request_id", b"request_id", "subject", b"subject", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AuditEntry: _TypeAlias = AuditEntry  # noqa: Y015

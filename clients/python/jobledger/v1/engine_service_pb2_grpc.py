@@ -70,6 +70,11 @@ class EngineServiceStub:
                 request_serializer=jobledger_dot_v1_dot_engine__service__pb2.RotateTokenRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_engine__service__pb2.IssuedToken.FromString,
                 _registered_method=True)
+        self.ListAuditEntries = channel.unary_unary(
+                '/jobledger.v1.EngineService/ListAuditEntries',
+                request_serializer=jobledger_dot_v1_dot_engine__service__pb2.ListAuditEntriesRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_engine__service__pb2.ListAuditEntriesResponse.FromString,
+                _registered_method=True)
 
 
 class EngineServiceServicer:
@@ -113,7 +118,7 @@ class EngineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RevokeToken(self, request, context):
-        """Ends a token: calls that begin after the answer are refused.
+        """Ends a token: calls that begin after the answer are refused, and streams that are open end with `AUTH_INVALID`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,6 +126,13 @@ class EngineServiceServicer:
 
     def RotateToken(self, request, context):
         """Replaces a token by a new one of the same rights; the old one works for 60 s more.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAuditEntries(self, request, context):
+        """Who called what, newest first: every call that changes something, and every call that was refused.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -163,6 +175,11 @@ def add_EngineServiceServicer_to_server(servicer, server):
                     servicer.RotateToken,
                     request_deserializer=jobledger_dot_v1_dot_engine__service__pb2.RotateTokenRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_engine__service__pb2.IssuedToken.SerializeToString,
+            ),
+            'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAuditEntries,
+                    request_deserializer=jobledger_dot_v1_dot_engine__service__pb2.ListAuditEntriesRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_engine__service__pb2.ListAuditEntriesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -355,6 +372,33 @@ class EngineService:
             '/jobledger.v1.EngineService/RotateToken',
             jobledger_dot_v1_dot_engine__service__pb2.RotateTokenRequest.SerializeToString,
             jobledger_dot_v1_dot_engine__service__pb2.IssuedToken.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAuditEntries(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.EngineService/ListAuditEntries',
+            jobledger_dot_v1_dot_engine__service__pb2.ListAuditEntriesRequest.SerializeToString,
+            jobledger_dot_v1_dot_engine__service__pb2.ListAuditEntriesResponse.FromString,
             options,
             channel_credentials,
             insecure,

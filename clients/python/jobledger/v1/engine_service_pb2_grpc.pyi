@@ -46,9 +46,11 @@ class EngineServiceStub:
     ListTokens: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.ListTokensRequest, _engine_service_pb2.ListTokensResponse]
     """All tokens, without their secrets."""
     RevokeToken: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.RevokeTokenRequest, _engine_service_pb2.TokenInfo]
-    """Ends a token: calls that begin after the answer are refused."""
+    """Ends a token: calls that begin after the answer are refused, and streams that are open end with `AUTH_INVALID`."""
     RotateToken: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.RotateTokenRequest, _engine_service_pb2.IssuedToken]
     """Replaces a token by a new one of the same rights; the old one works for 60 s more."""
+    ListAuditEntries: _grpc.UnaryUnaryMultiCallable[_engine_service_pb2.ListAuditEntriesRequest, _engine_service_pb2.ListAuditEntriesResponse]
+    """Who called what, newest first: every call that changes something, and every call that was refused."""
 
 @_typing.type_check_only
 class EngineServiceAsyncStub(EngineServiceStub):
@@ -68,9 +70,11 @@ class EngineServiceAsyncStub(EngineServiceStub):
     ListTokens: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.ListTokensRequest, _engine_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """All tokens, without their secrets."""
     RevokeToken: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.RevokeTokenRequest, _engine_service_pb2.TokenInfo]  # type: ignore[assignment]
-    """Ends a token: calls that begin after the answer are refused."""
+    """Ends a token: calls that begin after the answer are refused, and streams that are open end with `AUTH_INVALID`."""
     RotateToken: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.RotateTokenRequest, _engine_service_pb2.IssuedToken]  # type: ignore[assignment]
     """Replaces a token by a new one of the same rights; the old one works for 60 s more."""
+    ListAuditEntries: _aio.UnaryUnaryMultiCallable[_engine_service_pb2.ListAuditEntriesRequest, _engine_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
+    """Who called what, newest first: every call that changes something, and every call that was refused."""
 
 class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
     """Status and the administration of tokens."""
@@ -123,7 +127,7 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _engine_service_pb2.RevokeTokenRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_engine_service_pb2.TokenInfo, _abc.Awaitable[_engine_service_pb2.TokenInfo]]:
-        """Ends a token: calls that begin after the answer are refused."""
+        """Ends a token: calls that begin after the answer are refused, and streams that are open end with `AUTH_INVALID`."""
 
     @_abc_1.abstractmethod
     def RotateToken(
@@ -132,5 +136,13 @@ class EngineServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_engine_service_pb2.IssuedToken, _abc.Awaitable[_engine_service_pb2.IssuedToken]]:
         """Replaces a token by a new one of the same rights; the old one works for 60 s more."""
+
+    @_abc_1.abstractmethod
+    def ListAuditEntries(
+        self,
+        request: _engine_service_pb2.ListAuditEntriesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_engine_service_pb2.ListAuditEntriesResponse, _abc.Awaitable[_engine_service_pb2.ListAuditEntriesResponse]]:
+        """Who called what, newest first: every call that changes something, and every call that was refused."""
 
 def add_EngineServiceServicer_to_server(servicer: EngineServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -112,6 +112,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """What was asked for of a job's log is not as it was written: a file of it was changed, cut or removed. The rest can be
     read: `first_sequence` and `last_sequence` in the details say which entries can't, where that is known.
     """
+    ERROR_REASON_REQUEST_TIMEOUT: _ErrorReason.ValueType  # 42
+    """The head or the body of a request did not arrive in time."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Reason of an error: `google.rpc.ErrorInfo.reason` is the name without the prefix `ERROR_REASON_`, and `error_code` in
@@ -204,6 +206,8 @@ ERROR_REASON_LOG_DAMAGED: ErrorReason.ValueType  # 41
 """What was asked for of a job's log is not as it was written: a file of it was changed, cut or removed. The rest can be
 read: `first_sequence` and `last_sequence` in the details say which entries can't, where that is known.
 """
+ERROR_REASON_REQUEST_TIMEOUT: ErrorReason.ValueType  # 42
+"""The head or the body of a request did not arrive in time."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
 
 @_typing.final

@@ -384,7 +384,9 @@ class JobSpec(_message.Message):
     RERUN_OF_FIELD_NUMBER: _builtins.int
     TOOLS_FIELD_NUMBER: _builtins.int
     job_type: _builtins.str
-    """Kind of job: `command`, or a template that the operator declared. Default `command`."""
+    """Kind of job: `command`, which takes the scope `jobs:exec`, or one that the operator declares (ListJobTypes): of these
+    the declaration says what runs, and of this specification callers may set what it leaves to them. Default `command`.
+    """
     working_dir: _builtins.str
     """Absolute path to run in, within the allowed roots. Default: the job's own directory."""
     stdin: _builtins.str
@@ -398,10 +400,13 @@ class JobSpec(_message.Message):
     queue: _builtins.str
     """Queue to wait in. Default `default`."""
     rerun_of: _builtins.str
-    """Job whose specification this one repeats; fields that are set here replace that job's."""
+    """Job whose specification this one repeats; fields that are set here replace that job's. Takes the scope `jobs:read`,
+    too. One of a declared type becomes what the declaration says now; with `job_type` `command` its command is repeated
+    as it was.
+    """
     @_builtins.property
     def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Program and arguments, never a shell string. For `command`."""
+        """Program and arguments, never a shell string. Callers give it for `command` alone."""
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
@@ -702,7 +707,7 @@ class Job(_message.Message):
     job_dir: _builtins.str
     """The job's own directory on the server's machine; unset once retention has removed it."""
     created_by: _builtins.str
-    """Who created it: the id of a token."""
+    """Who created it: the id of a token, `oidc:ISSUER#SUBJECT` where an issuer told, or `cert:IDENTITY` of a certificate."""
     queued_followups: _builtins.int
     """Follow-ups sent to its standard input that the process has not taken yet."""
     @_builtins.property

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
+from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -125,6 +126,101 @@ class CreateJobRequest(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CreateJobRequest: _TypeAlias = CreateJobRequest  # noqa: Y015
+
+@_typing.final
+class ListJobTypesRequest(_message.Message):
+    """Request of ListJobTypes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobTypesRequest: _TypeAlias = ListJobTypesRequest  # noqa: Y015
+
+@_typing.final
+class ListJobTypesResponse(_message.Message):
+    """Response of ListJobTypes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    JOB_TYPES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def job_types(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobType]:
+        """By name."""
+
+    def __init__(
+        self,
+        *,
+        job_types: _abc.Iterable[Global___JobType] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_types", b"job_types"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListJobTypesResponse: _TypeAlias = ListJobTypesResponse  # noqa: Y015
+
+@_typing.final
+class JobType(_message.Message):
+    """A kind of job that the operator declares: who may create jobs (scope `jobs:create`) may create these without `jobs:exec`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    COMMAND_FIELD_NUMBER: _builtins.int
+    CONFIG_SCHEMA_FIELD_NUMBER: _builtins.int
+    DEFAULTS_FIELD_NUMBER: _builtins.int
+    ALLOW_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """For `job_type` of a specification."""
+    description: _builtins.str
+    """What it is for."""
+    @_builtins.property
+    def command(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments; `{config.model}` is where that value of `config` goes, `{{` and `}}` are braces."""
+
+    @_builtins.property
+    def config_schema(self) -> _struct_pb2.Struct:
+        """JSON Schema (2020-12) of `config`; unset where `config` must be empty."""
+
+    @_builtins.property
+    def defaults(self) -> _job_pb2.JobSpec:
+        """What the specification of such a job has unless the caller says otherwise, as far as a caller may."""
+
+    @_builtins.property
+    def allow(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What callers may set beside `config`, `labels`, `priority`, `retry_backoff`, `workspace_id`, `rerun_of` and shorter
+        times and fewer attempts: fields of a specification, or `env.NAME`.
+        """
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        description: _builtins.str = ...,
+        command: _abc.Iterable[_builtins.str] | None = ...,
+        config_schema: _struct_pb2.Struct | None = ...,
+        defaults: _job_pb2.JobSpec | None = ...,
+        allow: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_config_schema", b"_config_schema", "config_schema", b"config_schema", "defaults", b"defaults"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_config_schema", b"_config_schema", "allow", b"allow", "command", b"command", "config_schema", b"config_schema", "defaults", b"defaults", "description", b"description", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__config_schema: _TypeAlias = _typing.Literal["config_schema"]  # noqa: Y015
+    _WhichOneofArgType__config_schema: _TypeAlias = _typing.Literal["_config_schema", b"_config_schema"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__config_schema) -> _WhichOneofReturnType__config_schema | None: ...
+
+Global___JobType: _TypeAlias = JobType  # noqa: Y015
 
 @_typing.final
 class GetJobRequest(_message.Message):

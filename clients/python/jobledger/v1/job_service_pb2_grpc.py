@@ -48,6 +48,11 @@ class JobServiceStub:
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
                 response_deserializer=jobledger_dot_v1_dot_job__pb2.Job.FromString,
                 _registered_method=True)
+        self.ListJobTypes = channel.unary_unary(
+                '/jobledger.v1.JobService/ListJobTypes',
+                request_serializer=jobledger_dot_v1_dot_job__service__pb2.ListJobTypesRequest.SerializeToString,
+                response_deserializer=jobledger_dot_v1_dot_job__service__pb2.ListJobTypesResponse.FromString,
+                _registered_method=True)
         self.ListJobs = channel.unary_unary(
                 '/jobledger.v1.JobService/ListJobs',
                 request_serializer=jobledger_dot_v1_dot_job__service__pb2.ListJobsRequest.SerializeToString,
@@ -138,6 +143,13 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListJobTypes(self, request, context):
+        """The kinds of job that the operator declares, beside `command`. Takes the scope `jobs:create` or `jobs:read`.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListJobs(self, request, context):
         """Jobs, newest first.
         """
@@ -177,7 +189,8 @@ class JobServiceServicer:
 
     def SendInput(self, request, context):
         """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
-        queued is kept, up to 1 MiB: each attempt that starts from then on begins with it.
+        queued is kept, up to 1 MiB: each attempt that starts from then on begins with it. To a job of type `command` it takes
+        the scope `jobs:exec`, too: what a shell reads, it runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -255,6 +268,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.GetJob,
                     request_deserializer=jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.FromString,
                     response_serializer=jobledger_dot_v1_dot_job__pb2.Job.SerializeToString,
+            ),
+            'ListJobTypes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListJobTypes,
+                    request_deserializer=jobledger_dot_v1_dot_job__service__pb2.ListJobTypesRequest.FromString,
+                    response_serializer=jobledger_dot_v1_dot_job__service__pb2.ListJobTypesResponse.SerializeToString,
             ),
             'ListJobs': grpc.unary_unary_rpc_method_handler(
                     servicer.ListJobs,
@@ -382,6 +400,33 @@ class JobService:
             '/jobledger.v1.JobService/GetJob',
             jobledger_dot_v1_dot_job__service__pb2.GetJobRequest.SerializeToString,
             jobledger_dot_v1_dot_job__pb2.Job.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListJobTypes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/jobledger.v1.JobService/ListJobTypes',
+            jobledger_dot_v1_dot_job__service__pb2.ListJobTypesRequest.SerializeToString,
+            jobledger_dot_v1_dot_job__service__pb2.ListJobTypesResponse.FromString,
             options,
             channel_credentials,
             insecure,

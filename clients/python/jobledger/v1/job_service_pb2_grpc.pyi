@@ -40,6 +40,8 @@ class JobServiceStub:
     """Accepts a job. Once this has answered, the job survives any crash of the server."""
     GetJob: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]
     """One job, in full."""
+    ListJobTypes: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobTypesRequest, _job_service_pb2.ListJobTypesResponse]
+    """The kinds of job that the operator declares, beside `command`. Takes the scope `jobs:create` or `jobs:read`."""
     ListJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]
     """Jobs, newest first."""
     ListLiveJobs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.ListLiveJobsRequest, _job_service_pb2.ListLiveJobsResponse]
@@ -55,7 +57,8 @@ class JobServiceStub:
     """Waits until the job is terminal or the time is over, and answers with the job as it is then."""
     SendInput: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SendInputRequest, _job_service_pb2.SendInputResponse]
     """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
-    queued is kept, up to 1 MiB: each attempt that starts from then on begins with it.
+    queued is kept, up to 1 MiB: each attempt that starts from then on begins with it. To a job of type `command` it takes
+    the scope `jobs:exec`, too: what a shell reads, it runs.
     """
     GetLogs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetLogsRequest, _job_service_pb2.GetLogsResponse]
     """A page of a job's log."""
@@ -90,6 +93,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Accepts a job. Once this has answered, the job survives any crash of the server."""
     GetJob: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetJobRequest, _job_pb2.Job]  # type: ignore[assignment]
     """One job, in full."""
+    ListJobTypes: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobTypesRequest, _job_service_pb2.ListJobTypesResponse]  # type: ignore[assignment]
+    """The kinds of job that the operator declares, beside `command`. Takes the scope `jobs:create` or `jobs:read`."""
     ListJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListJobsRequest, _job_service_pb2.ListJobsResponse]  # type: ignore[assignment]
     """Jobs, newest first."""
     ListLiveJobs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.ListLiveJobsRequest, _job_service_pb2.ListLiveJobsResponse]  # type: ignore[assignment]
@@ -105,7 +110,8 @@ class JobServiceAsyncStub(JobServiceStub):
     """Waits until the job is terminal or the time is over, and answers with the job as it is then."""
     SendInput: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SendInputRequest, _job_service_pb2.SendInputResponse]  # type: ignore[assignment]
     """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
-    queued is kept, up to 1 MiB: each attempt that starts from then on begins with it.
+    queued is kept, up to 1 MiB: each attempt that starts from then on begins with it. To a job of type `command` it takes
+    the scope `jobs:exec`, too: what a shell reads, it runs.
     """
     GetLogs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetLogsRequest, _job_service_pb2.GetLogsResponse]  # type: ignore[assignment]
     """A page of a job's log."""
@@ -149,6 +155,14 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.Job, _abc.Awaitable[_job_pb2.Job]]:
         """One job, in full."""
+
+    @_abc_1.abstractmethod
+    def ListJobTypes(
+        self,
+        request: _job_service_pb2.ListJobTypesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_job_service_pb2.ListJobTypesResponse, _abc.Awaitable[_job_service_pb2.ListJobTypesResponse]]:
+        """The kinds of job that the operator declares, beside `command`. Takes the scope `jobs:create` or `jobs:read`."""
 
     @_abc_1.abstractmethod
     def ListJobs(
@@ -200,7 +214,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.SendInputResponse, _abc.Awaitable[_job_service_pb2.SendInputResponse]]:
         """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
-        queued is kept, up to 1 MiB: each attempt that starts from then on begins with it.
+        queued is kept, up to 1 MiB: each attempt that starts from then on begins with it. To a job of type `command` it takes
+        the scope `jobs:exec`, too: what a shell reads, it runs.
         """
 
     @_abc_1.abstractmethod

@@ -1,1 +1,4 @@
-"""What every call passes through, in this order: errors, access, limits, decoding, validation."""
+"""What every call passes through, in this order.
+
+Errors, refusals, access, tenure, limits, decoding, auditing, validation.
+"""

@@ -4,6 +4,10 @@ One contract suite for each port runs over every implementation (`tests/contract
 epoch (UTC); messages handed out are the caller's to read, never to change: copy first.
 """
 
+from jobledger_server.core.ports.audit import (
+    AuditFilter,
+    AuditStore,
+)
 from jobledger_server.core.ports.blobs import (
     BlobBatch,
     BlobDamagedError,
@@ -55,6 +59,7 @@ from jobledger_server.core.ports.store import (
     ReceiptStore,
     Store,
     StoreUnavailableError,
+    TokenChange,
     TokenRecord,
     TokenStore,
 )
@@ -62,6 +67,8 @@ from jobledger_server.core.ports.store import (
 __all__ = [
     "JOB_DIRS",
     "LOGS",
+    "AuditFilter",
+    "AuditStore",
     "BlobBatch",
     "BlobDamagedError",
     "Blobs",
@@ -100,6 +107,7 @@ __all__ = [
     "StoreUnavailableError",
     "StoredBlob",
     "StoredReceipt",
+    "TokenChange",
     "TokenRecord",
     "TokenStore",
 ]

@@ -21,6 +21,7 @@ class Kept(enum.Enum):
     JOB_DIRS_FAILED = "job_dirs.failed"
     JOB_DIRS_CANCELLED = "job_dirs.cancelled"
     JOBS = "jobs"
+    AUDIT = "audit"
 
 
 LOGS = (Kept.LOGS_INFO, Kept.LOGS_WARN, Kept.LOGS_ERROR)

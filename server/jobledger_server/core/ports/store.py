@@ -7,6 +7,7 @@ from typing import Protocol
 from jobledger.v1.events_pb2 import Event
 
 from jobledger_server.core.ports.archive import SealedJob
+from jobledger_server.core.ports.audit import AuditStore
 from jobledger_server.core.ports.jobs import JobStore, StoredReceipt
 from jobledger_server.core.ports.retention import RetentionStore
 
@@ -66,11 +67,29 @@ class TokenRecord:
     last_used_at: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokenChange:
+    """What becomes of a token: itself changed, perhaps a new one beside it, and the events that tell of it."""
+
+    token: TokenRecord
+    new: TokenRecord | None = None
+    events: Sequence[Event] = ()
+
+
 class TokenStore(Protocol):
     """Tokens."""
 
     async def put_token(self, token: TokenRecord, events: Sequence[Event] = ()) -> None:
         """Stores a token, new or changed, with the events that tell of it."""
+
+    async def change_token(
+        self, token_id: str, decide: Callable[[TokenRecord], TokenChange | None]
+    ) -> TokenRecord | None:
+        """Changes a token as it is then, all in one transaction. Returns how it is afterwards; None: there is none.
+
+        `decide` may run in another thread. None of it: nothing is changed. What it raises is raised, and nothing is
+        changed.
+        """
 
     async def token(self, token_id: str) -> TokenRecord | None:
         """The token, expired and revoked ones too."""
@@ -82,7 +101,7 @@ class TokenStore(Protocol):
         """All tokens, oldest first."""
 
 
-class Store(JobStore, EventStore, ReceiptStore, TokenStore, RetentionStore, Protocol):
+class Store(JobStore, EventStore, ReceiptStore, TokenStore, AuditStore, RetentionStore, Protocol):
     """All of the above in one database, so that a change can be one transaction."""
 
     @property

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from jobledger.v1.engine_service_pb2 import AuditEntry
 from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import Artifact, JobState
 
 from jobledger_server.core.ports import (
+    AuditFilter,
     EndedJob,
     EventBounds,
     IdempotencyKey,
@@ -24,11 +26,13 @@ from jobledger_server.core.ports import (
     SerializedJobs,
     StoredReceipt,
     StoreUnavailableError,
+    TokenChange,
     TokenRecord,
 )
 from jobledger_server.core.ports.archive import SealedJob
 from jobledger_server.stores.sqlite import (
     artifacts,
+    audit,
     counts,
     idempotency,
     jobs,
@@ -189,6 +193,11 @@ class SqliteStore:
     async def put_token(self, token: TokenRecord, events: Sequence[Event] = ()) -> None:
         await self._writer.run(tokens.put, token, events)
 
+    async def change_token(
+        self, token_id: str, decide: Callable[[TokenRecord], TokenChange | None]
+    ) -> TokenRecord | None:
+        return await self._writer.run(tokens.change, token_id, decide)
+
     async def token(self, token_id: str) -> TokenRecord | None:
         return await self._readers.run(tokens.get, token_id)
 
@@ -197,6 +206,23 @@ class SqliteStore:
 
     async def tokens(self) -> Sequence[TokenRecord]:
         return await self._readers.run(tokens.every)
+
+    # --- audit log ---
+
+    async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
+        await self._writer.run(lambda transaction: audit.append(transaction.connection, entries))
+
+    async def audit_before(self, before: int | None, where: AuditFilter, *, limit: int) -> Sequence[AuditEntry]:
+        return await self._long_readers.run(audit.before, before, where, limit=limit)
+
+    async def audit_after(self, after: int, where: AuditFilter, *, limit: int) -> Sequence[AuditEntry]:
+        return await self._long_readers.run(audit.after, after, where, limit=limit)
+
+    async def count_audit(self, before: int) -> int:
+        return await self._long_readers.run(audit.count_old, before)
+
+    async def drop_audit(self, before: int, *, limit: int) -> int:
+        return await self._writer.run(lambda transaction: audit.drop_old(transaction.connection, before, limit=limit))
 
     # --- retention ---
 

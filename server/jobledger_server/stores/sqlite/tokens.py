@@ -2,12 +2,12 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from jobledger.v1.events_pb2 import Event
 
-from jobledger_server.core.ports import TokenRecord
+from jobledger_server.core.ports import TokenChange, TokenRecord
 from jobledger_server.stores.sqlite import events as event_rows
 from jobledger_server.stores.sqlite.writer import Transaction
 
@@ -35,6 +35,20 @@ def put(transaction: Transaction, token: TokenRecord, events: Sequence[Event]) -
         ),
     )
     event_rows.append(transaction, events)
+
+
+def change(
+    transaction: Transaction, token_id: str, decide: Callable[[TokenRecord], TokenChange | None]
+) -> TokenRecord | None:
+    """Changes a token as `decide` has it."""
+    token = get(transaction.connection, token_id)
+    decided = None if token is None else decide(token)
+    if decided is None:
+        return token
+    if decided.new is not None:
+        put(transaction, decided.new, ())
+    put(transaction, decided.token, decided.events)
+    return decided.token
 
 
 def note_use(transaction: Transaction, token_id: str, at: int) -> None:

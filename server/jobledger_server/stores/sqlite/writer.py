@@ -14,8 +14,10 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from jobledger.v1.events_pb2 import Event
 
+from jobledger_server.core.audit import take_pending
 from jobledger_server.core.ports import StoreUnavailableError
 from jobledger_server.stores.errors import InvariantError
+from jobledger_server.stores.sqlite.audit import append_with
 from jobledger_server.stores.sqlite.cache import Entry, JobCache
 from jobledger_server.stores.sqlite.connection import is_outage, unavailable
 
@@ -121,8 +123,24 @@ class Writer:
         """
         if self._closed:
             raise StoreUnavailableError("The store is closed")
+        pending = take_pending()
+        if pending is None:
+            return await self._hand_in(lambda transaction: work(transaction, *args, **kwargs))
+
+        def audited(transaction: Transaction) -> T:
+            answer = work(transaction, *args, **kwargs)
+            append_with(transaction.connection, pending.entry, answer)
+            return answer
+
+        try:
+            return await self._hand_in(audited)
+        except Exception:  # a caller that is cancelled does not undo what it handed in
+            pending.give_back()
+            raise
+
+    async def _hand_in(self, run: Callable[[Transaction], T]) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.put(_Work(run=lambda transaction: work(transaction, *args, **kwargs), future=future))
+        self._waiting.put(_Work(run=run, future=future))
         return await future
 
     def _serve(self) -> None:

@@ -1,0 +1,166 @@
+"""What the audit log is told of calls: of those that change something all, of others the ones that are refused.
+
+The two halves stand at different places. `Refusals` hears of whatever is refused, from outside of `Access`. `Auditing`,
+once the request is read, has the entry of a call that changes something stored with what it changes.
+"""
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_ALLOWED, AuditEntry
+
+from jobledger_server.api.interceptors.access import current_principal, forget_principal, known_principal, peer_of
+from jobledger_server.api.interceptors.base import Wrapping
+from jobledger_server.api.types import Context, Stream, Unary
+from jobledger_server.core.audit import (
+    DENIALS,
+    PendingEntry,
+    changing_methods,
+    decision_on,
+    object_of,
+    set_pending,
+)
+from jobledger_server.core.errors import ServiceError, name_of
+from jobledger_server.core.policy import SERVICES, Principal, is_open
+from jobledger_server.service.auditing import AuditLog
+
+REQUEST_ID = "x-request-id"
+MOST_CHARACTERS = 128
+
+
+class Refusals(Wrapping):
+    """Tells the audit log of every caller that is refused."""
+
+    def __init__(self, *, audit: AuditLog) -> None:
+        super().__init__()
+        self._audit = audit
+        self._requests: Mapping[str, type[Message]] = {
+            f"/{service.full_name}/{method.name}": GetMessageClass(method.input_type)
+            for service in SERVICES
+            for method in service.methods
+        }
+
+    def unary(self, method: str, call: Unary) -> Unary:
+        async def heard(request: Any, context: Context) -> Any:
+            forget_principal()
+            try:
+                return await call(request, context)
+            except ServiceError as error:
+                self._refused(method, request, context, error)
+                raise
+
+        return heard
+
+    def stream(self, method: str, call: Stream) -> Stream:
+        async def heard(request: Any, context: Context) -> AsyncIterator[Any]:
+            forget_principal()
+            try:
+                async with aclosing(call(request, context)) as responses:  # type: ignore[type-var]
+                    async for response in responses:
+                        yield response
+            except ServiceError as error:
+                self._refused(method, request, context, error)
+                raise
+
+        return heard
+
+    def _refused(self, method: str, request: Any, context: Context, error: ServiceError) -> None:
+        if error.reason not in DENIALS:
+            return
+        principal = known_principal()
+        # Methods that nobody knows have names that callers made up.
+        known = method if method in self._requests else ""
+        entry = _entry(known, context, principal)
+        entry.decision, entry.reason = decision_on(error), name_of(error.reason)
+        if principal is not None:
+            entry.object = self._object(known, request)
+        self._audit.note_failure(entry)
+
+    def _object(self, method: str, request: Any) -> str:
+        """What a request is about that nobody has read, from a caller who is known."""
+        kind = self._requests.get(method)
+        if kind is None or not isinstance(request, Message | bytes):
+            return ""
+        try:
+            return object_of(kind.FromString(request) if isinstance(request, bytes) else request)
+        except DecodeError:
+            return ""
+
+
+class Auditing(Wrapping):
+    """Has each call that changes something leave an entry before it is answered, and others where that is wanted."""
+
+    def __init__(self, *, audit: AuditLog) -> None:
+        super().__init__()
+        self._audit = audit
+        self._changing = changing_methods()
+
+    def unary(self, method: str, call: Unary) -> Unary:
+        if method in self._changing:
+            return self._kept(method, call)
+        if not self._audit.reads or is_open(method):
+            return call
+
+        async def noted(request: Any, context: Context) -> Any:
+            self._audit.note(_allowed(method, request, context))
+            return await call(request, context)
+
+        return noted
+
+    def stream(self, method: str, call: Stream) -> Stream:
+        if not self._audit.reads or is_open(method):
+            return call
+
+        async def noted(request: Any, context: Context) -> AsyncIterator[Any]:
+            self._audit.note(_allowed(method, request, context))
+            async with aclosing(call(request, context)) as responses:  # type: ignore[type-var]
+                async for response in responses:
+                    yield response
+
+        return noted
+
+    def _kept(self, method: str, call: Unary) -> Unary:
+        async def kept(request: Any, context: Context) -> Any:
+            pending = PendingEntry(self._audit.complete(_allowed(method, request, context)))
+            set_pending(pending)
+            try:
+                answer = await call(request, context)
+            except Exception as error:
+                self._failed(pending, error)
+                raise
+            finally:
+                set_pending(None)
+            if pending.take():
+                await self._audit.keep(pending.entry)
+            self._audit.follow()
+            return answer
+
+        return kept
+
+    def _failed(self, pending: PendingEntry, error: Exception) -> None:
+        """A refusal is told by `Refusals`; of what failed after a write, that write has the entry."""
+        if (isinstance(error, ServiceError) and error.reason in DENIALS) or not pending.take():
+            return
+        pending.entry.reason = name_of(error.reason) if isinstance(error, ServiceError) else "INTERNAL"
+        self._audit.note_failure(pending.entry)
+
+
+def _allowed(method: str, request: Any, context: Context) -> AuditEntry:
+    entry = _entry(method, context, current_principal())
+    entry.decision = AUDIT_DECISION_ALLOWED
+    if isinstance(request, Message):
+        entry.object = object_of(request)
+    return entry
+
+
+def _entry(method: str, context: Context, principal: Principal | None) -> AuditEntry:
+    entry = AuditEntry(method=method[1:], peer=peer_of(context), count=1)
+    if principal is not None:
+        entry.token_id, entry.subject = principal.token_id, principal.subject
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID and isinstance(value, str):
+            entry.request_id = value[:MOST_CHARACTERS]
+    return entry

@@ -1,0 +1,46 @@
+"""Streams and waits end when the token does that opened them; and one token has so many streams and no more."""
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+from jobledger_server.access.live_calls import LiveCalls
+from jobledger_server.api.interceptors.access import current_principal
+from jobledger_server.api.interceptors.base import Wrapping
+from jobledger_server.api.types import Context, Stream, Unary
+from jobledger_server.core.policy import is_open
+
+# With one response, that may come late. Calls that change something always finish.
+WAITS = frozenset({"/jobledger.v1.JobService/WaitJob"})
+
+
+class Tenure(Wrapping):
+    """Keeps the calls of each token that last, so that they can be ended."""
+
+    def __init__(self, *, live: LiveCalls) -> None:
+        super().__init__()
+        self._live = live
+
+    def unary(self, method: str, call: Unary) -> Unary:
+        if method not in WAITS:
+            return call
+
+        async def held(request: Any, context: Context) -> Any:
+            with self._live.open(current_principal(), is_stream=False):
+                return await call(request, context)
+
+        return held
+
+    def stream(self, method: str, call: Stream) -> Stream:
+        if is_open(method):
+            return call
+
+        async def held(request: Any, context: Context) -> AsyncIterator[Any]:
+            with self._live.open(current_principal(), is_stream=True) as live:
+                async with aclosing(call(request, context)) as responses:  # type: ignore[type-var]
+                    async for response in responses:
+                        live.leave()
+                        yield response
+                        live.come_back()
+
+        return held
