@@ -2,8 +2,7 @@
 """Verifies a Jobledger receipt with nothing of Jobledger: the standard library of Python (3.11 or later) and `openssl`.
 
 ENVELOPE is the receipt with `format=dsse`, KEYS keys.json or what /v1/receipts/keys answers, --proof the receipt with
-`format=proof` or what /v1/receipts/inclusion answers. Exits with 0 valid, 1 not valid, 2 not checked, 3 wrong usage.
-"""
+`format=proof`. Exits with 0 valid, 1 not valid, 2 not checked, 3 wrong usage."""
 
 import argparse
 import functools
@@ -12,22 +11,29 @@ import json
 import re
 import subprocess
 import tempfile
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-RECEIPT = ("https://in-toto.io/Statement/v1", "https://jobledger.dev/receipt/v1", 1)
+KIND = ("https://in-toto.io/Statement/v1", "https://jobledger.dev/receipt/v1")
+# A receipt as JSON without its `config`, members in order: S is a text, N a whole number.
+FORM = r"""{"attempt":N,"cancelled_by":(S|null),"command":\[(S,?)*\],"config_snapshot":{},
+"environment":{"engine_version":S,"host":S,"isolation":(S|null),"os":S,"platform":S,"python":S},
+"inputs":\[({"file_path":(S|null),"reference":(S|null),"sha256":(S|null),"type":"(file|reference)"},?)*\],
+"job_id":"job_[0-9a-z]{26}","log":{"entries":N,"sha256":(S|null)},"outputs":\[({"path":S,"sha256":S,
+"size_bytes":(N|"[0-9]+")},?)*\],"receipt_hash":S,"receipt_status":"((?P<final>final)|partial)","receipt_version":1,
+"refused":\[({"path":S,"reason":S},?)*\],"requested_by":S,"run_id":"run_[0-9a-z]{26}","source_pins":{(S:S,?)*},
+"summary":{"error_code":(S|null),"error_message":(S|null),"errors_count":N,"exit_code":(-?N|null),"signal":(-?N|null),
+"status":"(?(final)completed|(failed|cancelled))","warnings_count":N},"timestamps":{"completed":(S|null),
+"created":(S|null),"started":(S|null)}}"""
+TYPES = {"S": r'"[^"\\]*+(\\.[^"\\]*+)*+"', "N": r"(0|[1-9][0-9]*)", "\n": ""}
 PROOF = re.compile(r"c2sp\.org/tlog-proof@v1\n(?:extra [^\n]*\n)?index (0|[1-9][0-9]{0,17})((?:\n[^\n]*)*)")
 STATE = re.compile(r"([^\n]+)\n(0|[1-9][0-9]{0,17})\n([^\n]*)(?:\n.*)?", re.DOTALL)
 EPOCH = datetime.fromtimestamp(0, UTC)  # what has no time zone can't be held against it
 decoded = functools.partial(b64decode, validate=True)
-Keys = dict[str, tuple[bytes, dict[str, timedelta]]]  # by its id, the key's DER form, and the times that are told of it
+NotValid = AssertionError  # why the receipt is not to be believed; any other error: why something can't be read
 PEM, DER = (b"-----BEGIN PUBLIC KEY-----", b"-----END PUBLIC KEY-----"), bytes.fromhex("302a300506032b6570032100")
-
-
-class NotValid(Exception):  # noqa: N818 - it reads as what is said of the receipt
-    """Why the receipt is not to be believed. Any other exception says why something can't be read."""
 
 
 def demand(holds: object, reason: str, error: type[Exception] = NotValid) -> bool:
@@ -50,7 +56,7 @@ def signed(public_der: bytes, signature: bytes, data: bytes) -> bool:
         return subprocess.run(command, cwd=directory, capture_output=True, check=False).returncode == 0
 
 
-def opened(envelope: Any, keys: Keys) -> tuple[bytes, dict[str, timedelta]]:
+def opened(envelope: Any, keys: dict[str, tuple[bytes, dict[str, timedelta]]]) -> tuple[bytes, Any]:
     standard = str.maketrans("-_", "+/")
     payload, kind = decoded(envelope["payload"].translate(standard)), envelope["payloadType"]
     told = [(it.get("keyid", "").translate({}), it["sig"].translate(standard)) for it in envelope["signatures"]]
@@ -61,35 +67,29 @@ def opened(envelope: Any, keys: Keys) -> tuple[bytes, dict[str, timedelta]]:
     to_sign = b"DSSEv1 %d %b %d %b" % (len(kind), kind.encode(), len(payload), payload)
     signers = [times for der, times, signature in valid if signed(der, signature, to_sign)]
     demand(signers, "the signature is not of these bytes")
-    return payload, signers[0]
-
-
-def check_receipt(payload: bytes, times: dict[str, timedelta]) -> Any:
-    statement = parsed(payload)
+    times, statement = signers[0], parsed(payload)
     receipt, stated = statement["predicate"], statement["predicate"]["receipt_hash"]
-    kind = (statement["_type"], statement["predicateType"], receipt["receipt_version"])
-    demand(kind == RECEIPT, "this is no statement about a receipt of version 1")
+    demand((statement["_type"], statement["predicateType"]) == KIND, "this is no statement about a receipt")
     # In the canonical form (RFC 8785) the receipt stands between these two, and its hash is over all but its own field.
     raw = payload[payload.index(b'"predicate":') + 12 : payload.rindex(b',"predicateType":')]
-    parts = raw.split(field := f'"receipt_hash":"{stated}",'.encode())
-    found = [hashlib.sha256(field.join(parts[:n]) + field.join(parts[n:])).hexdigest() for n in range(1, len(parts))]
-    demand(stated in [f"sha256:{it}" for it in found], "receipt_hash is not the hash of the receipt")
+    computed = hashlib.sha256(raw.replace(f'"receipt_hash":"{stated}",'.encode(), b"", 1)).hexdigest()
+    demand(stated == f"sha256:{computed}", "receipt_hash is not the hash of the receipt")
     named = [("receipt", stated[7:]), *((f"outputs/{it['path']}", it["sha256"]) for it in receipt["outputs"])]
     subjects = [{"name": name, "digest": {"sha256": sha256}} for name, sha256 in named]
     demand(statement["subject"] == subjects, "the statement's subjects are not the receipt and its outputs")
-    ended = datetime.fromisoformat(receipt["timestamps"]["completed"]) - EPOCH
+    form = receipt | {"config_snapshot": type(receipt["config_snapshot"])()}
+    form = json.dumps(form, sort_keys=True, separators=(",", ":"))
+    fits = re.fullmatch(re.sub("[SN\n]", lambda it: TYPES[it[0]], FORM), form)
+    demand(fits and len(dict(named)) == len(named), "the receipt has not the form of receipts, or contradicts itself")
+    ended = datetime.fromisoformat(receipt["timestamps"]["completed"]) - EPOCH if times else timedelta()
     demand(ended <= times.get("valid_until", ended), "the key had been replaced when the job ended")
-    return receipt
+    return payload, receipt
 
 
 def check_log(payload: bytes, proof: str, log_key: str) -> None:
     name, key_id, key = re.findall(r"\A([^\s+]+)\+([0-9a-f]{8})\+(\S+)\Z", log_key.strip())[0]
     raw, its_id = decoded(key), hashlib.sha256(f"{name}\n".encode() + decoded(key)).hexdigest()[:8]
     demand((len(raw), raw[:1], its_id) == (33, b"\x01", key_id), "the log's key is none", ValueError)
-    if proof.lstrip().startswith("{"):
-        told = parsed(proof.encode())
-        hashes = [f"{b64encode(bytes.fromhex(it)).decode()}\n" for it in told["hashes"] + []]
-        proof = f"c2sp.org/tlog-proof@v1\nindex {told['leaf_index']}\n{''.join(hashes)}\n{told['checkpoint']['note']}"
     head, _, note = proof.partition("\n\n")
     text, signatures = note.rsplit("\n\n", 1)
     found: Any = (PROOF.fullmatch(head), STATE.fullmatch(text))
@@ -104,8 +104,7 @@ def check_log(payload: bytes, proof: str, log_key: str) -> None:
     demand(any(held), "the checkpoint is not signed by the log's key")
     index, size = int(index), int(size)
     inner = (index ^ (size - 1)).bit_length()  # up to there siblings are on either side, above on the left
-    fits = len(path) == inner + (index >> inner).bit_count()
-    demand(index < size and fits, "the log has no such leaf, or the proof is of another place")
+    demand(index < size and len(path) == inner + (index >> inner).bit_count(), "the log has no such leaf there")
     computed = hashlib.sha256(b"\x00" + hashlib.sha256(payload).digest()).digest()
     for level, sibling in enumerate(path):
         pair = sibling + computed if level >= inner or index >> level & 1 else computed + sibling
@@ -118,7 +117,7 @@ if __name__ == "__main__":
     for name in ("envelope", "keys", "--proof", "--log-key", "--artifacts"):
         parser.add_argument(name, type=Path)
     parser.error = lambda message: parser.exit(3, f"{message}\n")  # type: ignore[method-assign]
-    given, keys, odd, what = parser.parse_args(), Keys(), 2, "the file of keys"
+    given, keys, odd, what = parser.parse_args(), {}, 2, "the file of keys"
     try:
         document = parsed(given.keys.read_bytes())
         for entry in document["keys"] + []:
@@ -131,19 +130,20 @@ if __name__ == "__main__":
         odd, what = 1, "the envelope"
         envelope = parsed(given.envelope.read_bytes())
         demand("payload" in envelope or "receipt_version" not in envelope, "a receipt without its envelope", OSError)
-        payload, times = opened(envelope, keys)
-        receipt, odd, what = check_receipt(payload, times), 2, "the proof or the log's key"
+        (payload, receipt), odd, what = opened(envelope, keys), 2, "the proof or the log's key"
         if given.proof:
             log_key = given.log_key.read_bytes().decode() if given.log_key else document["log_key"]
             check_log(payload, given.proof.read_bytes().decode(), log_key)
+        what = "a file that the receipt names"
         for output in receipt["outputs"] if given.artifacts else ():
             file = (given.artifacts.resolve() / output["path"]).resolve()
             demand(file.is_relative_to(given.artifacts.resolve()), f"{output['path']} leads out of {given.artifacts}")
             demand(file.is_file(), f"{output['path']} is not there", OSError)
             with file.open("rb") as content:
-                demand(hashlib.file_digest(content, "sha256").hexdigest() == output["sha256"], f"{file} was changed")
+                found = (hashlib.file_digest(content, "sha256").hexdigest(), str(file.stat().st_size))
+            demand(found == (output["sha256"], str(output["size_bytes"])), f"{output['path']} is not as it was")
     except Exception as error:  # noqa: BLE001 - whatever is odd about a file that somebody has sent
         code = 1 if isinstance(error, NotValid) else 2 if isinstance(error, OSError) else odd
         why = str(error) if isinstance(error, NotValid | OSError) else f"{what} can't be understood: {error!r}"
         parser.exit(code, f"NOT {('VALID', 'CHECKED')[code - 1]}: {ascii(why[:200])[1:-1]}\n")
-    print(f"valid: {receipt['job_id']} {receipt['summary']['status']}")  # noqa: T201 - that is what it is for
+    print(ascii(f"valid: {receipt['job_id']} {receipt['summary']['status']}")[1:-1])  # noqa: T201 - that is what it is for

@@ -57,7 +57,7 @@ def documents() -> Mapping[str, bytes]:
         "receipt.tlog-proof": inclusion_of(tree, 1).encode(),
         "checkpoint.txt": checkpoint_of(tree, 2).encode(),
         "consistency.json": consistency_of(tree, 2),
-        "keys.json": json.dumps({"keys": [key]}, indent=2).encode() + b"\n",
+        "keys.json": json.dumps({"keys": [key], "log_key": str(log_key())}, indent=2).encode() + b"\n",
         "log.vkey": f"{log_key()}\n".encode(),
         "output/out/report.csv": REPORT,
     }

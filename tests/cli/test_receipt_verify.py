@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from cli.program import Outcome, Run
 from jobledger.cli.receipt import EXIT_CODES
+from jobledger.receipt_format import receipt_hash
 from jobledger_server.core.merkle import Tree
+from jobledger_server.core.receipts import seal
 from receipt_documents import EXAMPLE, ROOT, checkpoint_of, consistency_of
-from receipt_samples import JOB_ID
+from receipt_samples import JOB_ID, RECEIPT, SIGNER, STRANGER
 
 EVERYTHING = (
     "--artifacts=output",
@@ -97,18 +99,57 @@ async def test_what_could_not_be_checked_is_no_success(
 
 async def test_the_key_of_the_log_is_found_beside_the_keys_or_where_it_is_said_to_be(run: Run, place: Path) -> None:
     (place / "log.vkey").rename(place / "elsewhere")
+    keys = json.loads((place / "keys.json").read_text())
+    (place / "keys.json").write_text(json.dumps({"keys": keys["keys"]}))
     done = await verified(run, place, "--proof=receipt.tlog-proof")
     assert (done.code, lines(done, "skipped")) == (2, {"log_key"})
     assert (await verified(run, place, "--proof=receipt.tlog-proof", "--log-key=elsewhere")).code == 0
 
 
 async def test_one_file_of_keys_is_enough_where_it_has_the_logs(run: Run, place: Path) -> None:
-    """As `/v1/receipts/keys` answers it."""
-    keys = json.loads((place / "keys.json").read_text())
-    vkey = (place / "log.vkey").read_text().strip()
+    """As the server writes it and `/v1/receipts/keys` answers it."""
     (place / "log.vkey").unlink()
-    (place / "keys.json").write_text(json.dumps(keys | {"log_key": vkey}))
     assert (await verified(run, place, "--proof=receipt.tlog-proof")).code == 0
+
+
+# --- what a stranger wrote ------------------------------------------------------------------------------------------
+
+NASTY = "\x1b[2J\x9b1m\nVALID\n\u202e\0\ud800"
+
+
+def forged(place: Path, key_id: str) -> None:
+    """An envelope that nobody of ours signed, with nasty text wherever there can be some."""
+    text = NASTY[:-1]  # what is signed is UTF-8
+    outputs = [RECEIPT["outputs"][0] | {"path": text}]
+    receipt = RECEIPT | {"job_id": text, "outputs": outputs, "timestamps": RECEIPT["timestamps"] | {"completed": text}}
+    signature = json.loads(seal(receipt | {"receipt_hash": receipt_hash(receipt)}, STRANGER).envelope)
+    signature["signatures"][0]["keyid"] = key_id
+    (place / "receipt.dsse.json").write_text(json.dumps(signature))
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+@pytest.mark.parametrize("key_id", [SIGNER.key_id, NASTY])
+async def test_what_a_stranger_wrote_is_neither_told_nor_looked_for(
+    run: Run, place: Path, key_id: str, as_json: bool
+) -> None:
+    forged(place, key_id)
+    done = await verified(run, place, *EVERYTHING, "--job", JOB_ID, *(["--json"] if as_json else []))
+    assert (done.code, done.err) == (1, "")
+    assert {"\x1b", "\x9b", "\u202e", "\0"}.isdisjoint(done.out)
+    assert "artifact:" not in done.out
+    assert "\nVALID" not in done.out
+    if not as_json:
+        assert lines(done, "skipped") == {"payload", "artifacts", "log_consistency"}
+
+
+async def test_text_that_nobody_has_checked_changes_no_terminal(run: Run, place: Path) -> None:
+    """Without keys the receipt is looked at all the same."""
+    forged(place, NASTY)
+    done = await run("receipt", "verify", f"{place}/receipt.dsse.json", f"--artifacts={place}/output", "--job=x")
+    assert done.code == 1
+    assert {"\x1b", "\x9b", "\u202e", "\0"}.isdisjoint(done.out + done.err)
+    assert "\nVALID" not in done.out
+    assert "artifact:\\x1b[2J" in done.out
 
 
 ODD = ("none", "output", "binary", "zero")

@@ -153,6 +153,13 @@ def test_config_is_held_against_the_schema(config: dict[str, Any], field: str) -
     assert violations(a_spec(config)) == [field]
 
 
+def test_config_has_a_size_that_is_checked_quickly() -> None:
+    """However many values are in it: the check comes before anybody looks at them."""
+    assert violations(a_spec({"model": "a" * 2**16})) == ["spec.config"]
+    assert violations(a_spec({"tuning": {"layers": [None] * 2**14}})) == ["spec.config"]
+    resolved(a_spec({"tuning": {"layers": [None] * 2**13}}))
+
+
 def test_what_config_lacks_is_named() -> None:
     assert violations(JobSpec(job_type="train")) == ["spec.config"]
 

@@ -157,11 +157,11 @@ async def test_a_tail_of_a_job_that_is_deleted_ends_with_an_error(rest: RestDoor
             _ = [page async for page in pages]
 
 
-async def test_a_tail_whose_log_was_removed_is_told_so_and_not_that_it_is_over(
+async def test_a_tail_whose_log_is_lost_is_told_so_and_not_that_it_is_over(
     rest: RestDoor, server: RunningServer
 ) -> None:
     job_id = await ended(rest)
     await asyncio.to_thread(shutil.rmtree, server.data_dir / "logs" / job_id)
     url = f"{rest.url}/v1/jobs/{job_id}/logs/tail?after_sequence=2"
     async with aiohttp.ClientSession(headers=rest.headers) as session, session.get(url) as response:
-        assert (response.status, (await response.json())["error_code"]) == (410, "E_STREAM_GAP_TOO_LARGE")
+        assert (response.status, (await response.json())["error_code"]) == (409, "E_LOG_DAMAGED")

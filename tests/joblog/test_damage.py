@@ -103,6 +103,13 @@ def numbered(reader: LogReader, start: int, limit: int = 1) -> list[tuple[int, s
     return [(entry.job_sequence, entry.message) for entry in entries]
 
 
+def read_on(reader: LogReader, start: int) -> None:
+    """A page of twenty; where it ends before the damage, another one."""
+    shown = reader.page(LogQuery(offset=start - 1, limit=20)).entries
+    assert [entry.job_sequence for entry in shown] == list(range(start, start + len(shown)))
+    reader.page(LogQuery(after_sequence=start - 1 + len(shown), limit=20))
+
+
 @DAMAGED
 @pytest.mark.parametrize("segment", [1, 2, 3, -1])
 def test_pages_beside_the_damage_are_right_and_those_that_touch_it_are_errors(
@@ -117,7 +124,7 @@ def test_pages_beside_the_damage_are_right_and_those_that_touch_it_are_errors(
         query = LogQuery(offset=start - 1, limit=20)
         if set(lost) & set(range(start, start + 20)):
             with pytest.raises(DamagedLogError, match=f"{segment:08d}"):
-                reader.page(query)
+                read_on(reader, start)
             continue
         try:
             page = reader.page(query)
@@ -167,7 +174,7 @@ def test_a_log_of_which_only_the_last_index_was_lost_goes_on_after_every_number_
     (newest,) = reader.page(LogQuery(descending=True, limit=1)).entries
     assert newest.job_sequence == reader.last_sequence()
     with pytest.raises(DamagedLogError, match=last.stem):
-        reader.page(LogQuery(offset=400, limit=20))
+        reader.page(LogQuery(offset=len(reader.page(LogQuery(offset=400)).entries) + 400, limit=20))
 
 
 def test_damage_beside_the_gap_is_no_part_of_it(tmp_path: Path) -> None:
@@ -186,6 +193,35 @@ def test_damage_beside_the_gap_is_no_part_of_it(tmp_path: Path) -> None:
     assert (again.entries, again.total) == (last.entries, page.total)
     with pytest.raises(DamagedLogError):
         reader.page(LogQuery(offset=gap.job_sequence - 2, limit=1))
+
+
+def test_a_segment_lost_after_the_gap_is_no_part_of_it_and_seals_that_say_nothing_of_a_gap_are_believed(
+    tmp_path: Path,
+) -> None:
+    log_dir = tmp_path / "log"
+    write(log_dir, 6000)
+    reader = LogReader(log_dir, 1)
+    page = reader.page(LogQuery(limit=10_000))
+    (gap,) = [entry for entry in page.entries if entry.subsystem == "engine"]
+    for seal in log_dir.glob("*.seal"):
+        shutil.copy(seal, tmp_path)
+        text = seal.read_text()
+        seal.write_text(text[: text.index(" dropped ")] + "\n")
+    assert reader.page(LogQuery(limit=10_000)).entries == page.entries
+    for seal in tmp_path.glob("*.seal"):
+        shutil.copy(seal, log_dir)
+    middle = max(int(path.stem) for path in log_dir.glob("*.data")) - 3
+    lost = range(last_number(log_dir, middle - 1) + 1, last_number(log_dir, middle) + 1)
+    remove(".data", ".index", ".seal")(log_dir, middle)
+    intact = reader.page(LogQuery(limit=10_000)).entries
+    assert intact == [entry for entry in page.entries if entry.job_sequence < lost[0]]
+    assert gap in intact
+    assert reader.page(LogQuery(after_sequence=lost[-1], limit=10_000)).entries == [
+        entry for entry in page.entries if entry.job_sequence > lost[-1]
+    ]
+    for query in (LogQuery(after_sequence=lost[1]), LogQuery(after_sequence=lost[1], descending=True)):
+        with pytest.raises(DamagedLogError, match=f"{middle:08d} is missing"):
+            reader.page(query)
 
 
 def test_what_an_interrupted_removal_leaves_is_dropped_and_not_damaged(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,8 +129,10 @@ def test_a_page_of_a_damaged_log_is_an_error_that_names_the_segment(
     writer.seal()
     writer.close()
     damage(log_dir)
+    reader, query = LogReader(log_dir, 1), LogQuery(limit=10_000, descending=descending, contains=contains)
     with pytest.raises(DamagedLogError, match=r"00000002.*: restore it from a backup"):
-        LogReader(log_dir, 1).page(LogQuery(limit=10_000, descending=descending, contains=contains))
+        # The first page may end before the damage.
+        reader.page(replace(query, offset=len(reader.page(query).entries)))
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)

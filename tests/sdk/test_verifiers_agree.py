@@ -1,6 +1,7 @@
 """The verifier of the package and the one that needs nothing of ours say the same of whatever they are given.
 
-What was changed is not signed again: what only the key's holder could make is left to the tests of either.
+What only the key's holder could make is signed again. A proof in JSON is read by the package's alone, and so are the
+patterns of texts.
 """
 
 import base64
@@ -14,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobledger.cli.receipt import command
+from jobledger.receipt_format import receipt_hash
 from jobledger.tlog import InclusionProof
-from receipt_documents import EXAMPLE, ROOT
-from receipt_samples import SIGNER, STRANGER, envelope
+from jobledger_server.core.merkle import Tree
+from jobledger_server.core.receipts import seal
+from receipt_documents import EXAMPLE, ROOT, inclusion_of
+from receipt_samples import RECEIPT, SIGNER, STRANGER, envelope
 
 STANDALONE = str(ROOT / "clients" / "verify_receipt.py")
 FILES = {path.name: path.read_bytes() for path in EXAMPLE.iterdir() if path.is_file()}
@@ -60,14 +64,23 @@ def theirs(place: Path, *options: str) -> int:
     return code
 
 
+def options_at(place: Path) -> list[str]:
+    return [f"--proof={place / NAMES[2]}", f"--log-key={place / NAMES[3]}", f"--artifacts={place / 'output'}"]
+
+
+def ours(place: Path) -> Result:
+    """What the package's verifier says."""
+    files = [str(place / NAMES[0]), "--keys", str(place / NAMES[1])]
+    result = CliRunner().invoke(command, ["verify", *files, *options_at(place)])
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
 def agree(place: Path) -> int:
     """What both say."""
-    options = [f"--proof={place / NAMES[2]}", f"--log-key={place / NAMES[3]}", f"--artifacts={place / 'output'}"]
-    files = [str(place / NAMES[0]), "--keys", str(place / NAMES[1])]
-    ours = CliRunner().invoke(command, ["verify", *files, *options])
-    assert ours.exception is None or isinstance(ours.exception, SystemExit), ours.exception
-    assert theirs(place, *options) == ours.exit_code, ours.output
-    return ours.exit_code
+    result = ours(place)
+    assert theirs(place, *options_at(place)) == result.exit_code, result.output
+    return result.exit_code
 
 
 # --- changes ----------------------------------------------------------------------------------------------------------
@@ -135,9 +148,7 @@ def damaged(draw: st.DrawFn, data: bytes) -> bytes:
 CHANGES: dict[str, st.SearchStrategy[bytes]] = {
     "receipt.dsse.json": changed(ENVELOPE) | damaged(FILES["receipt.dsse.json"]),
     "keys.json": changed(KEYS) | changed({"keys": [*KEYS["keys"], *KEYS["keys"]]}) | damaged(FILES["keys.json"]),
-    "receipt.tlog-proof": changed(PROOF_JSON)
-    | damaged(FILES["receipt.tlog-proof"])
-    | damaged(json.dumps(PROOF_JSON).encode()),
+    "receipt.tlog-proof": damaged(FILES["receipt.tlog-proof"]),
     "log.vkey": damaged(FILES["log.vkey"]),
 }
 
@@ -169,11 +180,6 @@ def signed_by_both(place: Path) -> None:
 KNOWN: Sequence[tuple[int, Callable[[Path], object]]] = [
     (0, lambda _: None),
     (0, signed_by_both),
-    (0, lambda place: (place / NAMES[2]).write_text(json.dumps(PROOF_JSON))),
-    (0, lambda place: (place / NAMES[2]).write_text(json.dumps(PROOF_JSON | {"leaf_index": "1"}))),
-    (2, lambda place: (place / NAMES[2]).write_text(json.dumps(PROOF_JSON | {"leaf_index": True}))),
-    (2, lambda place: (place / NAMES[2]).write_text(json.dumps(PROOF_JSON | {"leaf_index": 1.0}))),
-    (1, lambda place: (place / NAMES[2]).write_text(json.dumps(PROOF_JSON | {"leaf_index": 2}))),
     (2, lambda place: (place / NAMES[2]).write_bytes(b"")),
     (2, lambda place: (place / NAMES[2]).write_bytes(FILES[NAMES[2]].replace(b"index 1", b"index 01"))),
     (2, lambda place: (place / NAMES[3]).write_text("example.com/log+00000000+" + LOG_KEY.rpartition("+")[2])),
@@ -206,3 +212,86 @@ def test_both_verifiers_have_the_verdict_that_is_meant(place: Path, number: int)
     code, change = KNOWN[number]
     change(place)
     assert agree(place) == code
+
+
+@pytest.mark.parametrize(("index", "code"), [(1, 0), ("1", 0), (True, 2), (1.0, 2), (2, 1)])
+def test_the_package_reads_a_proof_in_json_too(place: Path, index: object, code: int) -> None:
+    (place / NAMES[2]).write_text(json.dumps(PROOF_JSON | {"leaf_index": index}))
+    assert ours(place).exit_code == code
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=changed(PROOF_JSON) | damaged(json.dumps(PROOF_JSON).encode()))
+def test_no_proof_in_json_makes_the_package_fail(place: Path, data: bytes) -> None:
+    (place / NAMES[2]).write_bytes(data)
+    assert ours(place).exit_code in (0, 1, 2)
+
+
+# --- what the key's holder signed -------------------------------------------------------------------------------------
+
+
+def hold(place: Path, receipt: dict[str, Any]) -> None:
+    """Puts a receipt there that is signed, is in the log, and agrees with its hash and its subjects."""
+    sealed = seal(receipt | {"receipt_hash": receipt_hash(receipt)}, SIGNER)
+    (place / NAMES[0]).write_bytes(sealed.envelope)
+    (place / NAMES[2]).write_text(inclusion_of(Tree([b"before", sealed.leaf]), 1))
+
+
+OUTPUT = RECEIPT["outputs"][0]
+SUMMARY = RECEIPT["summary"]
+SIGNED: Sequence[tuple[int, dict[str, Any]]] = [
+    (0, {}),
+    (0, {"config_snapshot": {"receipt_status": "partial", "deep": [[{}]]}}),
+    (0, {"outputs": [], "command": [], "inputs": [], "refused": [], "source_pins": {}}),
+    (0, {"receipt_status": "partial", "summary": SUMMARY | {"status": "failed", "exit_code": None, "signal": 9}}),
+    (0, {"outputs": [OUTPUT | {"size_bytes": str(OUTPUT["size_bytes"])}]}),
+    (1, {"outputs": [OUTPUT | {"size_bytes": OUTPUT["size_bytes"] + 1}]}),
+    (1, {"outputs": [OUTPUT | {"size_bytes": -1}]}),
+    (1, {"outputs": [OUTPUT | {"size_bytes": True}]}),
+    (1, {"outputs": [OUTPUT, OUTPUT]}),
+    (1, {"outputs": [OUTPUT | {"path": "../secret"}]}),
+    (2, {"outputs": [OUTPUT | {"path": "nul\0"}]}),
+    (1, {"receipt_version": True}),
+    (1, {"receipt_version": 2}),
+    (1, {"summary": None}),
+    (1, {"summary": {}}),
+    (1, {"summary": SUMMARY | {"more": 1}}),
+    (1, {"summary": SUMMARY | {"warnings_count": "1"}}),
+    (1, {"receipt_status": "partial"}),
+    (1, {"summary": SUMMARY | {"status": "failed"}}),
+    (1, {"timestamps": {"completed": RECEIPT["timestamps"]["completed"]}}),
+    (1, {"config_snapshot": None}),
+    (1, {"config_snapshot": []}),
+    (1, {"command": "make"}),
+    (1, {"attempt": 1.5}),
+    (1, {"more": 1}),
+    (1, {"job_id": None}),
+    (1, {"job_id": "\x1b[2Jvalid"}),
+]
+
+
+@pytest.mark.parametrize("number", range(len(SIGNED)))
+def test_both_hold_a_signed_receipt_against_its_form_and_its_files(place: Path, number: int) -> None:
+    code, changes = SIGNED[number]
+    hold(place, RECEIPT | changes)
+    assert agree(place) == code
+
+
+@pytest.mark.parametrize("name", sorted(set(RECEIPT) - {"receipt_hash", "outputs"}))
+def test_both_refuse_a_signed_receipt_without_a_member(place: Path, name: str) -> None:
+    hold(place, {key: value for key, value in RECEIPT.items() if key != name})
+    assert agree(place) == 1
+
+
+def test_neither_shows_what_a_terminal_would_obey_and_a_path_does_not_blame_the_proof(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hold(place, RECEIPT | {"job_id": "\x1b[2J\u202e", "outputs": [OUTPUT | {"path": "\x1b[1m\nVALID\0"}]})
+    assert ours(place).exit_code == 1
+    theirs(place, *options_at(place))
+    hold(place, RECEIPT | {"outputs": [OUTPUT | {"path": "\x1b[1m\nVALID\0"}]})
+    told = ours(place)
+    assert (told.exit_code, theirs(place, *options_at(place))) == (2, 2)
+    shown = capsys.readouterr()
+    assert not {"\x1b", "\u202e", "\0"} & set(told.output + shown.out + shown.err)
+    assert "a file that the receipt names can't be understood" in shown.err

@@ -203,6 +203,15 @@ def test_the_standalone_verifier_accepts_a_receipt_its_files_and_its_proof(place
     assert (done.returncode, done.stdout) == (0, f"valid: {JOB_ID} completed\n"), done.stderr
 
 
+def test_the_lines_of_the_page_hold_for_the_example(place: Path) -> None:
+    lines = re.findall(r"^    python3 verify_receipt\.py (.*)$", PAGE.read_text(), re.MULTILINE)
+    assert len(lines) == 2
+    (place / "output").rename(place / "downloads")
+    for line in lines:
+        done = run(place, sys.executable, "-I", "-S", STANDALONE, *line.split())
+        assert (done.returncode, done.stdout) == (0, f"valid: {JOB_ID} completed\n"), done.stderr
+
+
 @tampered
 def test_the_standalone_verifier_refuses_a_tampered_envelope(place: Path, tamper: Callable[[Path], None]) -> None:
     tamper(place)

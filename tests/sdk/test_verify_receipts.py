@@ -198,7 +198,7 @@ def test_a_signed_statement_that_contradicts_itself_is_refused(
 
 def test_a_payload_written_anew_is_refused_although_it_means_the_same() -> None:
     payload = json.dumps(STATEMENT, sort_keys=True).encode()
-    assert failed(verify(with_payload(payload), keys=KEYS)) == {"signature", "payload_canonical"}
+    assert failed(verify(with_payload(payload), keys=KEYS)) == {"signature"}
     assert failed(verify(envelope(payload, SIGNER), keys=KEYS)) == {"payload_canonical"}
 
 

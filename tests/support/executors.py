@@ -27,6 +27,7 @@ class ScriptedExecutor:
         started: attempts that were started, in order; one that stands here twice was started twice.
         cancels: each request to cancel, with its grace period in seconds.
         faults: what the next calls of `start` raise, first one first.
+        quick: how the next attempts have ended when `start` looks at them, first one first.
         ended_unknown: attempts whose remains were to be ended.
         gate: closed, it holds up `start` before the attempt exists; `asked` has those that have come so far.
         on_cancel: called with each attempt that is to be cancelled and still runs.
@@ -44,6 +45,7 @@ class ScriptedExecutor:
         self.ended_unknown: list[Attempt] = []
         self.inputs: dict[Attempt, list[bytes]] = {}
         self.faults: list[OSError] = []
+        self.quick: list[Outcome] = []
         self.gate = asyncio.Event()
         self.gate.set()
         self.on_cancel: Callable[[Attempt], None] = lambda attempt: None
@@ -70,6 +72,9 @@ class ScriptedExecutor:
         if known is not None:
             return known
         self.started.append(key)
+        if self.quick:
+            self.outcomes[key] = self.quick.pop(0)
+            return self.outcomes[key]
         self.running[key] = Running(pid=1000 + len(self.started), started_at=self._clock.now())
         return self.running[key]
 

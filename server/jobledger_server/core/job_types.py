@@ -24,6 +24,8 @@ FREE = frozenset({"job_type", "config", "labels", "priority", "retry_backoff", "
 CAPPED = frozenset({"timeout", "queue_timeout", "grace_period", "max_attempts"})
 ALLOWABLE = CAPPED | {"artifacts", "inputs", "limits", "queue", "stdin", "tools", "working_dir"}
 ENV = "env."
+# Serialized. Each value is looked at several times before a job is accepted, while other calls wait.
+MOST_CONFIG_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,13 @@ class JobType:
         resolved.config.update(config)
         resolved.command[:] = self.template.filled(config)
         return resolved
+
+    def check_size(self, spec: JobSpec) -> None:
+        """Raises VALIDATION where `config` is larger than parameters of a program may be."""
+        size = spec.config.ByteSize()
+        if size > MOST_CONFIG_BYTES:
+            told = f"takes {size} bytes, and {MOST_CONFIG_BYTES} is the most for a job type: use stdin or a file input"
+            raise invalid("spec.config", told)
 
     def check_paths(self, spec: JobSpec, roots: Sequence[Path], hidden: Path | None) -> None:
         """Holds the paths in `config` against the roots, as `ConfigSchema.check_paths` does."""

@@ -44,8 +44,10 @@ def resolve(
     Raises:
         ServiceError: VALIDATION, FORBIDDEN, PATH_NOT_ALLOWED or PATH_TRAVERSAL.
     """
-    _check_config(spec.config)
     declared = job_types.of_job(spec, base)
+    if declared is not None:
+        declared.check_size(spec)
+    _check_config(spec.config)
     resolved = _merged(spec, base) if declared is None else declared.specification(spec, base)
     _check_command(resolved)
     _check_text(resolved)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobledger_server.joblog.files import SegmentFiles
-from jobledger_server.joblog.seals import START, Ending, damaged
+from jobledger_server.joblog.seals import START, Ending, damaged, dropped_segments
 from jobledger_server.joblog.segments import (
     INDEX,
     MARK,
@@ -34,6 +34,11 @@ class Gap(NamedTuple):
     content: int
     before: tuple[int, ...]
 
+    @property
+    def end_sequence(self) -> int:
+        """Number after that of the last one."""
+        return self.first_sequence + self.entries
+
     def without_dropped(self, counts: Iterable[int]) -> list[int]:
         """Counts of what is kept, and the gap as one entry, where `counts` has all up to a point after it."""
         kept = [count - dropped for count, dropped in zip(counts, self.by_level, strict=True)]
@@ -50,6 +55,7 @@ class Holdings:
         last: number of the last segment of which there is anything, 0 without any.
         ending: what the log has come to, where its last segment is sealed and says so.
         gap: what was dropped.
+        missing: numbers of segments of which there is nothing, though nothing says that they were dropped.
     """
 
     def __init__(self, log_dir: Path, files: SegmentFiles, without: Container[int] = frozenset()) -> None:
@@ -79,7 +85,16 @@ class Holdings:
         self.ending = seal.ending if seal else None
         if known and not self.ending and self.last not in self.records:
             raise damaged(log_dir, self.last, "its index is gone")
-        self.gap = self._find_gap(known)
+        dropped = dropped_segments(known, files.seal)
+        if not (seal and seal.dropped) and dropped and segment_path(log_dir, dropped.stop - 1, INDEX).exists():
+            raise FileNotFoundError("segments were added while they were listed")
+        for number in lost & set(dropped) | self.records.keys() & set(dropped):
+            # It was there when they were listed, or the removal did not outlive a power failure.
+            known.remove(number)
+            self.records.pop(number, None)
+        whole = not known or known[-1] == len(known)
+        self.missing = frozenset() if whole else frozenset(range(1, self.last)) - {*known, *dropped}
+        self.gap = self._find_gap(known, dropped)
 
     def _was_lost(self, number: int, suffixes: set[str]) -> bool:
         """Whether a segment was damaged, of which there are no records: not dropped, and not about to begin."""
@@ -89,17 +104,14 @@ class Holdings:
             raise FileNotFoundError("a segment was removed while they were listed")
         return SEAL in suffixes and self._files.seal(number) is not None
 
-    def _find_gap(self, known: list[int]) -> Gap | None:
-        """The one place where segment numbers, which count from 1, leave some out."""
-        missing = next((place for place, number in enumerate(known) if number != place + 1), None)
-        if missing is None:
+    def _find_gap(self, known: list[int], dropped: range) -> Gap | None:
+        """The one place where segment numbers leave some out that were dropped."""
+        if not dropped:
             return None
-        number = known[missing]
-        if segment_path(self._log_dir, number - 1, INDEX).exists():
-            raise FileNotFoundError("segments were added while they were listed")
-        if number not in self.records:
+        number = dropped.stop
+        if number not in self.records or (dropped.start > 1 and dropped.start - 1 not in known):
             raise damaged(self._log_dir, number, "its index is gone")
-        before = self._ending_of(known[missing - 1]) if missing else START
+        before = self._ending_of(dropped.start - 1) if dropped.start > 1 else START
         following = self._run(number, 0)
         by_level = tuple(later - earlier for later, earlier in zip(following.before, before.counts, strict=True))
         entries = following.first_sequence - before.sequence - 1

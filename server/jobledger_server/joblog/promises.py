@@ -15,21 +15,28 @@ MOST_HASHED = 4 * 1024 * 1024
 _HELD: Remembered[object, bool] = Remembered(4096)
 
 
+class LostLogError(DamagedLogError):
+    """All of a log is gone."""
+
+
 class Promise(NamedTuple):
-    """Number of the last entry, and SHA-256 (hex) of the output that was kept."""
+    """Number of the last entry, and SHA-256 (hex) of the output that was kept: empty where it was damaged by then."""
 
     entries: int
     sha256: str
 
 
 def hold(log_dir: Path, snapshot: Snapshot, promise: Promise) -> None:
-    """Holds a final log against its receipt. One that is not there at all was removed, which is no damage.
+    """Holds a final log, which nobody has removed, against its receipt.
 
     Raises:
+        LostLogError: there is nothing of it.
         DamagedLogError: it is another one, or has lost its end.
     """
     last = snapshot.last_sequence()
-    if last == 0 and not log_dir.exists():
+    if last == 0 and promise.entries:
+        raise LostLogError(f"{log_dir} has no log, but its receipt says {promise.entries}: restore it from a backup")
+    if not promise.sha256:
         return
     if last != promise.entries:
         text = f"{log_dir} ends with entry {last}, but its receipt says {promise.entries}: restore it from a backup"

@@ -16,7 +16,7 @@ from jobledger_server.joblog.pieces import MisfitError, Piece, count_entries
 from jobledger_server.joblog.promises import Promise, hold
 from jobledger_server.joblog.query import AbandonedError, LogQuery
 from jobledger_server.joblog.search import Matcher
-from jobledger_server.joblog.segments import Kind, Run
+from jobledger_server.joblog.segments import DamagedLogError, Kind, Run
 from jobledger_server.joblog.snapshot import Snapshot, consistently, counter_of
 from jobledger_server.joblog.structured import LEVELS
 from jobledger_server.joblog.wire import wire_entries
@@ -60,7 +60,8 @@ class LogPage:
 class LogReader:
     """A job's log. Every call answers from one consistent moment; a log that doesn't exist yet is empty.
 
-    Every call raises DamagedLogError where the files are not as they were written.
+    Every call raises DamagedLogError where the files are not as they were written. A page ends before that, where it
+    has entries before it: the next one raises.
     """
 
     def __init__(self, log_dir: Path, job_number: int, promise: Promise | None = None) -> None:
@@ -164,16 +165,24 @@ class _Paging:
 
     def _collect(self, slices: Iterable[Slice]) -> list[Piece]:
         entries = EntryList(self._job_number, limit=self._query.limit, max_bytes=self._query.max_bytes)
-        for part in slices:
-            try:
+        try:
+            for part in slices:
                 self._add(entries, part)
-            except MisfitError:
-                raise self._snapshot.damage(part.segment) from None
-            if entries.is_full:
-                break
+                if entries.is_full:
+                    break
+        except DamagedLogError:
+            # What lies before the damage is an answer; who asks for more is told of it.
+            if not entries.pieces:
+                raise
         return entries.pieces
 
     def _add(self, entries: EntryList, part: Slice) -> None:
+        try:
+            self._add_groups(entries, part)
+        except MisfitError:
+            raise self._snapshot.damage(part.segment) from None
+
+    def _add_groups(self, entries: EntryList, part: Slice) -> None:
         """Adds what there is room for: structured entries that are alone in their runs together, other runs singly."""
         segment, runs, places = part
         start = 0
@@ -290,7 +299,8 @@ class _Paging:
             if begin != expected:
                 raise self._snapshot.damage_at(stretch.stop if self._query.descending else stretch.start)
             expected = following
-            yield stretch, low, high
+            if low < high:
+                yield stretch, low, high
         if expected != (first if self._query.descending else end) and first < end:
             raise self._snapshot.damage_at(0 if self._query.descending else len(self._snapshot))
 

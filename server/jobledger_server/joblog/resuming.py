@@ -6,11 +6,21 @@ one is damaged the log goes on in a new segment, with numbers after the highest 
 
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from jobledger_server.joblog.appending import Segment
-from jobledger_server.joblog.seals import START, Ending, last_run, read_seal, seal_holds, sizes_hold
+from jobledger_server.joblog.seals import (
+    START,
+    Ending,
+    dropped_segments,
+    first_run,
+    last_run,
+    read_seal,
+    seal_holds,
+    sizes_hold,
+)
 from jobledger_server.joblog.segments import (
     DATA,
     INDEX,
@@ -30,12 +40,14 @@ class Place(NamedTuple):
         segment: to append to; it may have no files yet.
         ending: what the log has come to before.
         sizes: bytes of each segment that has any, by its number, ascending.
+        dropped: numbers of the segments that the cap has dropped.
         unmarked: numbers of segments that are not as they were written, and are not marked so yet.
     """
 
     segment: Segment
     ending: Ending
     sizes: dict[int, int]
+    dropped: range
     unmarked: list[int]
 
 
@@ -58,7 +70,8 @@ def open_end(log_dir: Path) -> Place:
         damaged.append(last)
     ending = Ending.of(segment.last) if segment and segment.last else reached(log_dir, last, files)
     unmarked = [number for number in sorted(set(damaged)) if MARK not in files[number]]
-    return Place(segment or Segment(log_dir, last + 1), ending, dict(_sizes(log_dir, files)), unmarked)
+    dropped = dropped_segments(list(files), partial(read_seal, log_dir))
+    return Place(segment or Segment(log_dir, last + 1), ending, dict(_sizes(log_dir, files)), dropped, unmarked)
 
 
 def reached(log_dir: Path, number: int, files: dict[int, set[str]]) -> Ending:
@@ -85,7 +98,12 @@ def lost_numbers(log_dir: Path, number: int) -> tuple[int, int]:
     than the first where they tell nothing.
     """
     files = segment_files(log_dir)
-    return reached(log_dir, number - 1, files).sequence + 1, reached(log_dir, number, files).sequence
+    last = reached(log_dir, number, files).sequence
+    if number not in files:
+        following = min((other for other in files if other > number), default=0)
+        run = first_run(log_dir, following)
+        last = run.first_sequence - 1 if run else 0
+    return reached(log_dir, number - 1, files).sequence + 1, last
 
 
 def mark(log_dir: Path, number: int) -> None:

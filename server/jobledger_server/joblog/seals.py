@@ -8,6 +8,7 @@ of a segment, numbers go on after it and totals hold. Standard library only.
 import contextlib
 import hashlib
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -29,6 +30,9 @@ from jobledger_server.joblog.structured import LEVELS
 
 DIGITS, HASH_DIGITS = 20, 64
 NAMES = ("data", "index", "last", "time", "content", "trace", "debug", "info", "warn", "error")
+# What seals say besides: numbers of the first segment that the cap has dropped by then, and of that after the last one.
+DROPPED = ("dropped", "kept")
+NOTHING = range(0)
 LARGEST_SEAL = 4096
 
 
@@ -60,18 +64,23 @@ class Seal(NamedTuple):
 
     Attributes:
         hashes: SHA-256 (hex) of data and index, by suffix.
+        dropped: numbers of the segments that the cap has dropped by then; None where it was not in it yet either.
     """
 
     hashes: dict[str, str]
     sizes: dict[str, int] | None
     ending: Ending | None
+    dropped: range | None
 
 
 _PARSED: Remembered[tuple[int, Identity], Seal] = Remembered(MOST_FILES)
 
 
-def write_seal(log_dir: Path, number: int) -> None:
+def write_seal(log_dir: Path, number: int, dropped: range = NOTHING) -> None:
     """Seals a segment. One that can't be written whole does not count as a seal: seal again.
+
+    Args:
+        dropped: numbers of the segments that the cap has dropped so far.
 
     Raises:
         OSError: it can't be written.
@@ -83,7 +92,7 @@ def write_seal(log_dir: Path, number: int) -> None:
     hashes = {suffix: _hash(segment_path(log_dir, number, suffix)) for suffix in (DATA, INDEX)}
     sizes = [segment_path(log_dir, number, suffix).stat().st_size for suffix in (DATA, INDEX)]
     ending = Ending.of(run)
-    values = (*sizes, *ending[:3], *ending.counts)
+    values = (*sizes, *ending[:3], *ending.counts, dropped.start, dropped.stop)
     path = segment_path(log_dir, number, SEAL)
     with contextlib.suppress(DamagedLogError), os.fdopen(open_regular(path, os.O_WRONLY | os.O_CREAT), "wb") as file:
         file.truncate()
@@ -98,7 +107,7 @@ def seal_path(log_dir: Path, number: int) -> Path:
 def seal_bytes(number: int) -> int:
     """Size of a segment's seal."""
     nothing = dict.fromkeys((DATA, INDEX), "0" * HASH_DIGITS)
-    return len(_lines(number, nothing) + _comment([0] * len(NAMES)))
+    return len(_lines(number, nothing) + _comment([0] * len(NAMES + DROPPED)))
 
 
 def read_seal(log_dir: Path, number: int) -> Seal | None:
@@ -115,6 +124,27 @@ def read_seal(log_dir: Path, number: int) -> Seal | None:
     except (DamagedLogError, OSError):
         return None
     return found
+
+
+def dropped_segments(numbers: Sequence[int], seal_of: Callable[[int], Seal | None]) -> range:
+    """Numbers of the segments that the cap has dropped, by what seals say of it.
+
+    While the last segment has no seal, or one from before seals said so, it is the first ones that are left out.
+
+    Args:
+        numbers: of the segments that there are, ascending. The first one of a log is 1.
+    """
+    left_out = next((range(place, number) for place, number in enumerate(numbers, 1) if number != place), NOTHING)
+    if not left_out:
+        return NOTHING
+    seal = seal_of(numbers[-1])
+    if seal and seal.dropped is not None:
+        return seal.dropped
+    earlier = seal_of(numbers[-2]) if len(numbers) > 1 else None
+    if not earlier or not earlier.dropped:
+        return left_out
+    # More may have been dropped since: right after what was dropped before.
+    return range(earlier.dropped.start, next(number for number in numbers if number >= earlier.dropped.stop))
 
 
 def is_sealed(log_dir: Path, number: int) -> bool:
@@ -163,6 +193,18 @@ def damaged(log_dir: Path, number: int, found: str) -> DamagedLogError:
     return DamagedLogError(text, number)
 
 
+def first_run(log_dir: Path, number: int) -> Run | None:
+    """The first run of a segment's index, where it is whole."""
+    try:
+        descriptor = open_regular(segment_path(log_dir, number, INDEX), os.O_RDONLY)
+    except (FileNotFoundError, DamagedLogError):
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        record = file.read(RECORD.size)
+    run = unpack_run(record, 0) if len(record) == RECORD.size else None
+    return run if run and are_sound([run]) else None
+
+
 def last_run(log_dir: Path, number: int) -> Run | None:
     """The last run that a segment's index has whole; None where there is none."""
     try:
@@ -197,7 +239,7 @@ def _lines(number: int, hashes: dict[str, str]) -> bytes:
 
 
 def _comment(values: list[int] | tuple[int, ...]) -> bytes:
-    pairs = " ".join(f"{name} {value:0{DIGITS}d}" for name, value in zip(NAMES, values, strict=True))
+    pairs = " ".join(f"{name} {value:0{DIGITS}d}" for name, value in zip(NAMES + DROPPED, values, strict=False))
     return f"# {pairs}\n".encode()
 
 
@@ -207,9 +249,10 @@ def _parsed(number: int, text: bytes) -> Seal | None:
         return None
     values = _values_in(text[len(_lines(number, hashes)) :])
     if values is None:
-        return Seal(hashes, None, None)
+        return Seal(hashes, None, None, None)
     sizes = {DATA: values[0], INDEX: values[1]}
-    return Seal(hashes, sizes, Ending(values[2], values[3], values[4], tuple(values[5:])))
+    counts, dropped = tuple(values[5 : len(NAMES)]), values[len(NAMES) :]
+    return Seal(hashes, sizes, Ending(values[2], values[3], values[4], counts), range(*dropped) if dropped else None)
 
 
 def _hashes_in(number: int, text: bytes) -> dict[str, str] | None:
@@ -221,7 +264,9 @@ def _hashes_in(number: int, text: bytes) -> dict[str, str] | None:
 
 def _values_in(comment: bytes) -> list[int] | None:
     words = comment.decode("latin-1").split()[1:]
-    if len(words) != 2 * len(NAMES) or not all(word.isdecimal() for word in words[1::2]):
+    if len(words) not in {2 * len(NAMES), 2 * len(NAMES + DROPPED)} or not all(
+        word.isdecimal() for word in words[1::2]
+    ):
         return None
     values = [int(word) for word in words[1::2]]
     return values if _comment(values) == comment else None

@@ -25,6 +25,7 @@ from jobledger_server.joblog.segments import (
     Stream,
     are_sound,
     segment_numbers,
+    segment_path,
     unpack_run,
     unpack_runs,
 )
@@ -55,7 +56,7 @@ class Snapshot:
             held = Holdings(log_dir, self._files, without)
             self._numbers = list(held.records)
             self._ends = list(accumulate(held.records.values()))
-            self._last, self._ending = held.last, held.ending
+            self._last, self._ending, self._missing = held.last, held.ending, held.missing
             self.gap = held.gap
 
     def __enter__(self) -> Self:
@@ -146,20 +147,43 @@ class Snapshot:
         return bisect_right(self, position, key=counter_of(levels)) - 1
 
     def position_of_time(self, time: int, levels: Collection[int]) -> int:
-        """Entries of these levels that were captured before `time`, microseconds since the epoch."""
-        return self.rank(bisect_right(self, time - 1, key=lambda run: run.time), levels)
+        """Entries of these levels that were captured before `time`, microseconds since the epoch.
+
+        Raises:
+            DamagedLogError: there are entries missing of which some may have been, and others not.
+        """
+        if self._ending and time > self._ending.time:
+            return self.total(levels)
+        index = bisect_right(self, time - 1, key=lambda run: run.time)
+        following = self[index].first_sequence if index < len(self) else self.last_sequence() + 1
+        if self._sequence_after(index - 1) != following:
+            raise self.damage_at(index)
+        return self.rank(index, levels)
 
     def position_of_sequence(self, sequence: int, levels: Collection[int]) -> int:
-        """Entries of these levels with a number below `sequence`."""
+        """Entries of these levels with a number below `sequence`.
+
+        Raises:
+            DamagedLogError: the entry before it is missing: nothing tells of which levels those up to it were.
+        """
         if sequence > self.last_sequence():
             return self.total(levels)
         # Where entries before it are lost, it is the run of the number itself that knows how many.
         index = bisect_right(self, sequence, key=lambda run: run.first_sequence) - 1
+        if sequence > self._sequence_after(index):
+            raise self.damage_at(index + 1)
         if index < 0:
             return 0
         run = self[index]
         inside = min(run.entries, sequence - run.first_sequence) if run.level in levels else 0
         return self.rank(index, levels) + inside
+
+    def _sequence_after(self, index: int) -> int:
+        """The number with which the log goes on after the run at `index`, and with which it begins after -1."""
+        if index < 0:
+            return 1
+        gap = self.gap
+        return gap.end_sequence if gap and index == gap.place else self[index].end_sequence
 
     def last_sequence(self) -> int:
         """Number of the last entry, 0 without any."""
@@ -219,6 +243,9 @@ class Snapshot:
     def damage_at(self, index: int) -> DamagedLogError:
         """The error where what goes before the run at `index`, which may be the end, or comes after it is not there."""
         number = self._number(index) if index < len(self) else self._last
+        if number - 1 in self._missing:
+            name = segment_path(self._log_dir, number - 1, "")
+            return DamagedLogError(f"{name} is missing, with all its files: restore it from a backup", number - 1)
         return damaged(self._log_dir, number, "entries are missing")
 
     def content_size(self) -> int:
@@ -236,7 +263,7 @@ class Snapshot:
         index = bisect_right(self, offset, key=lambda run: run.content) - 1
         while offset < end:
             if not 0 <= index < len(self) or not 0 <= offset - self[index].content <= self[index].content_length:
-                raise self.damage_at(max(index, 0))
+                raise self.damage_at(index + 1)
             number, start, size, following = self._contiguous(index, offset, end)
             parts.append(self._files.data(number, start, size))
             offset, index = offset + size, following

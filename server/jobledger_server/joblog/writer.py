@@ -95,7 +95,7 @@ class LogWriter:
         # Of what is written, where all of it was: made when there is something.
         self._digest: hashlib._Hash | None = None
         self._is_hashed = not self._sizes
-        self._unmarked = place.unmarked
+        self._dropped, self._unmarked = place.dropped, place.unmarked
 
     @property
     def last_sequence(self) -> int:
@@ -239,7 +239,7 @@ class LogWriter:
         if self._segment.last and not self._sealed:
             # Where a job has taken away or replaced our files, that must not hold it up.
             with contextlib.suppress(DamagedLogError, FileNotFoundError):
-                write_seal(self._log_dir, number)
+                write_seal(self._log_dir, number, self._dropped)
             self._sizes[number] += seal_bytes(number)
             self._sealed = True
 
@@ -255,7 +255,11 @@ class LogWriter:
             del self._sizes[number]
             self._unsynced.discard(number)
             self._is_hashed = False
-            if sum(self._sizes.values()) + self._segment_bytes <= self._cap:
+            # Under a cap that has become smaller, the end of the head goes too: what was dropped stays one stretch.
+            joins = number + 1 >= self._dropped.start
+            first = min(number, self._dropped.start or number)
+            self._dropped = range(first, max(number + 1, self._dropped.stop))
+            if joins and sum(self._sizes.values()) + self._segment_bytes <= self._cap:
                 break
 
     def _head(self) -> set[int]:
@@ -274,8 +278,14 @@ class LogWriter:
         if self._queue:
             waiting, _ = self._queue[0]
             entries, counts = waiting.first_sequence - 1, waiting.before
-        sha256 = (self._digest or EMPTY).hexdigest() if self._is_hashed else content_hash(self._log_dir)
-        return LogTotals(entries, sha256, counts[WARN - 1], counts[ERROR - 1])
+        return LogTotals(entries, self._content_hash(), counts[WARN - 1], counts[ERROR - 1])
+
+    def _content_hash(self) -> str:
+        """Hash of the output that is kept: none of one whose files somebody has taken away."""
+        files = segment_files(self._log_dir)
+        if not all({DATA, INDEX} <= files.get(number, set()) for number, size in self._sizes.items() if size):
+            return ""
+        return (self._digest or EMPTY).hexdigest() if self._is_hashed else content_hash(self._log_dir)
 
     def seal(self) -> None:
         """Makes final and durable what was written; what is written after it goes to another segment.
@@ -300,7 +310,7 @@ class LogWriter:
         """Has it sealed and on disk, as far as it is there: what is damaged stays as it is."""
         with contextlib.suppress(DamagedLogError, FileNotFoundError):
             if not is_sealed(self._log_dir, number):
-                write_seal(self._log_dir, number)
+                write_seal(self._log_dir, number, self._dropped)
         for suffix in (DATA, INDEX, SEAL):
             path = segment_path(self._log_dir, number, suffix)
             with contextlib.suppress(DamagedLogError, FileNotFoundError):

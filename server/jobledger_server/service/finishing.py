@@ -44,6 +44,8 @@ from jobledger_server.service.workspace import Workspaces
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
+# How long an end may take to be stored with its start, the job being taken for one that waits until then.
+AT_ONCE_SECONDS = 0.5
 
 
 class Finisher:
@@ -94,11 +96,31 @@ class Finisher:
             # Nothing to do but let a start that is under way come first. From here on the store decides every race:
             # whoever cancels must not wait until gigabytes are collected, or a full disk has room again.
             pass
-        if outcome.ignored_messages:
-            log.warning("%s, attempt %d: %d messages were not understood", job_id, attempt, outcome.ignored_messages)
-        await self._persistently(lambda: self._end(job_id, attempt, outcome))
-        self._slots.free(job_id, attempt)
-        await self._executor.release(job_id, attempt)
+        await self._end_persistently(job_id, attempt, outcome, lambda: self._end(job_id, attempt, outcome))
+
+    async def end_at_once(self, job_id: str, attempt: int, outcome: Outcome) -> bool:
+        """Stores the end of an attempt whose start is not stored yet, both in one transaction.
+
+        The caller holds the job's lock. False: that can't be done just now, or takes its time, and goes on in the
+        background. Then the caller is to store the start alone: what ran is no job that waits.
+        """
+        if not self._sealer.signs_at_once:
+            self.end_in_background(job_id, attempt, outcome)
+            return False
+        tried: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        async def end() -> None:
+            stored = False
+            try:
+                await self._end(job_id, attempt, outcome)
+                stored = True
+            finally:
+                if not tried.done():
+                    tried.set_result(stored)
+
+        self._tasks.start(self._end_persistently(job_id, attempt, outcome, end), f"end {job_id}")
+        await asyncio.wait({tried}, timeout=AT_ONCE_SECONDS)
+        return tried.done() and tried.result()
 
     def end_in_background(self, job_id: str, attempt: int, outcome: Outcome) -> asyncio.Task[None]:
         """Stores the end of an attempt, however long that takes."""
@@ -152,10 +174,24 @@ class Finisher:
         """
         return await asyncio.to_thread(kept_log, self._workspaces.log_dir(job_id), final=final)
 
+    async def _end_persistently(
+        self, job_id: str, attempt: int, outcome: Outcome, end: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Ends an attempt, however long that takes; its slot is free only then."""
+        if outcome.ignored_messages:
+            log.warning("%s, attempt %d: %d messages were not understood", job_id, attempt, outcome.ignored_messages)
+        await self._persistently(end)
+        async with self._locks.hold(job_id):
+            # A start that is under way is over before the next attempt can have the slot.
+            pass
+        self._slots.free(job_id, attempt)
+        await self._executor.release(job_id, attempt)
+
     async def _end(self, job_id: str, attempt: int, outcome: Outcome) -> None:
         if not outcome.log.sha256:
             log = await self._kept_log(job_id, final=outcome.reason == EndReason.LOST)
-            outcome = replace(outcome, log=log)
+            # Of files that somebody has taken away only the writer can still tell how many entries they had.
+            outcome = replace(outcome, log=log if log.entries else outcome.log)
         record = await self._started(job_id, attempt, outcome)
         await self._declaring.declare(job_id, attempt, outcome.declared)
         # A second time, where the job was cancelled meanwhile and is not tried again after all.
@@ -215,14 +251,17 @@ class Finisher:
         return collected, pending, await self._store.reserve_artifact_ids(len(collected.outputs))
 
     async def _started(self, job_id: str, attempt: int, outcome: Outcome) -> JobRecord | None:
-        """The record, with the attempt's start stored where what it declared needs that. None: it never started."""
+        """The record, with the attempt's start stored where that can't wait for the end. None: it never started.
+
+        What it declared needs it, and a signature from elsewhere may take its time.
+        """
         record = await self._store.get_job(job_id)
         if record is None or record.job.state != JOB_STATE_QUEUED or record.job.attempt != attempt - 1:
             return record
         if outcome.reason == EndReason.SPAWN_FAILED:
             await self.never_started(job_id, "E_JOB_SPAWN_FAILED", outcome.message, attempt=attempt - 1)
             return None
-        if not outcome.declared:
+        if not outcome.declared and self._sealer.signs_at_once:
             return record
         running = Running(pid=0, started_at=outcome.started_at or self._clock.now())
         return await self._store.update_job(

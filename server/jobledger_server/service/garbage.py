@@ -98,9 +98,14 @@ class GarbageCollector:
         last: EndedJob | None = None
         while batch := await self._batch(sweep, kept, last):
             last = batch[-1]
+            paths = {place(job.job_id) for job in batch}
+            if not sweep.dry_run:
+                # Whoever misses one of them meanwhile is not to take it for lost.
+                self._workspaces.removing.update(paths)
             gone = [job.job_id for job in batch if await self._remove(sweep, kept.value, job.job_id, place)]
             if gone and not sweep.dry_run:
                 await self._store.forget(kept, gone, at=self._clock.now())
+            self._workspaces.removing.difference_update(paths)
             await sweep.breathe()
 
     async def _batch(self, sweep: Sweep, kept: Kept, last: EndedJob | None) -> Sequence[EndedJob]:

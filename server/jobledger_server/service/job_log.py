@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.ports import StoredReceipt
-from jobledger_server.joblog.promises import Promise
+from jobledger_server.joblog.promises import LostLogError, Promise
 from jobledger_server.joblog.reader import LogPage, LogQuery, LogReader
 from jobledger_server.joblog.resuming import lost_numbers
 from jobledger_server.joblog.segments import DamagedLogError
@@ -17,9 +17,13 @@ log = logging.getLogger(__name__)
 
 
 def promise_of(stored: StoredReceipt | None) -> Promise | None:
-    """What a receipt says of its job's log; None where it has no hash of it."""
+    """What a receipt says of its job's log; None without a receipt."""
     said = json.loads(stored.receipt)["log"] if stored else {}
-    return Promise(said["entries"], said["sha256"]) if said.get("sha256") else None
+    return Promise(said["entries"], said.get("sha256", "")) if said.get("entries") else None
+
+
+class LogLostError(ServiceError):
+    """Nothing is left of a log that has entries: it was removed meanwhile, or else it is damaged."""
 
 
 class JobLog(LogReader):
@@ -27,7 +31,7 @@ class JobLog(LogReader):
 
     def __init__(self, log_dir: Path, job_number: int, promise: Promise | None = None) -> None:
         super().__init__(log_dir, job_number, promise)
-        self._dir = log_dir
+        self._dir, self._entries = log_dir, promise.entries if promise else 0
 
     def page(self, query: LogQuery, abandoned: Callable[[], bool] = lambda: False) -> LogPage:
         """See `LogReader.page`."""
@@ -58,6 +62,9 @@ class JobLog(LogReader):
     def _telling(self) -> Iterator[None]:
         try:
             yield
+        except LostLogError as error:
+            known = {"first_sequence": "1", "last_sequence": str(self._entries)}
+            raise LogLostError(Reason.ERROR_REASON_LOG_DAMAGED, metadata=known) from error
         except DamagedLogError as error:
             log.error("A log is damaged: %s", error)  # noqa: TRY400 - it is no fault of ours
             first, last = lost_numbers(self._dir, error.segment) if error.segment else (0, 0)

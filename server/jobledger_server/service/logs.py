@@ -1,10 +1,12 @@
 """Logs: a page, the whole output as bytes, or entries as they come."""
 
 import asyncio
+import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from jobledger.v1.job_pb2 import Job
 from jobledger.v1.job_service_pb2 import (
@@ -29,12 +31,15 @@ from jobledger_server.joblog.pieces import Piece, last_sequence
 from jobledger_server.joblog.promises import Promise
 from jobledger_server.joblog.reader import LogPage, LogQuery, LogReader
 from jobledger_server.joblog.wire import wire_answer, wire_entries
-from jobledger_server.service.job_log import JobLog, promise_of
+from jobledger_server.service.job_log import JobLog, LogLostError, promise_of
 from jobledger_server.service.lookup import find_job
 from jobledger_server.service.sealed_pages import SealedPages, page_etag
 from jobledger_server.service.signals import JobSignals, wait_at_most
 from jobledger_server.service.workspace import Workspaces
 
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 DEFAULT_LIMIT = 1000
 CHUNK_BYTES = 256 * 1024
 LONGEST_BLIND_WAIT = 1.0
@@ -103,13 +108,31 @@ class Logs:
         return Page(body, etag)
 
     async def _answer(self, record: JobRecord, query: LogQuery, form: Form) -> bytes:
-        reader = await self._reader(record)
-
-        def read(abandoned: Callable[[], bool] = lambda: False) -> bytes:
+        def read(reader: LogReader, job: Job, abandoned: Callable[[], bool] = lambda: False) -> bytes:
             page = reader.page(query, abandoned)
-            return form(page.job_number, page.pieces, _totals(page, query, record.job))
+            return form(page.job_number, page.pieces, _totals(page, query, job))
 
-        return await (self._search(read) if query.is_search else asyncio.to_thread(read))
+        async def answer(reader: LogReader, job: Job) -> bytes:
+            if query.is_search:
+                return await self._search(partial(read, reader, job))
+            return await asyncio.to_thread(read, reader, job)
+
+        return await self._reading(record, answer)
+
+    async def _reading(
+        self, record: JobRecord, read: Callable[[JobLog, Job], Awaitable[T]], reader: JobLog | None = None
+    ) -> T:
+        """What `read` answers; of a log that a sweep has removed since the job was looked up, as of an empty one."""
+        try:
+            return await read(reader or await self._reader(record), record.job)
+        except LogLostError as error:
+            log_dir = self._workspaces.log_dir(record.job.job_id)
+            removing = log_dir in self._workspaces.removing
+            again = await self._store.get_job(record.job.job_id) or record
+            if not removing and not again.job.HasField("log_removed_at"):
+                log.error("A log is damaged: %s", error.__cause__)  # noqa: TRY400 - it is no fault of ours
+                raise
+            return await read(JobLog(log_dir, record.number), again.job)
 
     async def _search(self, read: Callable[[Callable[[], bool]], bytes]) -> bytes:
         """A thread can't be cancelled: it asks now and then whether somebody still waits."""
@@ -123,8 +146,7 @@ class Logs:
     async def content(self, request: GetLogContentRequest, principal: Principal) -> Content:
         """The output as bytes, or a part of it. What is written after the call began is not in it."""
         record = await find_job(self._store, principal, request.job_id)
-        reader = await self._reader(record)
-        size = await asyncio.to_thread(reader.content_size)
+        reader, size = await self._reading(record, _sized)
         length = request.length if request.HasField("length") else None
         part = byte_range(size, offset=request.offset, length=length)
         dropped = await asyncio.to_thread(reader.dropped_content)
@@ -142,8 +164,7 @@ class Logs:
                 any time, for one whose entries have been removed.
         """
         record = await find_job(self._store, principal, request.job_id)
-        reader = await self._reader(record)
-        last = await asyncio.to_thread(reader.last_sequence)
+        reader, last = await self._reading(record, _ended)
         if request.after_sequence and not last and is_terminal(record.job.state):
             raise _removed(request.after_sequence)
         if request.after_sequence > last:
@@ -155,7 +176,7 @@ class Logs:
         return self._tail(request, principal, reader, form)
 
     async def _tail(
-        self, request: TailLogsRequest, principal: Principal, reader: LogReader, form: TailForm
+        self, request: TailLogsRequest, principal: Principal, reader: JobLog, form: TailForm
     ) -> AsyncIterator[Sequence[Any]]:
         cursor, levels = request.after_sequence, frozenset(request.level)
         limit = request.max_batch if request.max_batch > 1 else DEFAULT_LIMIT
@@ -164,14 +185,14 @@ class Logs:
             try:
                 record = await find_job(self._store, principal, request.job_id)
                 query = LogQuery(after_sequence=cursor, levels=levels, limit=limit)
-                page, responses = await asyncio.to_thread(_read_page, reader, query, form)
+                page, responses = await self._reading(record, partial(_read_page, query, form), reader)
                 if page.pieces:
                     cursor = last_sequence(page.pieces[-1])
                     yield responses
                 if page.has_more:
                     continue
                 if is_terminal(record.job.state):
-                    last = await asyncio.to_thread(reader.last_sequence)
+                    _, last = await self._reading(record, _ended, reader)
                     if last < cursor:
                         # Never told as the end: there was more, and now it is gone.
                         raise _removed(cursor)
@@ -186,7 +207,8 @@ class Logs:
         job = record.job
         promise = None
         # What could not be killed may write on after the receipt.
-        if is_terminal(job.state) and job.error_code != "E_JOB_UNKILLABLE":
+        is_final = is_terminal(job.state) and not job.HasField("log_removed_at")
+        if is_final and job.error_code != "E_JOB_UNKILLABLE":
             promise = await self._promise(job.job_id)
         return JobLog(self._workspaces.log_dir(job.job_id), record.number, promise)
 
@@ -204,9 +226,20 @@ def _removed(after_sequence: int) -> ServiceError:
     )
 
 
-def _read_page(reader: LogReader, query: LogQuery, form: TailForm) -> tuple[LogPage, Sequence[Any]]:
-    page = reader.page(query)
-    return page, form(page.job_number, page.pieces) if page.pieces else ()
+async def _sized(reader: JobLog, _: Job) -> tuple[JobLog, int]:
+    return reader, await asyncio.to_thread(reader.content_size)
+
+
+async def _ended(reader: JobLog, _: Job) -> tuple[JobLog, int]:
+    return reader, await asyncio.to_thread(reader.last_sequence)
+
+
+async def _read_page(query: LogQuery, form: TailForm, reader: JobLog, _: Job) -> tuple[LogPage, Sequence[Any]]:
+    def read() -> tuple[LogPage, Sequence[Any]]:
+        page = reader.page(query)
+        return page, form(page.job_number, page.pieces) if page.pieces else ()
+
+    return await asyncio.to_thread(read)
 
 
 async def _read(reader: LogReader, part: ByteRange) -> AsyncIterator[bytes]:

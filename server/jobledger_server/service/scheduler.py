@@ -12,6 +12,7 @@ from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job
 from jobledger_server.core import transitions
 from jobledger_server.core.ports import (
     Clock,
+    EndReason,
     Executor,
     JobRecord,
     Launch,
@@ -117,16 +118,19 @@ class Scheduler:
         found: Running | Outcome | None = None
         try:
             found = await self._persistently(job_id, attempt)
+            if isinstance(found, Outcome):
+                # It waits until that is stored, so that the queue is still to be read beyond it.
+                await self._finisher.attempt_ended(job_id, attempt, found)
         finally:
             self._slots.starting.discard(job_id)
             self._slots.starved.discard(job_id)
             if found is None:
                 self._slots.free(job_id, attempt)
-        if isinstance(found, Outcome):
-            await self._finisher.attempt_ended(job_id, attempt, found)
 
     async def _persistently(self, job_id: str, attempt: int) -> Running | Outcome | None:
         """What became of the attempt, after some tries; None: the job still waits, or not any more.
+
+        An outcome says that it never began.
 
         The slot is kept meanwhile: what there is no room for here, there is none for elsewhere, and a queue of
         thousands must not be tried from end to end.
@@ -157,7 +161,7 @@ class Scheduler:
             return await self._launch(record, attempt, last=last)
 
     async def _launch(self, record: JobRecord, attempt: int, *, last: bool) -> Running | Outcome | None:
-        """Starts the attempt. None: the job can't be started, and has been ended.
+        """Starts the attempt. None: the job can't be started, and has been ended. An outcome says that it never began.
 
         Raises:
             OSError: there is no room for it just now, and this was not the last try.
@@ -172,9 +176,9 @@ class Scheduler:
                 raise
             message = f"The job's directory or process can't be made: {error}"
         else:
-            if isinstance(found, Running):
-                await self._note_persistently(job.job_id, attempt, found)
-            return found
+            if isinstance(found, Outcome) and found.reason == EndReason.SPAWN_FAILED:
+                return found
+            return await self._note_begun(job.job_id, attempt, found)
         await self._finisher.never_started(job.job_id, "E_JOB_SPAWN_FAILED", message, attempt=attempt - 1)
         return None
 
@@ -193,6 +197,16 @@ class Scheduler:
     def _make_ready(self, job: Job, attempt: int) -> tuple[Launch, Origin | None]:
         launch = self._workspaces.prepare(job, attempt, os.environ)
         return launch, self._workspaces.take_origin(job, attempt, launch)
+
+    async def _note_begun(self, job_id: str, attempt: int, found: Running | Outcome) -> Running:
+        """Stores that an attempt has begun: with its end, where it is over and that can be stored at once."""
+        if isinstance(found, Running):
+            await self._note_persistently(job_id, attempt, found)
+            return found
+        running = Running(pid=0, started_at=found.started_at or self._clock.now())
+        if not await self._finisher.end_at_once(job_id, attempt, found):
+            await self._note_persistently(job_id, attempt, running)
+        return running
 
     async def _note_persistently(self, job_id: str, attempt: int, running: Running) -> None:
         """Stores that an attempt runs, however long that takes.

@@ -32,6 +32,11 @@ class Sealer:
         self._keys = keys
         self._environment = environment
 
+    @property
+    def signs_at_once(self) -> bool:
+        """Whether receipts are signed inside the transaction; else `sign` must be awaited outside of it."""
+        return self._keys.signs_at_once
+
     def seal(
         self,
         change: JobChange | None,

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import BinaryIO
@@ -41,11 +41,16 @@ COPY_CHUNK = 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workspaces:
-    """Where jobs live on this machine, and what of it they may have."""
+    """Where jobs live on this machine, and what of it they may have.
+
+    Attributes:
+        removing: directories that a sweep has removed, or is about to, and has not noted yet.
+    """
 
     data_dir: Path
     roots: tuple[Path, ...] = ()
     secrets: AllowedSecrets = NO_SECRETS
+    removing: set[Path] = field(default_factory=set, compare=False)
 
     def job_dir(self, job_id: str) -> Path:
         return self.data_dir / "jobs" / job_id

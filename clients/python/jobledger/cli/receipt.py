@@ -160,7 +160,8 @@ def verify(
         artifacts=artifacts,
         log_proof=_log_proof(keys_path, **log),
     )
-    output.document(_as_json(report)) if as_json else _show(report)
+    # In ASCII: JSON's own escapes leave out what steers a terminal above U+007F.
+    print(json.dumps(_as_json(report), indent=2)) if as_json else _show(report)
     raise click.exceptions.Exit(report.exit_code)
 
 
@@ -235,9 +236,9 @@ def _log_key(keys_path: Path | None) -> str | None:
 def _show(report: "VerificationReport") -> None:
     for check in report.checks:
         mark = MARKS[check.status]
-        print(
-            f"{output.coloured(mark.lower()) if mark == 'ok' else mark:8} {check.name}: {output.one_line(check.detail)}"
-        )
+        shown = output.coloured(mark) if mark == "ok" else mark
+        # Name and detail may be of a receipt that nobody has signed.
+        print(f"{shown:8} {output.one_line(check.name)}: {output.one_line(check.detail)}")
     print({0: "VALID", 1: "NOT VALID", 2: "NOT CHECKED in full"}[report.exit_code])
     for caveat in report.caveats:
         print(f"note     {caveat}")
