@@ -32,7 +32,7 @@ protos: .venv/dev  ## Lint of the .proto files, compatibility with the last rele
 	$(BIN)/python clients/generate.py --check
 
 unit: .venv/dev  ## The tests alone; ARGS goes to pytest
-	$(BIN)/python -m pytest --numprocesses 2 $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal $(ARGS)
 
 soak: .venv/dev  ## The fault tests at length: the server is killed SOAK_KILLS times and more, under SOAK_JOBS and more
 	JOBLEDGER_KILLS=$(SOAK_KILLS) JOBLEDGER_KILL_JOBS=$(SOAK_JOBS) JOBLEDGER_CUT_SECONDS=60 JOBLEDGER_ABUSE=1 $(BIN)/python -m pytest -s tests/faults

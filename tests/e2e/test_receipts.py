@@ -136,17 +136,18 @@ async def test_a_verifier_that_keeps_a_checkpoint_sees_that_the_log_is_the_same(
 async def test_a_stranger_needs_one_address_for_all_keys_and_takes_proofs_as_they_come(
     server: RunningServer, tmp_path: Path
 ) -> None:
-    """Keys, proof and checkpoint are stored as the REST API answers them; both verifiers take them so."""
+    """Keys, proof and checkpoint are stored as the REST API answers them: the script takes the proof as text alone."""
     names = {"keys.json": "receipts/keys", "checkpoint.json": "receipts/checkpoint"}
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {server.token}"}) as session:
         door = RestDoor(session, server.url, server.token)
         job_id = (await door.create("true"))["job_id"]
         await door.ended(job_id)
         (tmp_path / "receipt.dsse.json").write_bytes((await door.receipt(job_id, "dsse"))[0])
+        (tmp_path / "receipt.tlog-proof").write_bytes((await door.receipt(job_id, "proof"))[0])
         for name, path in {**names, "proof.json": f"receipts/inclusion/{job_id}"}.items():
             async with session.get(f"{server.url}/v1/{path}") as answer:
                 (tmp_path / name).write_bytes(await answer.read())
-    proof = ("receipt.dsse.json", "keys.json", "--proof", "proof.json")
+    proof = ("receipt.dsse.json", "keys.json", "--proof", "receipt.tlog-proof")
     alone = await ran(tmp_path, sys.executable, "-I", "-S", STANDALONE, *proof)
     assert alone.returncode == 0, alone.stderr
     paths = [f"--{name}={tmp_path / name}.json" for name in ("keys", "proof", "checkpoint")]

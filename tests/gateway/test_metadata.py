@@ -62,7 +62,8 @@ async def test_a_deadline_goes_along(client: Client, engine: Engine, headers: di
     await client.get("/v1/jobs", headers=headers)
     remaining = engine.call("ListJobs").time_remaining
     assert remaining is not None
-    assert seconds - 1 < remaining <= seconds + 0.1
+    # On a socket gRPC writes a deadline of minutes in whole seconds, rounded up.
+    assert seconds - 1 < remaining <= seconds + (1 if seconds > 60 else 0.1)
 
 
 async def test_a_stream_has_no_deadline_but_the_clients(client: Client, engine: Engine) -> None:

@@ -34,7 +34,7 @@ def sealed(ring: KeyRing) -> StoredReceipt:
 
 def refused_by(directory: Path, receipt: StoredReceipt) -> set[str]:
     report = verify(receipt.envelope, keys=load_keys(directory / "keys.json"))
-    return {check.name for check in report.checks if check.status != "ok"}
+    return {check.name for check in report.checks if check.status == "failed"}
 
 
 def test_a_rotated_key_signs_no_more_and_its_receipts_stay_valid(directory: Path) -> None:
