@@ -1,7 +1,8 @@
 """Watchers that take live events without a turn of their own: told the same, in the same order."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pytest
@@ -76,6 +77,39 @@ async def test_what_is_pushed_and_what_is_yielded_are_all_events_in_order(
     await watcher.task
     assert watcher.pushes >= 20
     assert watcher.seen == [1, 2, 3, 4, 5, "replay.complete", *range(6, 47)]
+
+
+async def test_an_event_that_is_stored_but_not_yet_told_belongs_to_the_replay(
+    store: SqliteStore, clock: ManualClock
+) -> None:
+    """Its number is known before it comes. The mark of the replay's end follows it, however it comes."""
+    told = asyncio.Event()
+
+    class TellsLate:
+        event_bounds, events_after, append_events = store.event_bounds, store.events_after, store.append_events
+
+        def on_events(self, listener: Callable[[Sequence[Event]], None]) -> None:
+            def later(events: Sequence[Event]) -> None:
+                if events[0].sequence_number > 1:
+                    told.set()
+                    self.tell = partial(listener, events)
+                else:
+                    listener(events)
+
+            store.on_events(later)
+
+    late = TellsLate()
+    async with EventHub(store=late, clock=clock) as hub:
+        await store.append_events([an_event()])
+        await store.append_events([an_event()])
+        await told.wait()
+        watcher = PushedWatcher(hub, refuses_each=10**9, resume_from=0)
+        await watcher.until(1)
+        late.tell()
+        await watcher.until("replay.complete")
+        assert watcher.seen == [1, 2, "replay.complete"]
+        watcher.task.cancel()
+        await asyncio.wait({watcher.task})
 
 
 async def test_only_what_the_filters_admit_is_pushed(hub: EventHub, store: SqliteStore) -> None:

@@ -143,7 +143,8 @@ class EventHub:
 
         def serve() -> bool:
             nonlocal cursor
-            served = push is not None and not self._closed and self._push(cursor, admits, push)
+            # What is stored may be told later: until the mark of the replay's end was given, only a turn can give it.
+            served = live and push is not None and not self._closed and self._push(cursor, admits, push)
             cursor = self._recent[-1].sequence_number if served else cursor
             return served
 
