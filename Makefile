@@ -4,6 +4,9 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 TREES := clients server gateway_http tests
 
+# What is compiled is kept (.gitignore): else each server and each job of the tests would compile it again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo up test soak bench check unit protos audit generate format lock clean
 

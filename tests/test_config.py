@@ -64,6 +64,16 @@ def test_config_show_takes_what_up_takes(tmp_path: Path) -> None:
     assert settable == {parameter.name for parameter in main.show.params} - {"as_json"}
 
 
+def test_what_config_show_prints_is_a_file_that_sets_the_same(file: Path, tmp_path: Path) -> None:
+    file.write_text("stop_jobs = true\nsecrets = ['A']\nhost = 'localhost'\n[queue_limits]\ngpu = 2\n")
+    shown = CliRunner().invoke(main.config, ["show", "--config", str(file), "--data-dir", str(tmp_path)])
+    assert "# tls_key is not set" in shown.output
+    assert re.search(r"^stop_jobs = true +# ", shown.output, re.MULTILINE)
+    given = settings({"data_dir": tmp_path}, file=file)
+    file.write_text(shown.output)
+    assert settings(file=file) == given
+
+
 ENVIRONMENT = {
     "JOBLEDGER_DATA_DIR": "/data",
     "JOBLEDGER_HOST": "localhost",
@@ -90,6 +100,7 @@ ENVIRONMENT = {
     "JOBLEDGER_MIN_FREE_BYTES": "10",
     "JOBLEDGER_STOP_JOBS": "yes",
     "JOBLEDGER_TOKEN_STREAMS": "7",
+    "JOBLEDGER_TOKEN_CALLS": "8",
     "JOBLEDGER_TOKEN_RATE": "0",
     "JOBLEDGER_TOKEN_BURST": "9",
     "JOBLEDGER_AUDIT_READS": "true",
@@ -120,6 +131,7 @@ signer_key = "/signer.pem"
         stop_jobs = true
         public_metrics = true
         token_streams = 7
+        token_calls = 8
         token_rate = 0
         token_burst = 9
         audit_reads = true
@@ -175,6 +187,7 @@ def test_every_setting_can_be_set_in_every_way(file: Path) -> None:
         stop_jobs=True,
         public_metrics=True,
         token_streams=7,
+        token_calls=8,
         token_rate=0,
         token_burst=9,
         audit_reads=True,

@@ -60,7 +60,9 @@ def test_config_show_tells_of_them(tmp_path: Path) -> None:
     assert (scale["schema"]["required"], scale["allow"]) == (["picture"], ["env.SEED", "limits"])
     assert (scale["defaults"]["timeout"], scale["defaults"]["config"]) == ("5400s", {"by": 2})
     shown = CliRunner().invoke(main.config, ["show", "--config", str(tmp_path / "c.toml")]).output
-    assert [line.split()[:2] for line in shown.splitlines() if line.startswith("job_types")] == [["job_types", "scale"]]
+    assert [line.split()[1:3] for line in shown.splitlines() if line.startswith("# job_types")] == [
+        ["job_types:", "scale"]
+    ]
 
 
 def test_none_is_declared_unless_somebody_does() -> None:

@@ -15,7 +15,8 @@ VERSIONED = re.compile(r"v[0-9]+((alpha|beta)[0-9]*)?")
 JOBLEDGER = """Jobs you can trust: submit, watch, cancel and read them, and keep a signed receipt of each.
 
 Names are snake_case, enums short and lower case, times RFC 3339 in UTC, durations seconds such as `"1.5s"`. What is not
-understood is refused, never ignored; null means unset. Every error is `{"error_code", "message", "details"}`."""
+understood is refused, never ignored; null means unset. Every error is `{"error_code", "message", "details"}`; under
+`/gateway` it is `{"error": {"type", "code", "message"}}`."""
 OTHER = 'What is not understood is refused, never ignored. Every error is `{"error_code", "message", "details"}`.'
 
 

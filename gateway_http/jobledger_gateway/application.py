@@ -2,22 +2,28 @@
 
 import asyncio
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler
+from multidict import istr
 
 from jobledger_gateway.connections import SECURITY_HEADERS, SERVER
 from jobledger_gateway.gateway import Gateway
 from jobledger_gateway.origins import Origins
+
+# Names that need not be put into lower case for every answer.
+SECURITY = tuple((istr(name), value) for name, value in SECURITY_HEADERS.items())
 
 
 def application(gateway: Gateway, origins: Origins, stopping: asyncio.Event) -> web.Application:
     """The application that lets a gateway answer everything; `stopping` is set when it shuts down."""
 
     async def on_prepare(request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.update(origins.cors(request))
-        for name, value in SECURITY_HEADERS.items():
-            response.headers.setdefault(name, value)
-        response.headers["Server"] = SERVER
+        headers = response.headers
+        if cors := origins.cors(request):
+            headers.update(cors)
+        for name, value in SECURITY:
+            headers.setdefault(name, value)
+        headers[hdrs.SERVER] = SERVER
 
     async def on_shutdown(_: web.Application) -> None:
         stopping.set()
@@ -34,8 +40,5 @@ def application(gateway: Gateway, origins: Origins, stopping: asyncio.Event) -> 
     return app
 
 
-async def _expect(request: web.Request) -> None:
-    """Lets a client that waits for it send its body; any other expectation is left unmet, as RFC 9110 allows."""
-    if request.version >= (1, 1) and request.headers.get("Expect", "").lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0
+async def _expect(_: web.Request) -> None:
+    """Answers nothing yet: whether a body is asked for is said where it is read."""

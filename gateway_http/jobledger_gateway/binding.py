@@ -6,19 +6,23 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from jobledger_gateway.bodies import RawBody, body_of
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.errors import Violation, bad_request, invalid
 from jobledger_gateway.http_rule import ANY, Rule, RuleError, Variable, resolve
+from jobledger_gateway.json_in import depth_of
 from jobledger_gateway.masks import update_mask_of
 from jobledger_gateway.parameters import (
     Parameter,
+    fields_of,
     find_parameter,
+    is_choice,
     list_parameters,
     parent_of,
+    rival_of,
     set_parameters,
     set_single,
 )
@@ -28,6 +32,8 @@ from jobledger_gateway.well_known_in import from_text
 
 # Names of parameters that a route remembers.
 REMEMBERED = 256
+# Brackets of a body, or characters of a query, up to which no message can be too deep.
+SHALLOW = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,28 +82,38 @@ class Binder:
         self._hidden = frozenset(hidden)
         self._variables = [self._bound(variable) for variable in rule.template.variables]
         self._taken = {bound.name for bound in self._variables}
-        self._claimed = {bound.parameter.claim: bound.name for bound in self._variables}
-        self._body_names = self._names_of_body()
+        self._body_names, self._excluded = self._names_of_body()
         self._find = lru_cache(maxsize=REMEMBERED)(self._parameter)
+        self._touches_path = lru_cache(maxsize=REMEMBERED)(self._is_of_path)
 
     def _bound(self, variable: Variable) -> Bound:
-        field = resolve(self._request, variable.field)
-        convert = from_text(field, self._dialect)
+        path = variable.field
+        fields = [resolve(self._request, path[: depth + 1]) for depth in range(len(path))]
+        convert = from_text(fields[-1], self._dialect)
         if convert is None:
-            raise RuleError(f"{self.rule}: text can't say '{'.'.join(variable.field)}'")
-        return Bound(variable, Parameter(path=variable.field, field=field, convert=convert, splits=False))
+            raise RuleError(f"{self.rule}: text can't say '{'.'.join(path)}'")
+        parameter = Parameter(path=path, field=fields[-1], convert=convert, splits=False, is_choice=is_choice(fields))
+        return Bound(variable, parameter)
 
-    def _names_of_body(self) -> frozenset[str]:
+    def _names_of_body(self) -> tuple[frozenset[str], Mapping[str, str]]:
+        """The names of the body's field, and that field by the names of those that it excludes."""
         if self.rule.body in {"", ANY}:
-            return frozenset()
+            return frozenset(), {}
         field = self._request.fields_by_name[self.rule.body]
-        if field.containing_oneof is not None:
-            self._claimed[f"/{field.containing_oneof.name}"] = field.name
-        return frozenset({field.name, field.json_name})
+        group = field.containing_oneof
+        others = () if group is None else (other for other in group.fields if other.name != field.name)
+        return frozenset({field.name, field.json_name}), {other.name: field.name for other in others}
 
     def _parameter(self, name: str) -> Parameter | None:
         found = find_parameter(self._request, name, self._dialect)
         return None if found is None or found.path[0] in self._hidden else found
+
+    def _is_of_path(self, name: str) -> bool:
+        """Whether a name is that of a variable, of a part of it, or of what it is part of."""
+        fields, is_whole = fields_of(self._request, name)
+        path = tuple(field.name for field in fields)
+        bound = [it.variable.field for it in self._variables]
+        return any(path[: len(it)] == it or (is_whole and it[: len(path)] == path) for it in bound)
 
     @cached_property
     def parameters(self) -> Mapping[str, Parameter]:
@@ -118,28 +134,43 @@ class Binder:
         query = self._grouped(parse_query(incoming.query)) if incoming.query else {}
         fields = self._body.parse(incoming.body, incoming.content_type)
         message = self._class()
-        violations = self._body.fill(message, fields)
-        if query:
-            violations += set_parameters(message, query, self._claimed)
-        named = {} if isinstance(self._body, RawBody) else fields
-        for bound, text in texts:
-            violations += self._set_variable(message, bound, text, named)
-        if self._mask is not None and not violations:
-            violations += self._mask.fill(message, fields)
+        try:
+            violations = self._fill(message, texts, query, fields) or _required(message)
+            if not violations and _may_be_deep(incoming):
+                # Only reading tells: what can't be read at the other end may be written here.
+                self._class.FromString(message.SerializeToString())
+        except (DecodeError, EncodeError):
+            name = max(fields, key=lambda it: depth_of(fields[it])) if fields else max(query, key=len, default="path")
+            violations = [Violation(name, "is nested too deeply: protobuf takes 100 levels of messages")]
         if violations:
             raise invalid(violations)
         return message
+
+    def _fill(
+        self,
+        message: Message,
+        texts: Sequence[tuple[Bound, str]],
+        query: Mapping[str, tuple[Parameter | None, Sequence[str]]],
+        fields: Mapping[str, Any],
+    ) -> list[Violation]:
+        violations = self._body.fill(message, fields)
+        named = {} if isinstance(self._body, RawBody) else fields
+        for bound, text in texts:
+            violations += self._set_variable(message, bound, text, named)
+        if query:
+            violations += set_parameters(message, query, self._excluded)
+        if self._mask is not None and not violations:
+            violations += self._mask.fill(message, fields)
+        return violations
 
     def _grouped(self, pairs: Sequence[tuple[str, str]]) -> dict[str, tuple[Parameter | None, list[str]]]:
         if pairs and self.rule.body == ANY:
             raise bad_request("This path takes its request from the body alone: it takes no query")
         grouped: dict[str, tuple[Parameter | None, list[str]]] = {}
         for name, value in pairs:
-            parameter = self._find(name)
-            taken = parameter is not None and parameter.name in self._taken
-            if taken or name.split(".")[0] in self._body_names:
+            if self._touches_path(name) or name.split(".")[0] in self._body_names:
                 raise bad_request(f"The query names '{name}', which the path or the body sets")
-            grouped.setdefault(name, (parameter, []))[1].append(value)
+            grouped.setdefault(name, (self._find(name), []))[1].append(value)
         return grouped
 
     def _set_variable(self, message: Message, bound: Bound, text: str, fields: Mapping[str, Any]) -> list[Violation]:
@@ -149,10 +180,26 @@ class Binder:
             return [Violation(bound.name, str(error))]
         path, field = bound.variable.field, bound.parameter.field
         target = parent_of(message, path)
-        if _named_in(fields, self._request, path) and _differs(target, field, value):
+        if fields and _named_in(fields, self._request, path) and _differs(target, field, value):
             raise bad_request(f"The body gives '{bound.name}' another value than the path")
+        rival = rival_of(message, path) if bound.parameter.is_choice else ""
+        if rival:
+            return [Violation(rival, f"excludes '{bound.name}', which the path sets")]
         set_single(target, field, value)
         return []
+
+
+def _required(message: Message) -> list[Violation]:
+    """What proto2 requires and the message lacks."""
+    # The stubs of types lack this one.
+    missing: list[str] = [] if message.IsInitialized() else message.FindInitializationErrors()  # type: ignore[attr-defined]
+    return [Violation(name, "must be given") for name in missing]
+
+
+def _may_be_deep(incoming: Incoming) -> bool:
+    """Whether a message of the request can have a hundred levels: no sign of it stands for more than three."""
+    brackets = incoming.body.count(b"{") + incoming.body.count(b"[")
+    return brackets > SHALLOW or len(incoming.query) > SHALLOW
 
 
 def _text(variable: Variable, segments: Sequence[str]) -> str:

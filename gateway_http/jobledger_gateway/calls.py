@@ -11,6 +11,14 @@ from google.protobuf.message_factory import GetMessageClass
 
 from jobledger_gateway.metadata import MAX_DEADLINE, Metadata
 
+OWN = "jobledger.v1"
+
+
+def is_own(method: MethodDescriptor) -> bool:
+    """Whether a method is one of Jobledger's own, of which more is known than what every service keeps to."""
+    package: str = method.containing_service.file.package
+    return package == OWN
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:

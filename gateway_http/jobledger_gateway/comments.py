@@ -6,7 +6,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto
+
+from jobledger_gateway.descriptors import files_in
 
 # Field numbers of FileDescriptorProto and its parts, by which a location is named.
 MESSAGES, ENUMS, SERVICES = 4, 5, 6
@@ -36,7 +38,7 @@ def comments_in(data: bytes) -> Mapping[str, str]:
     There are none where it was written without: `buf build` keeps them, protoc with `--include_source_info`.
     """
     found: dict[str, str] = {}
-    for file in FileDescriptorSet.FromString(data).file:
+    for file in files_in(data):
         names = dict(_names(file))
         for location in file.source_code_info.location:
             name = names.get(tuple(location.path))

@@ -54,7 +54,7 @@ class BoundedHandler(web.RequestHandler):
         self.keep_alive(True)
         super().connection_made(transport)
         if len(self._holders.connections) > self._most:
-            self._refuse(problem("OVERLOADED"))
+            self._refuse(problem("OVERLOADED", headers={"Retry-After": "1"}))
             return
         self._start_head_timer()
 

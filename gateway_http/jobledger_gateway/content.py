@@ -18,7 +18,7 @@ from jobledger_gateway.conditions import etag_matches, not_modified
 from jobledger_gateway.errors import GatewayError, problem_of
 from jobledger_gateway.exchange import Exchange
 from jobledger_gateway.http_rule import RuleError, resolve
-from jobledger_gateway.metadata import lookup, response_headers
+from jobledger_gateway.metadata import lookup
 from jobledger_gateway.writing import abort, write
 
 SIZE = "x-content-length"
@@ -69,7 +69,8 @@ def content_response(
     unchanged = not_modified(request, headers)
     if unchanged is not None:
         return unchanged
-    response = web.Response(status=status, body=content.data, headers={**headers, **SANDBOX})
+    response = web.Response(status=status, body=content.data, headers=headers)
+    response.headers.update(SANDBOX)
     response.headers["Content-Type"] = _media_type(content)
     return response
 
@@ -138,8 +139,8 @@ class ContentEndpoint:
             initial = await call.initial_metadata()
             size = lookup(initial, SIZE)
             yield Content(
-                headers=_quoted(response_headers(initial)),
-                size=int(size) if size is not None and size.isdecimal() else None,
+                headers=exchange.answers_with(initial),
+                size=_size(size, first),
                 first=first,
                 rest=pieces,
             )
@@ -159,10 +160,18 @@ class Content:
     rest: AsyncIterator[Any]
 
 
+def _size(told: str | None, first: Any) -> int | None:
+    if told is not None and told.isdecimal():
+        return int(told)
+    # Of a call without messages grpc.aio loses the initial metadata where it hears of the end first.
+    return 0 if first is None else None
+
+
 async def _send(
     request: web.Request, content: Content, wanted: ByteRange | None, *, ranges: bool
 ) -> web.StreamResponse:
-    response = web.StreamResponse(headers={**content.headers, **SANDBOX})
+    response = web.StreamResponse(headers=content.headers)
+    response.headers.update(SANDBOX)
     response.headers["Content-Type"] = _media_type(content.first)
     if ranges:
         response.headers["Accept-Ranges"] = "bytes"
@@ -211,11 +220,6 @@ def _check_length(sent: int, expected: int | None) -> None:
         raise ConnectionAbortedError("the call did not send what it had announced")
 
 
-def _quoted(headers: dict[str, str]) -> dict[str, str]:
-    etag = headers.get("ETag")
-    return {**headers, "ETag": f'"{etag}"'} if etag and not etag.endswith('"') else headers
-
-
 def _media_type(content: Any) -> str:
     named = content.content_type if content is not None else ""
     return named if MEDIA_TYPE.fullmatch(named) else OPAQUE_TYPE
@@ -226,7 +230,7 @@ def _unsatisfiable(failure: grpc.aio.AioRpcError) -> GatewayError | None:
     if failure.code() is not grpc.StatusCode.OUT_OF_RANGE:
         return None
     told = problem_of(failure)
-    if "size" not in told.details:
+    if not str(told.details.get("size", "")).isdecimal():
         return None
     content_range = {"Content-Range": f"bytes */{told.details['size']}"}
     return GatewayError(replace(told, headers={**told.headers, **content_range}), token_first=False)

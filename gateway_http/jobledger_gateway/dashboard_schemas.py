@@ -86,3 +86,12 @@ RESPONSES: Mapping[str, tuple[tuple[int, str, Mapping[str, Any]], ...]] = {
     ),
     "jobledger.v1.EngineService.GetStatus": ((200, "How the service is.", _to("DashboardStatus")),),
 }
+
+# By full name of the method: what it does here, where that differs from what its comment begins with.
+TEXTS: Mapping[str, str] = {
+    "jobledger.v1.JobService.CancelJob": (
+        "Cancels a job and waits until it is dead, within its grace period and 5 s more. Where that passes first the "
+        "answer is 202, and the job is still being cancelled. One that was cancelled already answers 200 with the time "
+        "at which it was."
+    ),
+}

@@ -12,7 +12,7 @@ from typing import Any
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from jobledger_gateway.dialect import Dialect
@@ -207,13 +207,16 @@ def _map_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
         if not isinstance(value, dict):
             violations.append(Violation(path, "must be an object"))
             return
-        target = getattr(into, field.name)
+        target, names = getattr(into, field.name), dict[Any, str]()
         for name, item in value.items():
             where = f"{path}.{name}"
             try:
                 key = make_key(name)
             except InvalidValueError as error:
                 violations.append(Violation(where, f"the key {error}"))
+                continue
+            if names.setdefault(key, name) != name:
+                violations.append(Violation(where, f"is the key '{names[key]}' in another spelling"))
                 continue
             made = make(item, where, violations)
             if made is None:
@@ -269,6 +272,11 @@ def _any_converter(pool: DescriptorPool, dialect: Dialect) -> Callable[[Any], An
         if violations:
             where = f"{violations[0].field}: " if violations[0].field else ""
             raise InvalidValueError(f"holds a {found.name} that breaks a rule: {where}{violations[0].description}")
-        return AnyMessage(type_url=url, value=message.SerializeToString(deterministic=True))
+        try:
+            packed = message.SerializeToString(deterministic=True)
+            type(message).FromString(packed)
+        except (DecodeError, EncodeError) as error:
+            raise InvalidValueError(f"holds a {found.name} that can't be sent: {error}") from None
+        return AnyMessage(type_url=url, value=packed)
 
     return convert

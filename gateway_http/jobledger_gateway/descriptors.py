@@ -1,15 +1,20 @@
 """Descriptor sets: files that protoc and buf write, as services."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from google.api import annotations_pb2
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, message_factory
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 
+# The options that we read. Jobledger's have numbers that are everybody's own: in any other file they are another's.
+ANYONES = ("google/api/annotations.proto", "buf/validate/validate.proto")
+OWN = "jobledger/v1/annotations.proto"
 HOW = "write one with `protoc --include_imports --descriptor_set_out=FILE ...` or `buf build -o FILE.binpb`"
 
 
@@ -47,12 +52,37 @@ def services_in(data: bytes, *, name: str) -> tuple[ServiceDescriptor, ...]:
     return annotated
 
 
+def files_in(data: bytes) -> Iterator[FileDescriptorProto]:
+    """The files of a descriptor set, with the options that we read and no other.
+
+    Raises:
+        DecodeError: it is no descriptor set.
+    """
+    for raw in _set_class(()).FromString(data).file:
+        imported = (*ANYONES, OWN) if OWN in raw.dependency else ANYONES
+        known = _set_class(imported)().file.add()
+        known.ParseFromString(raw.SerializeToString())
+        known.DiscardUnknownFields()
+        yield FileDescriptorProto.FromString(known.SerializeToString())
+
+
+@cache
+def _set_class(options: tuple[str, ...]) -> Any:
+    """FileDescriptorSet in a pool that knows no options but those of these files."""
+    pool = DescriptorPool()
+    for file in (FileDescriptorSet.DESCRIPTOR.file.name, *options):
+        bundled = _bundled(file)
+        if bundled is None:
+            raise RuntimeError(f"{file} is not installed")
+        _add(bundled, {}, pool, set(), file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(FileDescriptorSet.DESCRIPTOR.full_name))
+
+
 def _parse(data: bytes, name: str) -> Mapping[str, FileDescriptorProto]:
     try:
-        found = FileDescriptorSet.FromString(data)
+        files = {file.name: file for file in files_in(data)}
     except DecodeError:
         raise DescriptorError(f"{name} is not a FileDescriptorSet: {HOW}") from None
-    files = {file.name: file for file in found.file}
     if not files or "" in files:
         raise DescriptorError(f"{name} is not a FileDescriptorSet: {HOW}")
     return files

@@ -14,8 +14,11 @@ HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 @cache
 def short_names(enum: EnumDescriptor) -> Mapping[int, str]:
     """Short name of each number: `JOB_STATE_RUNNING` of `JobState` is `running`."""
-    prefix = HUMP.sub("_", enum.name).upper() + "_"
-    return {number: name.removeprefix(prefix).lower() for number, name in _full_names(enum).items()}
+    return {number: _short(enum, name) for number, name in _full_names(enum).items()}
+
+
+def _short(enum: EnumDescriptor, name: str) -> str:
+    return name.removeprefix(HUMP.sub("_", enum.name).upper() + "_").lower()
 
 
 @cache
@@ -33,8 +36,13 @@ def names(enum: EnumDescriptor, dialect: Dialect) -> Mapping[int, str]:
 
 
 def numbers(enum: EnumDescriptor, dialect: Dialect) -> Mapping[str, int]:
-    """Number of each name that is understood: those of the .proto, and in the plain dialect the short ones."""
+    """Number of each name that is understood: those of the .proto, and in the plain dialect the short ones.
+
+    Those of aliases too, where no name that is written means another number.
+    """
+    short = {_short(enum, value.name): value.number for value in enum.values} if dialect is Dialect.PLAIN else {}
     return {
+        **short,
         **{name: number for number, name in names(enum, dialect).items()},
         **{value.name: value.number for value in enum.values},
     }

@@ -12,6 +12,7 @@ from jobledger_gateway.codec import Codec
 from jobledger_gateway.encoding import any_value
 
 STATUS_DETAILS = "grpc-status-details-bin"
+DOMAIN = "jobledger"
 
 # Details that have a place of their own in the answer.
 PLACED = tuple(
@@ -41,7 +42,7 @@ def details_of(status: Any, codec: Codec) -> dict[str, Any]:
     fields = [{"field": it.field, "description": it.description} for it in refused.field_violations]
     others = list(_others(status, codec))
     return {
-        **_typed(reason_of(status).metadata),
+        **_metadata(reason_of(status)),
         **({"fields": fields} if fields else {}),
         **({"others": others} if others else {}),
     }
@@ -73,9 +74,14 @@ def _unpack(status: Any, into: Message) -> Any:
     return into
 
 
+def _metadata(info: Any) -> dict[str, Any]:
+    """An ErrorInfo's metadata, which has strings only. Sequence numbers and sizes of our own are numbers in JSON."""
+    told = dict(sorted(info.metadata.items()))
+    return _typed(told) if info.domain == DOMAIN else told
+
+
 def _typed(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """ErrorInfo has strings only; sequence numbers and sizes are numbers in JSON."""
     return {
         key: int(value) if key.endswith(("_sequence", "size")) and value.isdecimal() and len(value) < 20 else value
-        for key, value in sorted(metadata.items())
+        for key, value in metadata.items()
     }

@@ -42,10 +42,17 @@ CODES: Mapping[grpc.StatusCode, tuple[str, int]] = {
     grpc.StatusCode.UNAUTHENTICATED: ("AUTH_INVALID", 401),
 }
 
-# A status whose own text tells of gRPC's inner workings: the registry's message stands in its place.
-OPAQUE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
-# What gRPC says, under a code that means a quota too, of a message that passes its limit.
-TOO_LARGE = re.compile(r"(Received|Sent) message larger than max")
+# What gRPC says, under a code that means a quota too, of a message that passes its limit; and which are answers.
+TOO_LARGE = re.compile(r"(received|sent|send) message larger than max|message exceeds maximum size", re.IGNORECASE)
+ANSWER_TOO_LARGE = re.compile(r"CLIENT: Received|SERVER: Sent|trying to send")
+# What gRPC says where it loses a server, or finds none; any other text is the service's own.
+CONNECTION = re.compile(
+    r"failed to connect|stream removed|socket closed|transport (closed|failure|is closing)|goaway|cancelling all calls"
+    r"|endpoint closing|handshak|errors? resolving|name resolution|empty address list|all (sub)?(backends|channels)"
+    r"|channel (is )?(closed|closing|shutdown|shutting)|(ping|keepalive|keepalive watchdog) timeout|broken pipe"
+    r"|connection (attempt|reset|refused|timed|aborted|closed)|(recv|send)msg|^(server )?shutdown$|ipv[46]:|unix:|dns:",
+    re.IGNORECASE,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -136,13 +143,13 @@ def invalid(fields: Sequence[Violation]) -> GatewayError:
     return GatewayError(problem("VALIDATION", f"{first.field}: {first.description}", fields=fields))
 
 
-def internal(cause: BaseException) -> Problem:
-    """A fault of the gateway or the server: the client gets a reference, the log all there is."""
+def internal(cause: BaseException, message: str | None = None) -> Problem:
+    """A fault of the gateway or the server: the client gets a reference, and a message, and the log all there is."""
     reference = secrets.token_hex(8)
     logger.error("internal error, reference %s", reference, exc_info=cause)
     return problem(
         "INTERNAL",
-        f"{RULES['INTERNAL'].message}; its log has more under the reference {reference}",
+        f"{message or RULES['INTERNAL'].message}; its log has more under the reference {reference}",
         details={"reference": reference},
     )
 
@@ -174,13 +181,22 @@ def _by_code(failure: grpc.aio.AioRpcError) -> Problem:
         return internal(failure)
     details = failure.details() or ""
     if failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and TOO_LARGE.search(details):
+        if ANSWER_TOO_LARGE.search(details):
+            return internal(failure, "The answer is larger than the gateway takes: ask for a smaller part of it")
         reason = "TOO_LARGE"
-    if failure.code() in OPAQUE or reason == "TOO_LARGE":
+    if reason == "TOO_LARGE" or _is_of_transport(failure.code(), details):
         logger.warning("call failed: %s: %s", failure.code().name, details)
         return problem(reason)
     return Problem(
         reason=reason, status=RULES[reason].http_status if reason in RULES else status, message=details or reason
     )
+
+
+def _is_of_transport(code: grpc.StatusCode, details: str) -> bool:
+    """Whether a status tells of gRPC's inner workings: the registry's message stands in its place."""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return not details or CONNECTION.search(details) is not None
+    return code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
 def _headers(status: int, more: Mapping[str, str] | None) -> dict[str, str]:

@@ -1,18 +1,15 @@
 """One request on its way through the gateway."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from jobledger_gateway.binding import Incoming
-from jobledger_gateway.errors import GatewayError, bad_request, problem
 from jobledger_gateway.metadata import Metadata, Passing, deadline, request_metadata
-
-# A client that sends its body more slowly than this only holds a connection.
-BODY_SECONDS = 15.0
+from jobledger_gateway.reading import Admit, Room, read_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +40,7 @@ class Exchange:
     deadline: float | None
     passing: Passing
 
-    def answers_with(self, initial: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
+    def answers_with(self, initial: Iterable[tuple[str, str | bytes]] | None) -> CIMultiDict[str]:
         """Headers that a call's initial metadata sets on the answer."""
         return self.passing.to_headers(initial)
 
@@ -71,12 +68,19 @@ class Page:
 
 
 async def receive(
-    request: web.Request, target: Target, *, verb: str, max_body_bytes: int, passing: Passing
+    request: web.Request,
+    target: Target,
+    *,
+    verb: str,
+    max_body_bytes: int,
+    room: Room,
+    admit: Admit,
+    passing: Passing,
 ) -> Exchange:
     """Reads all there is of a request.
 
     Raises:
-        GatewayError: `TOO_LARGE`, `REQUEST_TIMEOUT`, or a header that can't be read.
+        GatewayError: see `read_body`, or a header that can't be read.
     """
     segments = target.segments
     if verb:
@@ -86,35 +90,10 @@ async def receive(
         incoming=Incoming(
             segments=segments,
             query=target.query,
-            body=await _read_body(request, max_body_bytes),
+            body=await read_body(request, max_body_bytes, room, admit),
             content_type=request.headers.get("Content-Type"),
         ),
         metadata=(*request_metadata(request), *passing.to_metadata(request)),
         deadline=deadline(request),
         passing=passing,
     )
-
-
-async def _read_body(request: web.Request, limit: int) -> bytes:
-    """The body, inflated where it came compressed. The limit holds for what it inflates to."""
-    if not request.body_exists:
-        return b""
-    body = bytearray()
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            async for chunk in request.content.iter_any():
-                body += chunk
-                if len(body) > limit:
-                    raise too_large(limit)
-    except TimeoutError:
-        raise GatewayError(
-            problem("REQUEST_TIMEOUT", f"The body did not arrive within {BODY_SECONDS:g} s"), token_first=False
-        ) from None
-    except web.RequestPayloadError:
-        raise bad_request("The body ends early, or is not in the encoding that its headers say") from None
-    return bytes(body)
-
-
-def too_large(limit: int) -> GatewayError:
-    """A body over the limit: a limit of the transport, told before the token is looked at."""
-    return GatewayError(problem("TOO_LARGE", f"The body is over {limit} bytes"), token_first=False)

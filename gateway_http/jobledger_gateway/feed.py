@@ -124,18 +124,23 @@ class Feed:
                 self._enter([])
         self._timer = self._loop.call_at(self._taken_at + self._silence, self._tell_silence)
 
-    async def accepted(self, patience: float) -> Iterable[tuple[str, str | bytes]]:
-        """Returns the initial metadata when the server has accepted the call.
+    async def accepted(self, patience: float, most: float) -> Iterable[tuple[str, str | bytes]]:
+        """Returns the initial metadata when the server has accepted the call; none where it has not within `most`.
 
         A refusal arrives with, or just after, the initial metadata, and nothing tells it from an acceptance but the
         status that follows: hence the patience, in seconds. A refusal later than that is told within the stream.
+
+        Args:
+            patience: seconds after the initial metadata.
+            most: seconds before it. Many a server sends none before its first message.
 
         Raises:
             grpc.aio.AioRpcError: it has refused.
         """
         metadata: Iterable[tuple[str, str | bytes]] = ()
-        with suppress(grpc.aio.AioRpcError):
-            metadata = await self._call.initial_metadata()
+        with suppress(grpc.aio.AioRpcError, TimeoutError):
+            async with asyncio.timeout(most):
+                metadata = await self._call.initial_metadata()
         with suppress(TimeoutError):
             async with asyncio.timeout(patience):
                 await self._began.wait()

@@ -1,9 +1,14 @@
 """What the parts of a descriptor are, where its own types leave it open."""
 
+from functools import cache
+
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
+
+# What Python's messages have of their own: a field of such a name can be read, but the message can't be used.
+OWN_NAMES = frozenset(dir(Message))
 
 
 def descriptor_of(message: Message) -> Descriptor:
@@ -47,6 +52,21 @@ def find_message(pool: DescriptorPool, full_name: str) -> Descriptor | None:
         except KeyError:
             continue
         return found
+    return None
+
+
+@cache
+def hiding_field(message: Descriptor) -> FieldDescriptor | None:
+    """A field whose name is that of a method of messages, such as `DESCRIPTOR`, in a type or a type within it."""
+    seen, left = {message.full_name}, [message]
+    while left:
+        for field in left.pop().fields:
+            if field.name in OWN_NAMES:
+                return field
+            inner = field.message_type
+            if inner is not None and inner.full_name not in seen:
+                seen.add(inner.full_name)
+                left.append(inner)
     return None
 
 

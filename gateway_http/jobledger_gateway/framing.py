@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -11,6 +11,7 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from jobledger.v1 import annotations_pb2
 
+from jobledger_gateway.accept import rank
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.encoding import encoder, value_encoder
 from jobledger_gateway.errors import Problem
@@ -167,8 +168,8 @@ class Framing(ABC):
         """What keeps the connection alive."""
 
     @abstractmethod
-    def coded(self, item: Any) -> bytes:
-        """An item that comes with its number and its JSON, from a server within this process."""
+    def coded(self, items: Iterable[Any]) -> list[bytes]:
+        """Each of items that come with their number and their JSON, from a server within this process."""
 
     @abstractmethod
     def _item(self, item: Message) -> bytes:
@@ -210,8 +211,9 @@ class ServerSentEvents(Framing):
         numbered = b"" if number is None else b"id: %d\n" % number
         return b"event: %s\n%sdata: %s\n\n" % (self._shape.event_of(item), numbered, data)
 
-    def coded(self, item: Any) -> bytes:
-        return b"%s%d\ndata: %s\n\n" % (self._head, item.number, item.plain_json)
+    def coded(self, items: Iterable[Any]) -> list[bytes]:
+        head = self._head
+        return [b"%b%d\ndata: %b\n\n" % (head, item.number, item.plain_json) for item in items]
 
     def end(self, last: Message | None) -> bytes:
         return b"event: end\ndata: %s\n\n" % (b"{}" if last is None else orjson.dumps(self._shape.last(last)))
@@ -238,8 +240,8 @@ class JsonLines(Framing):
     def _item(self, item: Message) -> bytes:
         return _line("result", self._shape.value_of(item))
 
-    def coded(self, item: Any) -> bytes:
-        return b'{"result":%s}\n' % item.plain_json
+    def coded(self, items: Iterable[Any]) -> list[bytes]:
+        return [b'{"result":%b}\n' % item.plain_json for item in items]
 
     def end(self, last: Message | None) -> bytes:
         return _line("end", {} if last is None else self._shape.last(last))
@@ -255,8 +257,8 @@ class Framings:
         self._events, self._lines = ServerSentEvents(shape), JsonLines(shape)
 
     def asked_for(self, accept: str) -> Framing:
-        """The framing that an Accept header asks for; server-sent events unless it names NDJSON."""
-        return self._lines if NDJSON in accept.lower() else self._events
+        """The framing that an Accept header asks for: server-sent events, unless it would rather have NDJSON."""
+        return self._lines if rank(accept, NDJSON) > rank(accept, SSE) else self._events
 
 
 def _line(key: str, value: Any) -> bytes:

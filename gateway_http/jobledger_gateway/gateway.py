@@ -2,18 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 from aiohttp import web
 
 from jobledger_gateway.codec import PLAIN, Codec
 from jobledger_gateway.errors import GatewayError, Problem, internal, problem, problem_of
-from jobledger_gateway.exchange import Endpoint, Target, receive, too_large
+from jobledger_gateway.exchange import Endpoint, Page, Target, receive
 from jobledger_gateway.http_rule import RuleError, Template
 from jobledger_gateway.metadata import Passing
 from jobledger_gateway.metrics import Counted, Counters
 from jobledger_gateway.origins import Origins
 from jobledger_gateway.percent import check_target, decode_segment
+from jobledger_gateway.reading import Room, too_large
 from jobledger_gateway.router import Router
 from jobledger_gateway.writing import abort
 
@@ -60,6 +62,7 @@ class Gateway:
         self._codec = codec
         self._passing = passing or Passing()
         self._render = render or (lambda _, told: told.encode())
+        self._room = Room()
         self._router: Router[Served] = Router()
 
     def add(self, method: str, template: Template, endpoint: Endpoint, *, name: str) -> None:
@@ -83,21 +86,27 @@ class Gateway:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Answers a request, with an error where it is refused or something fails."""
-        with self._counters.request(request.method) as counted:
-            try:
-                response = await self._answer(request, counted)
-            except ConnectionError:
-                # The client is gone, or was cut off: there is nobody to answer.
-                abort(request)
-                response = web.Response(status=499)
-            except GatewayError as error:
-                response = self._error_response(request, await self._told(request, error))
-            except grpc.aio.AioRpcError as failure:
-                response = self._error_response(request, problem_of(failure, self._codec))
-            except Exception as failure:  # noqa: BLE001 - logged by `internal`, and told as a reference
-                response = self._error_response(request, internal(failure))
+        counted = self._counters.begin()
+        try:
+            response = await self._handle(request, counted)
             counted.status = response.status
             return response
+        finally:
+            self._counters.end(request.method, counted)
+
+    async def _handle(self, request: web.Request, counted: Counted) -> web.StreamResponse:
+        try:
+            return await self._answer(request, counted)
+        except ConnectionError:
+            # The client is gone, or was cut off: there is nobody to answer.
+            abort(request)
+            return web.Response(status=499)
+        except GatewayError as error:
+            return self._error_response(request, await self._told(request, error))
+        except grpc.aio.AioRpcError as failure:
+            return self._error_response(request, problem_of(failure, self._codec))
+        except Exception as failure:  # noqa: BLE001 - logged by `internal`, and told as a reference
+            return self._error_response(request, internal(failure))
 
     async def _answer(self, request: web.Request, counted: Counted) -> web.StreamResponse:
         target = self._origins.admit(request)
@@ -115,6 +124,8 @@ class Gateway:
             target,
             verb=served.template.verb,
             max_body_bytes=self._max_body_bytes,
+            room=self._room,
+            admit=partial(self._admit, request, served),
             passing=self._passing,
         )
         return await served.endpoint.answer(exchange)
@@ -127,10 +138,25 @@ class Gateway:
             status=204, headers={"Allow": ", ".join(allowed), **self._origins.preflight(request, allowed)}
         )
 
+    async def _admit(self, request: web.Request, served: Served) -> None:
+        """Before a body is held that a stranger may have sent. The call has the token checked in any case.
+
+        Raises:
+            GatewayError: the token is not good.
+        """
+        refusal = None if isinstance(served.endpoint, Page) else await self._refusal(request)
+        if refusal is not None:
+            raise GatewayError(refusal, token_first=False)
+
     async def _told(self, request: web.Request, error: GatewayError) -> Problem:
         """What the client is told: of the request's error, or of its token where that is not good."""
-        if not error.token_first or self._probe is None:
-            return error.problem
+        refusal = await self._refusal(request) if error.token_first else None
+        return refusal or error.problem
+
+    async def _refusal(self, request: web.Request) -> Problem | None:
+        """What is wrong with a request's token, if anything is; None where that can't be told."""
+        if self._probe is None:
+            return None
         try:
             await self._probe(request)
         except GatewayError as refused:
@@ -140,8 +166,8 @@ class Gateway:
                 return problem_of(failure)
             if failure.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
                 refusal = problem_of(failure)
-                return refusal if refusal.reason in TOKEN_REASONS else error.problem
-        return error.problem
+                return refusal if refusal.reason in TOKEN_REASONS else None
+        return None
 
     def _error_response(self, request: web.Request, told: Problem) -> web.Response:
         body = self._render(request, told)

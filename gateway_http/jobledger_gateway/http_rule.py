@@ -8,7 +8,10 @@ from typing import Any
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
-from jobledger_gateway.fields import message_of
+from jobledger_gateway.encoding import VALUES
+from jobledger_gateway.errors import GatewayError
+from jobledger_gateway.fields import hiding_field, message_of
+from jobledger_gateway.percent import decode_segment
 
 ANY = "*"
 ANY_DEPTH = "**"
@@ -88,6 +91,7 @@ def rules_of(rpc: MethodDescriptor) -> list[Rule]:
         return []
     if rpc.client_streaming:
         raise RuleError(f"{rpc.full_name}: a stream of requests can't be sent over HTTP")
+    _check_names(rpc)
     annotation = options.Extensions[annotations_pb2.http]
     rules = [_rule(rpc, annotation, 0)]
     for index, extra in enumerate(annotation.additional_bindings, start=1):
@@ -95,6 +99,13 @@ def rules_of(rpc: MethodDescriptor) -> list[Rule]:
             raise RuleError(f"{rpc.full_name}: additional_bindings must not be nested")
         rules.append(_rule(rpc, extra, index))
     return rules
+
+
+def _check_names(rpc: MethodDescriptor) -> None:
+    for message in (rpc.input_type, rpc.output_type):
+        hiding = hiding_field(message)
+        if hiding is not None:
+            raise RuleError(f"{rpc.full_name}: {hiding.full_name} hides what a message itself does: name it otherwise")
 
 
 def _rule(rpc: MethodDescriptor, annotation: Any, index: int) -> Rule:
@@ -183,9 +194,13 @@ def _parts(path: str) -> Iterator[str]:
 
 
 def _segment(text: str) -> str:
-    if text in {ANY, ANY_DEPTH} or LITERAL.fullmatch(text):
-        return text
-    raise RuleError(f"'{text}' is not a segment")
+    if text not in {ANY, ANY_DEPTH} and not LITERAL.fullmatch(text):
+        raise RuleError(f"'{text}' is not a segment")
+    try:
+        decode_segment(text)
+    except GatewayError as error:
+        raise RuleError(f"no request can have the segment '{text}': {error.problem.message}") from None
+    return text
 
 
 def _variable(name: str, segments: Sequence[str], *, start: int) -> Variable:
@@ -210,6 +225,20 @@ def _check_fields(message: Descriptor, template: Template, body: str) -> None:
         resolve(message, (body,))
         if any(variable.field == (body,) for variable in template.variables):
             raise RuleError(f"path and body both set '{body}'")
+    paths = [variable.field for variable in template.variables]
+    _check_oneofs(message, paths if body in {"", ANY} else [*paths, (body,)])
+
+
+def _check_oneofs(message: Descriptor, paths: Sequence[tuple[str, ...]]) -> None:
+    chosen: dict[tuple[tuple[str, ...], str], str] = {}
+    for path in paths:
+        for depth, name in enumerate(path):
+            group = resolve(message, path[: depth + 1]).containing_oneof
+            if group is None:
+                continue
+            other = chosen.setdefault((path[:depth], group.name), name)
+            if other != name:
+                raise RuleError(f"'{other}' and '{name}' are of one oneof, of which only one can be set")
 
 
 def _may_be_text(field: FieldDescriptor) -> bool:
@@ -226,6 +255,8 @@ def resolve(message: Descriptor, path: Sequence[str]) -> FieldDescriptor:
     for name in path:
         if field is not None and (field.is_repeated or field.message_type is None):
             raise RuleError(f"'{field.name}' is not a single message")
+        if field is not None and message_of(field).full_name in VALUES:
+            raise RuleError(f"'{field.name}' is one value, a {message_of(field).name}: it has no parts to name")
         current = message if field is None else message_of(field)
         field = current.fields_by_name.get(name)
         if field is None:

@@ -8,8 +8,11 @@ from typing import Any, NoReturn
 import orjson
 
 from jobledger_gateway.errors import GatewayError, problem
+from jobledger_gateway.scalars import WholeFloat
 
 MAX_DEPTH = 64
+# Of floats from here on it takes the text to know which whole number was meant, up to what an integer holds.
+EXACT, WIDEST = 1 << 53, 1 << 64
 
 # A string (possessive, so that no input makes it slow) or a bracket.
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
@@ -38,7 +41,7 @@ def parse_json(body: bytes) -> Any:
         # orjson refuses what the standard library lets pass: NaN, lone surrogates, a BOM, bad UTF-8.
         orjson.loads(body)
         # The standard library tells of duplicate keys, and keeps large integers exact.
-        return json.loads(body, object_pairs_hook=_unique)
+        return json.loads(body, object_pairs_hook=_unique, parse_float=_number)
     except json.JSONDecodeError as error:
         _refuse(f"The body is not strict JSON: line {error.lineno}, column {error.colno}")
     except ValueError:
@@ -53,6 +56,22 @@ def _check_depth(body: bytes) -> None:
         depth += {b"{": 1, b"[": 1, b"}": -1, b"]": -1}.get(token[0], 0)
         if depth > MAX_DEPTH:
             _refuse(f"The body is nested more than {MAX_DEPTH} deep")
+
+
+def depth_of(value: Any) -> int:
+    """How many objects and lists a JSON value is deep."""
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(depth_of, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def _number(text: str) -> float:
+    number = float(text)
+    if not EXACT <= abs(number) <= WIDEST:
+        return number
+    made = WholeFloat(number)
+    made.text = text
+    return made
 
 
 def _unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -25,6 +25,16 @@ from jobledger_gateway.transcoder import (
 
 # Pages of the largest jobs pass gRPC's own default of 4 MiB; the server bounds them.
 LARGEST_MESSAGE = 64 * 1024 * 1024
+# A server that is back is found within seconds. Pings are as rare as gRPC's own defaults demand, over five minutes
+# apart; a server that is gone without a word is noticed in 20 s where something was sent to it.
+CHANNEL: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -139,7 +149,6 @@ class _Channel:
         self._roots = None if ca is None else ca.read_bytes()
 
     def open(self) -> grpc.aio.Channel:
-        options: Sequence[tuple[str, int]] = [("grpc.max_receive_message_length", LARGEST_MESSAGE)]
         if not self._secure:
-            return grpc.aio.insecure_channel(self.target, options)
-        return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(self._roots), options)
+            return grpc.aio.insecure_channel(self.target, CHANNEL)
+        return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(self._roots), CHANNEL)

@@ -11,6 +11,7 @@ from jobledger_gateway.encoding import VALUES
 from jobledger_gateway.errors import Violation
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.http_rule import ANY, Rule
+from jobledger_gateway.well_known_in import snake_case
 
 FIELD_MASK = "google.protobuf.FieldMask"
 
@@ -39,10 +40,12 @@ class UpdateMask:
         """
         mask = getattr(message, self.name)
         if mask.paths:
+            found = {path: path if path == ANY else _named(self.changed, path) for path in mask.paths}
+            mask.paths[:] = [found[path] or path for path in mask.paths]
             return [
                 Violation(self.name, f"'{path}' is not a field of {self.changed.full_name}")
-                for path in mask.paths
-                if path != ANY and not _is_path(self.changed, path)
+                for path, name in found.items()
+                if name is None
             ]
         given = fields.get(self.body)
         present = _paths(self.changed, given if isinstance(given, dict) else {})
@@ -82,15 +85,25 @@ def _paths(message: Descriptor, given: Mapping[str, Any], above: str = "") -> It
             yield path
 
 
-def _is_path(message: Descriptor, path: str) -> bool:
-    """Whether a path names a field; what lies within a map, a list or a value is the server's to judge."""
-    for part in path.split("."):
-        field = message.fields_by_name.get(part)
+def _named(message: Descriptor, path: str) -> str | None:
+    """A path in the names of the .proto; None where it names no field.
+
+    What lies within a map, a list or a value is the server's to judge.
+    """
+    names: list[str] = []
+    parts = path.split(".")
+    current: Descriptor | None = message
+    for depth, part in enumerate(parts):
+        field = None if current is None else current.fields_by_name.get(part) or _by_snake_case(current, part)
         if field is None:
-            return False
+            return None
+        names.append(field.name)
         if field.is_repeated or (field.message_type is not None and field.message_type.full_name in VALUES):
-            return True
-        if field.message_type is None:
-            return path.endswith(part)
-        message = field.message_type
-    return True
+            return ".".join([*names, *parts[depth + 1 :]])
+        current = field.message_type
+    return ".".join(names)
+
+
+def _by_snake_case(message: Descriptor, name: str) -> FieldDescriptor | None:
+    """A field whose own name has capitals, by the name that reading a mask has made of it."""
+    return next((field for field in message.fields if snake_case(field.name) == name), None)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from jobledger_gateway.errors import GatewayError, Violation, bad_request, invalid, problem
 
@@ -21,11 +22,15 @@ PASSED_ON = {
 }
 
 MAX_DEADLINE = 330.0
-MAX_CREDENTIALS = 4096
+# As a token of an identity provider may have: what is more is the server's to say.
+MAX_CREDENTIALS = 8192
 MAX_TRACING = 512
 
 # What a value of gRPC metadata may hold.
 PLAIN = re.compile(r"[\x20-\x7e]*")
+UNFIT = f"has more than {MAX_CREDENTIALS} bytes, or is not printable ASCII"
+# An entity tag, and what one may hold between its quotes (RFC 9110, 8.8.3).
+ETAG, OPAQUE_TAG = re.compile(r'(W/)?"[\x21\x23-\x7e]*"'), re.compile(r"[\x21\x23-\x7e]+")
 GRPC_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 SECONDS = re.compile(r"[0-9]{1,8}(\.[0-9]{1,9})?")
@@ -48,7 +53,7 @@ class Passing:
             ValueError: a name is none, or one of HTTP's or gRPC's own.
         """
         self._request = tuple(map(_checked, request))
-        self._response = {name: name.title() for name in map(_checked, response)}
+        self._response = {name: PASSED_ON.get(name, name.title()) for name in map(_checked, response)}
 
     def to_metadata(self, request: web.BaseRequest) -> Iterator[tuple[str, str | bytes]]:
         """What a call carries of a request's headers.
@@ -59,16 +64,18 @@ class Passing:
         for name in self._request:
             for value in request.headers.getall(name, []):
                 if len(value) > MAX_CREDENTIALS or not PLAIN.fullmatch(value):
-                    raise bad_request(f"The header {name.title()} is too long, or not printable ASCII")
+                    raise bad_request(f"The header {name.title()} {UNFIT}")
                 yield name, _decoded(name, value) if name.endswith("-bin") else value
 
-    def to_headers(self, initial: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
-        """Headers that a call's initial metadata sets on the answer."""
-        found = response_headers(initial)
+    def to_headers(self, initial: Iterable[tuple[str, str | bytes]] | None) -> CIMultiDict[str]:
+        """Headers that a call's initial metadata sets on the answer; of a key that an option names, all values."""
+        always = response_headers(initial)
+        found = CIMultiDict(always)
         for key, value in initial or () if self._response else ():
+            name = self._response.get(key, "")
             text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-            if key in self._response and PLAIN.fullmatch(text):
-                found[self._response[key]] = text
+            if name and name not in always and PLAIN.fullmatch(text):
+                found.add(name, text)
         return found
 
 
@@ -98,7 +105,7 @@ def request_metadata(request: web.BaseRequest) -> Metadata:
     pairs: list[tuple[str, str | bytes]] = []
     for value in request.headers.getall("Authorization", []):
         if len(value) > MAX_CREDENTIALS or not PLAIN.fullmatch(value):
-            raise GatewayError(problem("AUTH_MALFORMED"), token_first=False)
+            raise GatewayError(problem("AUTH_MALFORMED", f"The header Authorization {UNFIT}"), token_first=False)
         pairs.append(("authorization", value))
     for name in TRACING:
         value = request.headers.get(name, "")
@@ -147,12 +154,21 @@ def _positive(header: str, seconds: float) -> float:
 
 
 def response_headers(initial: Iterable[tuple[str, str | bytes]] | None) -> dict[str, str]:
-    """Headers that a call's initial metadata sets on the answer: those of the allow-list."""
-    return {
+    """Headers that a call's initial metadata sets on the answer: those of the allow-list.
+
+    An entity tag gets its quotes where it has none; what can't be one is left out.
+    """
+    found = {
         PASSED_ON[key]: value
         for key, value in initial or ()
         if key in PASSED_ON and isinstance(value, str) and PLAIN.fullmatch(value)
     }
+    tag = found.get("ETag")
+    if tag is not None and not ETAG.fullmatch(tag):
+        del found["ETag"]
+        if OPAQUE_TAG.fullmatch(tag):
+            found["ETag"] = f'"{tag}"'
+    return found
 
 
 def lookup(initial: Iterable[tuple[str, str | bytes]] | None, key: str) -> str | None:

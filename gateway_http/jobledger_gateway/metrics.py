@@ -2,18 +2,17 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import grpc
 from aiohttp import web
 from jobledger.v1 import engine_service_pb2
-from jobledger.v1.engine_service_pb2 import EngineStatus, GetStatusRequest
+from jobledger.v1.engine_service_pb2 import EngineStatus, GetStatusRequest, WhoAmIRequest
 
 from jobledger_gateway.calls import Rpc
 from jobledger_gateway.exchange import Exchange
 
-GET_STATUS = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].methods_by_name["GetStatus"]
+METHODS = engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].methods_by_name
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 KNOWN_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
@@ -45,16 +44,15 @@ class Counters:
         self._answered: Counter[tuple[str, str, int]] = Counter()
         self._open = 0
 
-    @contextmanager
-    def request(self, method: str) -> Iterator[Counted]:
-        """Counts a request from its arrival to its answer. Unknown methods share one name: clients choose them."""
-        counted = Counted()
+    def begin(self) -> Counted:
+        """Counts a request that has arrived, until it is told to `end`."""
         self._open += 1
-        try:
-            yield counted
-        finally:
-            self._open -= 1
-            self._answered[method if method in KNOWN_METHODS else "other", counted.route, counted.status] += 1
+        return Counted()
+
+    def end(self, method: str, counted: Counted) -> None:
+        """Counts it as answered. Unknown methods share one name: clients choose them."""
+        self._open -= 1
+        self._answered[method if method in KNOWN_METHODS else "other", counted.route, counted.status] += 1
 
     def lines(self) -> Iterator[str]:
         """The counters as Prometheus text."""
@@ -67,11 +65,15 @@ class Counters:
 
 
 class Metrics:
-    """`GET /metrics`. Without an engine, and where that is allowed without a token, it tells of the gateway alone."""
+    """`GET /metrics`. Without an engine, and where that is allowed without a token, it tells of the gateway alone.
+
+    What everybody asks of the gateway is not told to a token that is bound to workspaces, unless all are told it.
+    """
 
     def __init__(self, channel: grpc.aio.Channel | None, counters: Counters, *, public: bool) -> None:
         """`channel` leads to the engine, where there is one."""
-        self._status = None if channel is None else Rpc(channel, GET_STATUS)
+        self._status = None if channel is None else Rpc(channel, METHODS["GetStatus"])
+        self._whoami = None if channel is None or public else Rpc(channel, METHODS["WhoAmI"])
         self._counters = counters
         self._public = public
 
@@ -81,8 +83,15 @@ class Metrics:
         if self._status is not None and (not self._public or "Authorization" in exchange.request.headers):
             reply = await self._status(GetStatusRequest(), metadata=exchange.metadata, deadline=exchange.deadline)
             lines += _engine(reply.message)
-        lines += self._counters.lines()
+        if not await self._is_bound(exchange):
+            lines += self._counters.lines()
         return web.Response(text="\n".join(lines) + "\n", headers={"Content-Type": CONTENT_TYPE})
+
+    async def _is_bound(self, exchange: Exchange) -> bool:
+        if self._whoami is None:
+            return False
+        reply = await self._whoami(WhoAmIRequest(), metadata=exchange.metadata, deadline=exchange.deadline)
+        return bool(reply.message.workspaces)
 
 
 def _engine(status: EngineStatus) -> Iterable[str]:

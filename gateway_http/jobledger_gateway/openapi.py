@@ -10,7 +10,8 @@ from jobledger_gateway.dashboard import PREFIX
 from jobledger_gateway.errors import RULES
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.framing import NDJSON, SSE
-from jobledger_gateway.http_rule import ANY, ANY_DEPTH, Rule, RuleError, resolve
+from jobledger_gateway.http_rule import Rule, RuleError, resolve
+from jobledger_gateway.openapi_paths import GATEWAY, Names, Place, places_of
 from jobledger_gateway.request_schemas import RequestSchemas
 from jobledger_gateway.routes import Route, response_rule
 from jobledger_gateway.schemas import Schema, Schemas
@@ -19,15 +20,10 @@ JSON = "application/json"
 ETAG = {
     "ETag": {"description": "Changes with the answer; absent where that can't be told.", "schema": {"type": "string"}}
 }
-BYTES = {"description": "The bytes.", "content": {"*/*": {}}}
+ANY_BYTES = "*/*"
 PAGES = ("/healthz", "/readyz", "/metrics", "/v1/openapi.json")
 ERROR = {"$ref": "#/components/responses/Error"}
 DASHBOARD_ERROR = {"$ref": "#/components/responses/DashboardError"}
-
-# What a path of OpenAPI 3.1 may have: no other methods, nor one that stands for all.
-# A wildcard that sets no field, in a path.
-UNNAMED = "any"
-METHODS = frozenset({"GET", "PUT", "POST", "DELETE", "OPTIONS", "HEAD", "PATCH", "TRACE"})
 
 ERROR_SCHEMA: Schema = {
     "type": "object",
@@ -55,31 +51,32 @@ ERROR_SCHEMA: Schema = {
 
 
 class Both:
-    """Schemas of what is answered, and of what is asked."""
+    """Schemas of what is answered, and of what is asked; and what operations are called."""
 
-    def __init__(self, about: About) -> None:
-        self.texts = about.texts
+    def __init__(self, about: About, names: Names) -> None:
+        self.texts, self.names = about.texts, names
         self.answers, self.requests = Schemas(about.texts, about.dialect), RequestSchemas(about.texts, about.dialect)
 
 
 def document(routes: Sequence[Route], about: About | None = None, *, pages: Collection[str] = PAGES) -> dict[str, Any]:
     """The document for routes, of Jobledger's API unless it is said what else. The same routes give the same document.
 
-    Methods of HTTP that OpenAPI has no word for are left out. `pages` are paths of the gateway's own that are served.
+    Methods of HTTP that OpenAPI has no word for are left out, and rules that it can't tell from another one: that one
+    says so. `pages` are paths of the gateway's own that are served.
     """
     about = about or about_jobledger()
-    schemas = Both(about)
+    names = Names(routes)
+    schemas = Both(about, names)
     paths: dict[str, dict[str, Any]] = {}
-    for route in sorted(routes, key=lambda route: (_path(route.rule), route.rule.method)):
-        if route.rule.method in METHODS:
-            paths.setdefault(_path(route.rule), {})[route.rule.method.lower()] = _operation(route, schemas)
+    for place in places_of(routes):
+        paths.setdefault(place.path, {})[place.route.rule.method.lower()] = _operation(place, schemas)
     own = _pages(about)
     return {
         "openapi": "3.1.0",
         "info": {"title": about.title, "version": about.version, "description": about.description},
         # Of other services nobody can tell which methods need one.
         "security": [{"token": []}] if about.is_own else [{}, {"token": []}],
-        "tags": _tags(routes, about),
+        "tags": _tags(names, about),
         "paths": {**paths, **{path: own[path] for path in own if path in pages}},
         "components": {
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
@@ -97,44 +94,23 @@ def _failed(name: str) -> dict[str, Any]:
     return _json("The request failed.", {"$ref": f"#/components/schemas/{name}"})
 
 
-def _tags(routes: Sequence[Route], about: About) -> list[dict[str, str]]:
-    services = {route.rule.rpc.containing_service.name: route.rule.rpc.containing_service for route in routes}
-    tags = [{"name": name, "description": about.texts.get(found.full_name, "")} for name, found in services.items()]
-    return [*tags, {"name": "Gateway", "description": "The gateway itself."}]
+def _tags(names: Names, about: About) -> list[dict[str, str]]:
+    tags = [
+        {"name": names.tag(service), "description": about.texts.get(full_name, "")}
+        for full_name, service in names.services.items()
+    ]
+    return [*tags, {"name": GATEWAY, "description": "The gateway itself."}]
 
 
-def _path(rule: Rule) -> str:
-    """The path with a `{name}` for each wildcard; a variable of several has them numbered."""
-    parts = list(rule.template.segments)
-    for at, name in _wildcards(rule):
-        parts[at] = f"{{{name}}}"
-    verb = f":{rule.template.verb}" if rule.template.verb else ""
-    return "/" + "/".join(parts) + verb
-
-
-def _wildcards(rule: Rule) -> Iterator[tuple[int, str]]:
-    free = [at for at, segment in enumerate(rule.template.segments) if segment in {ANY, ANY_DEPTH}]
-    for variable in rule.template.variables:
-        covered = range(variable.start, variable.end or len(rule.template.segments))
-        places = [at for at in covered if at in free]
-        free = [at for at in free if at not in covered]
-        name = ".".join(variable.field)
-        for number, at in enumerate(places, start=1):
-            yield at, name if len(places) == 1 else f"{name}_{number}"
-    for number, at in enumerate(free, start=1):
-        yield at, f"{UNNAMED}_{number}"
-
-
-def _operation(route: Route, schemas: Both) -> dict[str, Any]:
-    rule, method = route.rule, route.rule.rpc
-    text = schemas.texts.get(method.full_name, "")
-    suffix = f"_{rule.index}" if rule.index else ""
+def _operation(place: Place, schemas: Both) -> dict[str, Any]:
+    route, rule = place.route, place.route.rule
+    text = _text(rule, schemas)
     operation: dict[str, Any] = {
-        "operationId": f"{method.containing_service.name}_{method.name}{suffix}",
-        "tags": [method.containing_service.name],
-        "summary": text.split(". ")[0].rstrip(".") or method.name,
-        "description": text,
-        "parameters": [*_path_parameters(rule, schemas), *_query_parameters(route, schemas), *_headers(rule, schemas)],
+        "operationId": schemas.names.operation_id(rule),
+        "tags": [schemas.names.tag(rule.rpc.containing_service)],
+        "summary": text.split(". ")[0].rstrip(".") or rule.rpc.name,
+        "description": "\n\n".join(filter(None, [text, *map(_left_out, place.left_out)])),
+        "parameters": [*_path_parameters(place, schemas), *_query_parameters(route, schemas), *_headers(rule, schemas)],
         "responses": _responses(rule, schemas),
     }
     if rule.body:
@@ -142,11 +118,23 @@ def _operation(route: Route, schemas: Both) -> dict[str, Any]:
     return operation
 
 
-def _path_parameters(rule: Rule, schemas: Both) -> Iterator[dict[str, Any]]:
-    fields = {".".join(v.field): resolve(rule.rpc.input_type, v.field) for v in rule.template.variables}
-    for _, name in _wildcards(rule):
-        field = fields.get(name) or fields.get(name.rpartition("_")[0])
-        schema = {"type": "string"} if field is None else schemas.requests.path_value(field)
+def _text(rule: Rule, schemas: Both) -> str:
+    own = dashboard_schemas.TEXTS.get(rule.rpc.full_name) if _is_view(rule) else None
+    return own or schemas.texts.get(rule.rpc.full_name, "")
+
+
+def _left_out(rule: Rule) -> str:
+    return (
+        f"Paths that this one does not match go on to `{rule.rpc.full_name}` (`{rule.method} {rule.template.text}`), "
+        "which OpenAPI can't tell from it: that one has no place of its own here."
+    )
+
+
+def _path_parameters(place: Place, schemas: Both) -> Iterator[dict[str, Any]]:
+    for name, path in place.parameters:
+        schema: Schema = {"type": "string"}
+        if path:
+            schema = schemas.requests.path_value(resolve(place.route.rule.rpc.input_type, path))
         yield {"name": name, "in": "path", "required": True, **_about(schema)}
 
 
@@ -182,7 +170,7 @@ def _request_body(rule: Rule, schemas: Both) -> dict[str, Any]:
     request = rule.rpc.input_type
     body = request if rule.body == "*" else request.fields_by_name[rule.body].message_type
     if body is not None and body.full_name == HTTP_BODY:
-        return {"content": {"*/*": {}}}
+        return {"content": {ANY_BYTES: {}}}
     if rule.body == "*":
         schema = schemas.requests.object_of(
             request, without=[variable.field[0] for variable in rule.template.variables]
@@ -195,27 +183,43 @@ def _request_body(rule: Rule, schemas: Both) -> dict[str, Any]:
 def _responses(rule: Rule, schemas: Both) -> dict[str, Any]:
     method, answer = rule.rpc, response_rule(rule.rpc)
     view = dashboard_schemas.RESPONSES.get(method.full_name)
-    if rule.template.segments[0] == PREFIX and view:
+    if _is_view(rule) and view:
         return {**{str(status): _json(text, schema) for status, text, schema in view}, "default": DASHBOARD_ERROR}
     found = {str(answer.success_status or 200): _success(rule, schemas)}
     if answer.range.offset_field:
-        found["206"] = {"description": "The part that was asked for.", "content": {"*/*": {}}}
+        found["206"] = {**_bytes(rule), "description": "The part that was asked for."}
     if answer.etag:
         found = {status: {**told, "headers": ETAG} for status, told in found.items()}
         found["304"] = {"description": "It is still what the client has: see If-None-Match.", "headers": ETAG}
     return {**found, **_errors(answer.error), "default": ERROR}
 
 
+def _is_view(rule: Rule) -> bool:
+    """Whether the operators' view answers."""
+    return rule.template.segments[0] == PREFIX
+
+
+def _bytes(rule: Rule) -> dict[str, Any]:
+    kinds = list(response_rule(rule.rpc).media_type) or [ANY_BYTES]
+    return {"description": "The bytes.", "content": {kind: {"schema": _schema_of(kind)} for kind in kinds}}
+
+
+def _schema_of(media_type: str) -> Schema:
+    if media_type == JSON or media_type.endswith("+json"):
+        return {"type": "object", "additionalProperties": {}}
+    return {"type": "string"} if media_type.startswith("text/") else {}
+
+
 def _success(rule: Rule, schemas: Both) -> dict[str, Any]:
     method = rule.rpc
     if method.output_type.full_name == HTTP_BODY:
-        return BYTES
+        return _bytes(rule)
     if method.server_streaming:
         return _stream(rule, schemas)
     if rule.response_body:
         part = method.output_type.fields_by_name[rule.response_body]
         if part.message_type is not None and part.message_type.full_name == HTTP_BODY:
-            return BYTES
+            return _bytes(rule)
         return _json("Success.", schemas.answers.value(part))
     text = schemas.texts.get(method.output_type.full_name, "Success.")
     return _json(text, schemas.answers.reference(method.output_type))
@@ -267,4 +271,4 @@ def _pages(about: About) -> dict[str, Any]:
 
 def _page(summary: str, responses: dict[str, Any], *, public: bool) -> dict[str, Any]:
     open_to_all: dict[str, Any] = {"security": []} if public else {}
-    return {"summary": summary, "tags": ["Gateway"], "responses": responses, **open_to_all}
+    return {"summary": summary, "tags": [GATEWAY], "responses": responses, **open_to_all}

@@ -1,7 +1,9 @@
 """Which hosts the gateway answers for, and which pages may call it."""
 
 import ipaddress
+import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 from aiohttp import HttpVersion11, web
 from yarl import URL
@@ -15,6 +17,12 @@ PREFLIGHT_SECONDS = "600"
 # What browsers ask before a page of the internet may reach into a private network.
 PRIVATE_NETWORK = "Access-Control-Request-Private-Network"
 PRIVATE_NETWORK_ALLOWED = "Access-Control-Allow-Private-Network"
+
+# Names of hosts that are taken apart once: clients choose them, and most send the same.
+REMEMBERED = 256
+
+# Programs differ over the rest: spaces, digits that are not ASCII's, zeros before a port.
+AUTHORITY = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(0|[1-9][0-9]{0,4})?)?")
 
 # A host's name in lower case, and its port where there is one.
 Authority = tuple[str, int | None]
@@ -52,7 +60,7 @@ class Origins:
     def _check_host(self, given: str, request: web.Request) -> None:
         if self._hosts is None:
             return
-        name, port = _authority_of(given)
+        name, port = _authority_of(given) if AUTHORITY.fullmatch(given) else ("", None)
         if port is not None and (name, port) in self._hosts:
             return
         if (name, None) not in self._hosts or (_is_loopback(name) and port not in (None, _own_port(request, port))):
@@ -103,6 +111,7 @@ def _split(raw: str) -> tuple[str | None, Target]:
     return authority, Target(path, query)
 
 
+@lru_cache(REMEMBERED)
 def _authority_of(given: str) -> Authority:
     """What a Host header or an absolute target names; "" for what is no authority."""
     if "@" in given:
@@ -120,6 +129,7 @@ def _listed(host: str) -> Authority:
     return _authority_of(f"[{host}]" if bare else host)
 
 
+@lru_cache(REMEMBERED)
 def _is_loopback(name: str) -> bool:
     try:
         return ipaddress.ip_address(name).is_loopback

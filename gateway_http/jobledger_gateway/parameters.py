@@ -7,63 +7,87 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from jobledger_gateway.dialect import Dialect
-from jobledger_gateway.encoding import json_rule
+from jobledger_gateway.encoding import VALUES, json_rule
 from jobledger_gateway.errors import Violation
-from jobledger_gateway.fields import assign, message_of
+from jobledger_gateway.fields import assign, descriptor_of, message_of
 from jobledger_gateway.scalars import Convert, InvalidValueError
 from jobledger_gateway.well_known_in import from_text
 
 # How deep fields of fields are listed. Deeper ones are understood too: a type within itself has no last one.
 LISTED_DEPTH = 3
+# How many fields a name may lead through.
+MOST_LEVELS = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """A field that a query sets. `splits`: commas part its values."""
+    """A field that a query or a path sets.
+
+    Attributes:
+        splits: whether commas part its values.
+        is_choice: whether its path takes one field of a oneof of several, at any level.
+    """
 
     path: tuple[str, ...]
     field: FieldDescriptor
     convert: Convert
     splits: bool
+    is_choice: bool
 
     @property
     def name(self) -> str:
         """Its name in the plain dialect."""
         return ".".join(self.path)
 
-    @property
-    def claim(self) -> str:
-        """What no other parameter may set too: the field, or the oneof that it is part of."""
-        group = self.field.containing_oneof
-        return self.name if group is None else f"{'.'.join(self.path[:-1])}/{group.name}"
-
 
 def find_parameter(message: Descriptor, name: str, dialect: Dialect) -> Parameter | None:
     """The parameter of a name such as `inner.count`, in snake or camel case; None where there is none."""
-    current, field = message, None
-    path: tuple[str, ...] = ()
-    for part in name.split("."):
-        if field is not None:
-            if field.is_repeated or field.message_type is None:
-                return None
-            current = field.message_type
-        field = current.fields_by_name.get(part) or _by_json_name(current, part)
+    fields, is_whole = fields_of(message, name)
+    return _parameter(fields, dialect) if is_whole else None
+
+
+def fields_of(message: Descriptor, name: str) -> tuple[tuple[FieldDescriptor, ...], bool]:
+    """The fields that the parts of a name lead through, as far as they do, and whether all of them do."""
+    found: tuple[FieldDescriptor, ...] = ()
+    current: Descriptor | None = message
+    # What is left over past the last level holds a dot, and so names no field.
+    for part in name.split(".", MOST_LEVELS - 1):
+        field = None if current is None else current.fields_by_name.get(part) or _by_json_name(current, part)
         if field is None:
-            return None
-        path = (*path, field.name)
-    return None if field is None else _parameter(path, field, dialect)
+            return found, False
+        found, current = (*found, field), _entered(field)
+    return found, True
+
+
+def _entered(field: FieldDescriptor) -> Descriptor | None:
+    """The message whose fields a name may go on to; what is one value, such as a Timestamp, has no parts."""
+    message = None if field.is_repeated else field.message_type
+    return None if message is None or message.full_name in VALUES else message
 
 
 def _by_json_name(message: Descriptor, name: str) -> FieldDescriptor | None:
     return next((field for field in message.fields if field.json_name == name), None)
 
 
-def _parameter(path: tuple[str, ...], field: FieldDescriptor, dialect: Dialect) -> Parameter | None:
+def _parameter(fields: tuple[FieldDescriptor, ...], dialect: Dialect) -> Parameter | None:
+    field = fields[-1]
     convert = from_text(field, dialect)
     if convert is None:
         return None
     listed = field.is_repeated and (field.enum_type is not None or json_rule(field).comma_separated)
-    return Parameter(path=path, field=field, convert=convert, splits=listed and dialect is Dialect.PLAIN)
+    return Parameter(
+        path=tuple(each.name for each in fields),
+        field=field,
+        convert=convert,
+        splits=listed and dialect is Dialect.PLAIN,
+        is_choice=is_choice(fields),
+    )
+
+
+def is_choice(fields: Sequence[FieldDescriptor]) -> bool:
+    """Whether a path of fields takes one of a oneof of several."""
+    groups = (field.containing_oneof for field in fields)
+    return any(group is not None and len(group.fields) > 1 for group in groups)
 
 
 def list_parameters(
@@ -71,8 +95,7 @@ def list_parameters(
 ) -> Iterator[Parameter]:
     """The parameters of a message, nested ones too; a type within itself is not followed."""
     for field in message.fields:
-        path = (*(parent.name for parent in above), field.name)
-        found = _parameter(path, field, dialect)
+        found = _parameter((*above, field), dialect)
         if found is not None:
             yield found
         elif not field.is_repeated and len(above) < LISTED_DEPTH and _is_followed(message_of(field), above):
@@ -87,17 +110,18 @@ def _is_followed(message: Descriptor, above: Sequence[FieldDescriptor]) -> bool:
 def set_parameters(
     message: Message,
     query: Mapping[str, tuple[Parameter | None, Sequence[str]]],
-    claimed: Mapping[str, str],
+    excluded: Mapping[str, str],
 ) -> list[Violation]:
     """Sets fields from the values of a query, by name; tells what is wrong with them.
 
     Args:
-        claimed: claims of what is set elsewhere, with the name that tells where.
+        message: holds already what path and body set.
+        excluded: fields of the message that the body's field excludes, with the name of that.
     """
     violations: list[Violation] = []
-    given = dict(claimed)
+    given: dict[str, str] = {}
     for name, (parameter, values) in query.items():
-        refusal = _refusal(parameter, name, values, given)
+        refusal = _refusal(parameter, name, values, given) or _exclusion(message, parameter, excluded)
         if parameter is None or refusal:
             violations.append(Violation(name, refusal))
             continue
@@ -111,11 +135,32 @@ def set_parameters(
 def _refusal(parameter: Parameter | None, name: str, values: Sequence[str], given: dict[str, str]) -> str:
     """Why a parameter can't be taken, or ""."""
     if parameter is None:
-        return "there is no such parameter"
+        deep = name.count(".") >= MOST_LEVELS
+        return f"leads through more than {MOST_LEVELS} fields" if deep else "there is no such parameter"
     if len(values) > 1 and not parameter.field.is_repeated:
         return "may be given only once"
-    other = given.setdefault(parameter.claim, name)
+    other = given.setdefault(parameter.name, name)
     return "" if other == name else f"excludes '{other}'"
+
+
+def _exclusion(message: Message, parameter: Parameter | None, excluded: Mapping[str, str]) -> str:
+    """Why what else is set leaves no room for a parameter, or ""."""
+    if parameter is None or not parameter.is_choice:
+        return ""
+    rival = excluded.get(parameter.path[0]) or rival_of(message, parameter.path)
+    return f"excludes '{rival}'" if rival else ""
+
+
+def rival_of(message: Message, path: Sequence[str]) -> str:
+    """The field that is set of a oneof which the path takes another of, at whatever level; "" where there is none."""
+    for depth, name in enumerate(path):
+        group = descriptor_of(message).fields_by_name[name].containing_oneof
+        chosen = None if group is None else message.WhichOneof(group.name)
+        if chosen is not None and chosen != name:
+            return ".".join((*path[:depth], chosen))
+        if depth < len(path) - 1:
+            message = getattr(message, name)
+    return ""
 
 
 def _set(message: Message, parameter: Parameter, values: Sequence[str]) -> None:

@@ -11,13 +11,15 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.enums import names
-from jobledger_gateway.scalars import EXACT, NULL_VALUE
+from jobledger_gateway.scalars import NULL_VALUE
 from jobledger_gateway.schemas import WIDE_TEXT, Schema, Schemas, constraints, limits, or_null
 from jobledger_gateway.times import LONGEST_DURATION
 
 DURATION = "google.protobuf.Duration"
 STRUCT = "google.protobuf.Struct"
-JSON_VALUE = "JsonValue"
+# Not its bounds at every depth: a schema that refers to itself is one that many generators of clients can't read.
+JSON_VALUE: Schema = {"description": "Any JSON. Whole numbers past 2^53 would lose digits: send them as strings."}
+CANONICAL = "As in canonical ProtoJSON."
 NANOSECOND = 1e-9
 FRACTION = r"(\.[0-9]{1,9})?"
 
@@ -62,8 +64,7 @@ class RequestSchemas(Schemas):
         if field.message_type.full_name == DURATION:
             text, number = _duration(rules.duration)
             return {"anyOf": [text, number]} if self.dialect is Dialect.PLAIN else text
-        self.components[JSON_VALUE] = _json_value()
-        return {"type": "object", "additionalProperties": {"$ref": f"#/components/schemas/{JSON_VALUE}"}}
+        return {"type": "object", "additionalProperties": dict(JSON_VALUE)}
 
     def _wide(self, rules: Any) -> Schema:
         return {"anyOf": [dict(WIDE_TEXT), {"type": "integer", **limits(rules)}]}
@@ -75,11 +76,14 @@ class RequestSchemas(Schemas):
         refused = set(getattr(rules.enum, "not_in", ()))
         values = [value for value in enum.values if value.number not in refused]
         written = names(enum, self.dialect)
-        canonical = [*(value.name for value in values), *sorted({value.number for value in values})]
+        short = list(dict.fromkeys(written[value.number] for value in values))
+        long = [value.name for value in values if value.name not in short]
+        # An alternative for each type: generators of clients make a type of each.
         return {
             "anyOf": [
-                {"type": "string", "enum": list(dict.fromkeys(written[value.number] for value in values))},
-                {"enum": canonical, "description": "As in canonical ProtoJSON."},
+                {"type": "string", "enum": short},
+                *([{"type": "string", "enum": long, "description": CANONICAL}] if long else []),
+                {"type": "integer", "enum": sorted({value.number for value in values}), "description": CANONICAL},
             ],
             **self.described(enum.full_name),
         }
@@ -120,15 +124,3 @@ def _below(digits: str) -> Iterator[str]:
     for place, digit in enumerate(digits):
         if digit != "0":
             yield f"{digits[:place]}[0-{int(digit) - 1}][0-9]{{{len(digits) - place - 1}}}"
-
-
-def _json_value() -> Schema:
-    value = {"$ref": f"#/components/schemas/{JSON_VALUE}"}
-    return {
-        "description": "Any JSON. Whole numbers past 2^53 would lose digits: send them as strings.",
-        "type": ["object", "array", "string", "number", "boolean", "null"],
-        "minimum": -EXACT,
-        "maximum": EXACT,
-        "items": value,
-        "additionalProperties": value,
-    }

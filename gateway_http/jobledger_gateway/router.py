@@ -9,6 +9,9 @@ from jobledger_gateway.http_rule import ANY, ANY_DEPTH, RuleError, Template
 
 T = TypeVar("T")
 
+# What stands for all methods, where they must be listed.
+USUAL = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+
 
 @dataclass(slots=True)
 class Node(Generic[T]):
@@ -99,5 +102,5 @@ def _choose(routes: Mapping[str, T], method: str) -> T | None:
 
 
 def _listed(methods: set[str]) -> list[str]:
-    more = {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
+    more = {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set()) | (USUAL if ANY in methods else set())
     return sorted((methods | more) - {ANY})

@@ -15,9 +15,18 @@ from jobledger_gateway.calls import Rpc
 from jobledger_gateway.codec import PLAIN, Codec
 from jobledger_gateway.content import ContentEndpoint
 from jobledger_gateway.exchange import Endpoint
-from jobledger_gateway.http_rule import Rule, RuleError, rules_of
+from jobledger_gateway.http_rule import ANY, Rule, RuleError, rules_of
 from jobledger_gateway.streaming import StreamEndpoint, StreamSettings
 from jobledger_gateway.unary import UnaryEndpoint
+
+# Methods that a request can have here: the parser of HTTP refuses others before anybody else sees them.
+RECEIVABLE = frozenset(
+    {
+        *("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "ACL", "BIND", "CHECKOUT", "COPY", "LINK", "LOCK", "MERGE"),
+        *("MKACTIVITY", "MKCALENDAR", "MKCOL", "MOVE", "NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND", "REPORT"),
+        *("SEARCH", "SOURCE", "SUBSCRIBE", "UNBIND", "UNLINK", "UNLOCK", "UNSUBSCRIBE"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +72,9 @@ def routes_of(
 def _route(
     rule: Rule, rpc: Rpc, answers: Answers, settings: StreamSettings, stopping: asyncio.Event, codec: Codec
 ) -> Route:
+    if rule.method != ANY and rule.method not in RECEIVABLE:
+        known = ", ".join(sorted(RECEIVABLE))
+        raise RuleError(f"{rule}: no request can have the method {rule.method}: it must be '*' or one of {known}")
     answer = response_rule(rpc.method)
     hidden = [name for name in (answer.range.offset_field, answer.range.length_field) if name]
     binder = Binder(rule, hidden=hidden, dialect=codec.dialect)

@@ -6,6 +6,7 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Any
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
@@ -39,6 +40,19 @@ RANGES: Mapping[int, tuple[int, int]] = {
 
 class InvalidValueError(ValueError):
     """A value that its field does not take. The text says what it does."""
+
+
+class WholeFloat(float):
+    """A number of JSON with a point or an exponent, past where doubles are exact: it knows what was written."""
+
+    __slots__ = ("text",)
+    text: str
+
+    @property
+    def whole(self) -> int | None:
+        """The whole number that it is; None where it is none."""
+        exact = Decimal(self.text)
+        return int(exact) if exact == exact.to_integral_value() else None
 
 
 def scalar_from_json(field: FieldDescriptor, dialect: Dialect) -> Convert:
@@ -102,6 +116,8 @@ def _integer(value: Any) -> int | None:
         return None
     if isinstance(value, int):
         return value
+    if isinstance(value, WholeFloat):
+        return value.whole
     if isinstance(value, float) and value.is_integer() and abs(value) < EXACT:
         return int(value)
     if isinstance(value, str) and len(value) <= 20 and INTEGER.fullmatch(value):

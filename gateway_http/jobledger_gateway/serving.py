@@ -12,10 +12,12 @@ from typing import Any
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import RequestPayloadError, _ErrInfo
 
 from jobledger_gateway.connections import SECURITY_HEADERS, SERVER, BoundedHandler, most_connections
 from jobledger_gateway.errors import Problem, internal, problem
+from jobledger_gateway.http_syntax import HeadError, fault_of
 from jobledger_gateway.unix_peers import OneUser
 
 # Below the idle timeouts of common proxies, so that it is never they who find a connection closed.
@@ -41,6 +43,14 @@ class Address:
 
 class JsonRequestHandler(BoundedHandler):
     """Answers requests that are not HTTP in the shape of every other error, and without echoing them."""
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # What came just now waits here until the loop is free: nothing of it is answered yet.
+        for at, (message, _) in enumerate(self._messages):
+            fault = None if isinstance(message, _ErrInfo) else fault_of(message)
+            if fault is not None:
+                self._messages[at] = (_ErrInfo(status=400, exc=fault, message=fault.message), EMPTY_PAYLOAD)
 
     def log_exception(self, *args: Any, **options: Any) -> None:
         """Logs, but not that a client sent a body which can't be read: it was told, and could fill the log."""
@@ -70,6 +80,8 @@ class JsonRequestHandler(BoundedHandler):
 def _told(status: int, cause: BaseException | None) -> Problem:
     if isinstance(cause, LineTooLong):
         return problem("HEADERS_TOO_LARGE")
+    if isinstance(cause, HeadError):
+        return problem("BAD_REQUEST", cause.message)
     if isinstance(cause, HttpProcessingError):
         too_many = "too many headers" in cause.message.lower()
         return problem("HEADERS_TOO_LARGE") if too_many else problem("BAD_REQUEST", "The request is not valid HTTP")
@@ -133,6 +145,8 @@ def _protocol_of(runner: web.AppRunner) -> Callable[[], web.RequestHandler]:
             keepalive_timeout=KEEPALIVE_SECONDS,
             lingering_time=LINGER_SECONDS,
             access_log=None,
+            # Bodies are inflated where they are read: aiohttp takes an encoding that it does not know for none.
+            auto_decompress=False,
         )
 
     return protocol

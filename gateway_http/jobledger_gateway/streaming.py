@@ -2,9 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import grpc
@@ -13,7 +14,7 @@ from google.protobuf.message import Message
 from jobledger.v1 import annotations_pb2
 
 from jobledger_gateway.binding import Binder
-from jobledger_gateway.calls import Rpc
+from jobledger_gateway.calls import Rpc, is_own
 from jobledger_gateway.codec import PLAIN, Codec
 from jobledger_gateway.errors import GatewayError, internal, problem, problem_of
 from jobledger_gateway.exchange import Exchange
@@ -21,12 +22,14 @@ from jobledger_gateway.feed import End, Feed, Singles
 from jobledger_gateway.framing import Framing, Framings, StreamShape
 from jobledger_gateway.http_rule import RuleError, resolve
 from jobledger_gateway.metadata import lookup
-from jobledger_gateway.writing import abort, has_room, write, write_at_once
+from jobledger_gateway.writing import abort, has_room, write, write_at_once, write_last
 
 # A write costs more than encoding a hundred small items.
 CHUNK = 64 * 1024
 # Most items that a server is asked to send together, where its method says how to ask for that.
 BATCH = 1000
+# How long a call of Jobledger's own server may take to be accepted before its stream begins none the less.
+OWN_SECONDS = 15.0
 RESUME, LARGEST = re.compile(r"[0-9]{1,19}"), (1 << 63) - 1
 
 
@@ -38,11 +41,13 @@ class StreamSettings:
         ping_seconds: silence after which a heartbeat is sent.
         write_seconds: how long a reader may take nothing before it is cut off.
         accept_seconds: how long to wait, once the call is accepted, for an error that would come before all items.
+        begin_seconds: how long to wait for a call to be accepted before the answer begins without its metadata.
     """
 
     ping_seconds: float = 15.0
     write_seconds: float = 30.0
     accept_seconds: float = 0.02
+    begin_seconds: float = 0.5
 
 
 class StreamEndpoint:
@@ -69,6 +74,8 @@ class StreamEndpoint:
         self._settings = settings
         self._stopping = stopping
         self._codec = codec
+        # Jobledger's own server says at once that it accepts: where it is slow, its refusals keep their status.
+        self._most_seconds = OWN_SECONDS if is_own(rpc.method) else settings.begin_seconds
         try:
             self._shape = StreamShape(
                 rpc.method.output_type, rule, dialect=codec.dialect, response_body=binder.rule.response_body
@@ -83,13 +90,13 @@ class StreamEndpoint:
         request = exchange.request
         message = self._bound(exchange)
         self._resume(request, message)
-        if self._rule.batch_size_field:
+        if self._rule.batch_size_field and not _is_given(message, self._rule.batch_size_field):
             setattr(message, self._rule.batch_size_field, BATCH)
-        framing = self._framings.asked_for(request.headers.get("Accept", ""))
+        framing = self._framings.asked_for(", ".join(request.headers.getall("Accept", ())))
         call = self._rpc.open(message, metadata=exchange.metadata, deadline=exchange.deadline)
         feed = Feed(call, silence=self._settings.ping_seconds, stopping=self._stopping)
         try:
-            metadata = await feed.accepted(self._settings.accept_seconds)
+            metadata = await feed.accepted(self._settings.accept_seconds, self._most_seconds)
             response = web.StreamResponse(headers={"Content-Type": framing.media_type, "X-Accel-Buffering": "no"})
             await response.prepare(request)
             if request.method != "HEAD":
@@ -139,48 +146,57 @@ class StreamEndpoint:
     ) -> None:
         seconds = self._settings.write_seconds
         try:
-            await write(request, response, preamble, seconds=seconds)
             if not self._rule.end_field:
                 feed.shortcut = partial(_write_at_once, request, response, framing)
-            async for chunk in self._chunks(feed, framing):
-                await write(request, response, chunk, seconds=seconds)
-            await response.write_eof()
+            async for chunk, is_last in self._chunks(feed, framing, preamble):
+                await (write_last if is_last else write)(request, response, chunk, seconds=seconds)
         except BaseException:
             abort(request)
             raise
 
-    async def _chunks(self, feed: Feed, framing: Framing) -> AsyncIterator[bytes]:
+    async def _chunks(self, feed: Feed, framing: Framing, preamble: bytes) -> AsyncIterator[tuple[bytes, bool]]:
         """What to write, each chunk all that is ready up to 64 KiB; the last one holds the marker of the end."""
-        chunk = bytearray()
+        chunk, size = [preamble], len(preamble)
         while True:
-            if chunk and not await feed.more():
-                yield bytes(chunk)
-                chunk.clear()
+            if size and not await feed.more():
+                yield b"".join(chunk), False
+                chunk, size = [], 0
             entry = await feed.next()
             if isinstance(entry, End):
-                yield bytes(chunk) + self._marker(entry, framing)
+                yield b"".join((*chunk, self._marker(entry, framing))), True
                 return
-            if not entry:
-                chunk += framing.ping()
-            for framed, is_last in self._framed(entry, framing):
-                chunk += framed
-                if is_last or len(chunk) >= CHUNK:
-                    yield bytes(chunk)
-                    chunk.clear()
-                if is_last:
-                    return
+            framed, is_last = self._framed(entry, framing)
+            try:
+                for part in framed:
+                    chunk.append(part)
+                    size += len(part)
+                    if size >= CHUNK:
+                        yield b"".join(chunk), False
+                        chunk, size = [], 0
+            except Exception as fault:  # noqa: BLE001 - a message that JSON can't say, such as a time out of range
+                yield b"".join((*chunk, framing.error(internal(fault)))), True
+                return
+            if is_last:
+                yield b"".join(chunk), True
+                return
 
-    def _framed(self, entry: list[Any], framing: Framing) -> Iterator[tuple[bytes, bool]]:
-        """The bytes of each message, and whether it is the last one."""
-        if entry and hasattr(entry[0], "plain_json"):
-            yield from ((framing.coded(item), False) for item in entry)
-            return
+    def _framed(self, entry: list[Any], framing: Framing) -> tuple[Iterable[bytes], bool]:
+        """The bytes of each message up to the last one of the stream, and whether that is among them.
+
+        They are made as they are taken: what comes before a message that can't be encoded is written still.
+        """
+        if not entry:
+            return (framing.ping(),), False
+        if hasattr(entry[0], "plain_json"):
+            return framing.coded(entry), False
+        if not self._rule.end_field:
+            return map(framing.single if isinstance(entry, Singles) else framing.message, entry), False
         # What ends is told to one reader alone, and not worth remembering.
-        ends, end_of = bool(self._rule.end_field), self._shape.end_of
-        frame = framing.single if ends or isinstance(entry, Singles) else framing.message
-        for message in entry:
-            last = end_of(message) if ends else None
-            yield (frame(message), False) if last is None else (framing.end(last), True)
+        for place, message in enumerate(entry):
+            last = self._shape.end_of(message)
+            if last is not None:
+                return chain(map(framing.single, entry[:place]), map(framing.end, (last,))), True
+        return map(framing.single, entry), False
 
     def _marker(self, end: End, framing: Framing) -> bytes:
         if end.failure is None:
@@ -192,7 +208,16 @@ class StreamEndpoint:
         return framing.error(internal(end.failure))
 
 
+def _is_given(message: Message, name: str) -> bool:
+    """Whether a request has a number of its own in this field."""
+    has_presence = message.DESCRIPTOR.fields_by_name[name].has_presence
+    return message.HasField(name) if has_presence else bool(getattr(message, name))
+
+
 def _write_at_once(request: web.Request, response: web.StreamResponse, framing: Framing, burst: list[Message]) -> bool:
     """Writes a burst, in whatever task this is, if that does not come to a wait."""
-    chunk = framing.burst(burst)
+    try:
+        chunk = framing.burst(burst)
+    except Exception:  # noqa: BLE001 - the writer comes to it in its turn, and tells its client
+        return False
     return not chunk or (has_room(request, len(chunk)) and write_at_once(response, chunk))

@@ -9,7 +9,7 @@ from aiohttp import web
 from jobledger_gateway.answers import Answers
 from jobledger_gateway.binding import Binder
 from jobledger_gateway.bodies import HTTP_BODY
-from jobledger_gateway.calls import Rpc
+from jobledger_gateway.calls import Rpc, is_own
 from jobledger_gateway.codec import Codec
 from jobledger_gateway.conditions import not_modified
 from jobledger_gateway.content import content_response
@@ -48,7 +48,7 @@ class UnaryEndpoint:
 
 def json_response(body: bytes, *, status: int, headers: Mapping[str, str]) -> web.Response:
     """An answer of JSON."""
-    return web.Response(status=status, body=body, content_type="application/json", headers=dict(headers))
+    return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
 def _content_of(rule: Rule) -> Callable[[Any], Any] | None:
@@ -66,6 +66,8 @@ def _encoder(rule: Rule, answers: Answers, codec: Codec) -> Encode:
         part = value_encoder(rule.rpc.output_type.fields_by_name[rule.response_body], codec.dialect)
         return lambda message, _: orjson.dumps(part(message))
     if codec.dialect is Dialect.PLAIN:
-        method = rule.rpc.full_name
-        return lambda message, etag: answers.json(method, etag, message)
+        method, is_read = rule.rpc.full_name, rule.method in SAFE
+        # Elsewhere a tag may be a number of a version, the same for whatever a path or a caller means.
+        names_bytes = is_read and is_own(rule.rpc)
+        return lambda message, etag: answers.json(method, etag if names_bytes else None, message, is_read=is_read)
     return lambda message, _: encode_json(message, codec.dialect)

@@ -20,6 +20,9 @@ from jobledger_gateway.times import duration, seconds_or_duration, seconds_or_du
 MASK_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*|\*")
 HUMP = re.compile(r"[A-Z]")
 
+# protobuf takes 100 levels of messages. An object within a Struct takes three, so this leaves ten for what is around.
+MOST_LEVELS = 30
+
 
 def from_json(field: FieldDescriptor, dialect: Dialect) -> Convert | None:
     """What makes a single value of the field of a JSON value; None for messages that are objects in JSON.
@@ -61,19 +64,25 @@ def takes_null(field: FieldDescriptor) -> bool:
     return field.enum_type is not None and field.enum_type.full_name == "google.protobuf.NullValue"
 
 
-def _struct(value: Any) -> Struct:
+def _struct(value: Any, left: int = MOST_LEVELS) -> Struct:
     if not isinstance(value, dict):
         raise InvalidValueError("must be an object")
-    return Struct(fields={key: _value(item) for key, item in value.items()})
+    return Struct(fields={key: _value(item, _deeper(left)) for key, item in value.items()})
 
 
-def _list(value: Any) -> ListValue:
+def _list(value: Any, left: int = MOST_LEVELS) -> ListValue:
     if not isinstance(value, list):
         raise InvalidValueError("must be a list")
-    return ListValue(values=[_value(item) for item in value])
+    return ListValue(values=[_value(item, _deeper(left)) for item in value])
 
 
-def _value(value: Any) -> Value:
+def _deeper(left: int) -> int:
+    if left == 0:
+        raise InvalidValueError(f"is nested too deeply: objects and lists may have {MOST_LEVELS} levels")
+    return left - 1
+
+
+def _value(value: Any, left: int = MOST_LEVELS) -> Value:
     if isinstance(value, str):
         return Value(string_value=value)
     if isinstance(value, bool):
@@ -81,9 +90,9 @@ def _value(value: Any) -> Value:
     if isinstance(value, int | float):
         return Value(number_value=_exact(value))
     if isinstance(value, dict):
-        return Value(struct_value=_struct(value))
+        return Value(struct_value=_struct(value, left))
     if isinstance(value, list):
-        return Value(list_value=_list(value))
+        return Value(list_value=_list(value, left))
     return Value(null_value=NULL_VALUE)
 
 
@@ -104,7 +113,12 @@ def _mask(value: Any) -> FieldMask:
     for path in paths:
         if not MASK_PATH.fullmatch(path):
             raise InvalidValueError(f"'{path[:64]}' is not the path of a field")
-    return FieldMask(paths=[HUMP.sub(lambda hump: f"_{hump[0].lower()}", path) for path in paths])
+    return FieldMask(paths=[snake_case(path) for path in paths])
+
+
+def snake_case(name: str) -> str:
+    """A name in camel case as the .proto writes it."""
+    return HUMP.sub(lambda hump: f"_{hump[0].lower()}", name)
 
 
 def _wrapper(

@@ -13,6 +13,7 @@ Encode = Callable[[Any], Any]
 
 # The largest whole number up to which a double holds every one.
 EXACT = 1 << 53
+NANOS = 1_000_000_000
 
 
 def double(value: float) -> float | str:
@@ -30,11 +31,18 @@ def _to_the_second(seconds: int) -> str:
 
 def _timestamp(value: Any) -> str:
     """RFC 3339 in UTC with six digits. Of times that come by the thousand, as a log's do, most share their second."""
-    return f"{_to_the_second(value.seconds)}.{value.nanos // 1000:06d}Z"
+    return f"{_to_the_second(value.seconds)}.{_nanos(value) // 1000:06d}Z"
 
 
 def _canonical_timestamp(value: Any) -> str:
-    return f"{_to_the_second(value.seconds)}{_thirds(value.nanos)}Z"
+    return f"{_to_the_second(value.seconds)}{_thirds(_nanos(value))}Z"
+
+
+def _nanos(value: Any) -> int:
+    nanos: int = value.nanos
+    if not 0 <= nanos < NANOS:
+        raise ValueError(f"a Timestamp has {nanos} nanos, which is no time")
+    return nanos
 
 
 def _duration(value: Any) -> str:
@@ -50,8 +58,10 @@ def _canonical_duration(value: Any) -> str:
 
 
 def _parts(value: Any) -> tuple[str, int, int]:
-    nanos = value.seconds * 1_000_000_000 + value.nanos
-    whole, rest = divmod(abs(nanos), 1_000_000_000)
+    if abs(value.nanos) >= NANOS or value.seconds * value.nanos < 0:
+        raise ValueError(f"a Duration has {value.seconds} seconds and {value.nanos} nanos, which is no span")
+    nanos = value.seconds * NANOS + value.nanos
+    whole, rest = divmod(abs(nanos), NANOS)
     return "-" if nanos < 0 else "", whole, rest
 
 

@@ -1,11 +1,17 @@
 """Writing to readers that may be slow, or gone."""
 
 import asyncio
+import socket
+import struct
+import sys
+from contextlib import suppress
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 # A reader that takes nothing for so long is cut off.
 WRITE_SECONDS = 30.0
+# Of SO_LINGER: on, and no time.
+RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
 
 async def write(
@@ -27,6 +33,20 @@ async def write(
             await response.write(chunk)
     except TimeoutError:
         raise ConnectionAbortedError("the reader takes nothing") from None
+
+
+async def write_last(
+    request: web.BaseRequest, response: web.StreamResponse, chunk: bytes, *, seconds: float = WRITE_SECONDS
+) -> None:
+    """Writes what comes last, with the end of the answer behind it: each goes out by a system call of its own.
+
+    Raises:
+        ConnectionError: as `write` does.
+    """
+    if not has_room(request, len(chunk)):
+        await write(request, response, chunk, seconds=seconds)
+        chunk = b""
+    await response.write_eof(chunk)
 
 
 def has_room(request: web.BaseRequest, size: int) -> bool:
@@ -51,6 +71,14 @@ def write_at_once(response: web.StreamResponse, chunk: bytes) -> bool:
 
 
 def abort(request: web.BaseRequest) -> None:
-    """Breaks the connection, so that the client sees that the answer is not complete."""
-    if request.transport is not None:
-        request.transport.abort()
+    """Breaks the connection, so that the client sees that the answer is not complete.
+
+    Before HTTP/1.1 an answer may end with its connection: there it takes a reset to tell a break from that end.
+    """
+    if request.transport is None:
+        return
+    if request.version < HttpVersion11:
+        connection = request.transport.get_extra_info("socket")
+        with suppress(OSError):
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    request.transport.abort()

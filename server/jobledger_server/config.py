@@ -71,6 +71,7 @@ class Settings:
         stop_jobs: whether the end of the server ends the jobs.
         public_metrics: whether /metrics needs no token.
         token_streams: streams that one token may have open at a time.
+        token_calls: calls that one token may have under way at a time, streams and waits among them.
         token_rate, token_burst: requests that one token may make a second, and at once; a rate of 0 is no limit.
         audit_reads: whether the audit log has calls that change nothing, too.
         allowed_hosts, allowed_origins: names beyond loopback that the Host and Origin headers may have.
@@ -102,6 +103,7 @@ class Settings:
     stop_jobs: bool = False
     public_metrics: bool = False
     token_streams: int = 100
+    token_calls: int = 512
     token_rate: int = 1000
     token_burst: int = 2000
     audit_reads: bool = False
@@ -170,7 +172,7 @@ def _check(setting: Setting) -> None:
         raise SettingsError(f"{given} must be an address, such as 127.0.0.1")
     if setting.name in ("grpc_port", "http_port") and not 0 <= setting.value <= 65535:
         raise SettingsError(f"{given} must be a port, 0 to 65535")
-    if setting.name in ("max_running", "token_streams", "token_burst") and setting.value < 1:
+    if setting.name in ("max_running", "token_streams", "token_calls", "token_burst") and setting.value < 1:
         raise SettingsError(f"{given} must be at least 1")
     if setting.name in ("warn_free_bytes", "min_free_bytes", "token_rate") and setting.value < 0:
         raise SettingsError(f"{given} must be at least 0")

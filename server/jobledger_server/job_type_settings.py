@@ -14,6 +14,7 @@ from jobledger.values import enum_number
 from jobledger_server.core.config_schema import ConfigSchema, SchemaError
 from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.job_types import ALLOWABLE, COMMAND, ENV, JobType, JobTypes
+from jobledger_server.core.runners import POWERFUL
 from jobledger_server.core.secret_references import VARIABLE, AllowedSecrets
 from jobledger_server.core.specs import check_defaults
 from jobledger_server.core.structs import plain
@@ -26,13 +27,6 @@ SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")
 UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 # What the declaration itself is, or what only a call can be.
 NOT_DEFAULTS = ("job_type", "command", "rerun_of")
-# With these whoever creates a job could have any code run. The list is not complete, and can't be.
-POWERFUL = re.compile(
-    r"(LD|DYLD)_.*|.*_LIBRARY_PATH|PATH|HOME|IFS|ENV|BASH_ENV|PS4|SHELLOPTS|GCONV_PATH|EDITOR|VISUAL|PAGER"
-    r"|PYTHON(PATH|HOME|STARTUP|USERBASE|WARNINGS|BREAKPOINT|PLATLIBDIR|PYCACHEPREFIX|EXECUTABLE)"
-    r"|PERL5(LIB|OPT|DB)|PERLLIB|RUBY(OPT|LIB)|NODE_(OPTIONS|PATH)|(JAVA_TOOL|_JAVA|JDK_JAVA)_OPTIONS"
-    r"|GIT_(SSH.*|EXEC_PATH|CONFIG.*|EDITOR|PAGER|EXTERNAL_DIFF|ASKPASS|PROXY_COMMAND)"
-)
 # Where a schema may say of a member more than `properties` does.
 COMPOSED = frozenset({"$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties"})
 

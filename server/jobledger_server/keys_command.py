@@ -81,14 +81,17 @@ def revoke(key_id: str, data_dir: Path | None, *, as_json: bool) -> None:
 
 @keys.command(name="new-log")
 @data_dir_option
-def new_log(data_dir: Path | None) -> None:
+@json_option
+def new_log(data_dir: Path | None, *, as_json: bool) -> None:
     """Begins a new log of receipts, where the key of the old one (log.key) is lost for good.
 
     Checkpoints of the old log that others have kept say nothing about receipts from then on.
     """
     directory = _directory(data_dir)
     with _changing(directory):
-        click.echo(f"log {key_files.new_log(directory)}")
+        key = key_files.new_log(directory)
+        known = key_files.public_keys(directory, key_files.read_keys(directory / key_files.KEYS))
+    click.echo(json.dumps(_document(known)) if as_json else f"log {key}")
     click.echo(HAND_ON.format(path=directory / key_files.LOG_VKEY), err=True)
 
 

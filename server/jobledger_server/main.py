@@ -4,8 +4,9 @@ import asyncio
 import json
 import logging
 import os
+import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from jobledger_server.core.job_types import JobTypes
 from jobledger_server.core.ports import NewerAttemptError, StoreUnavailableError
 from jobledger_server.core.ports.archive import ArchiveError
 from jobledger_server.core.retention import Retention
-from jobledger_server.executors.local import open_files
+from jobledger_server.executors.local import core_dumps, open_files
 from jobledger_server.executors.local.isolation import LEVELS, IsolationError
 from jobledger_server.job_type_settings import shown
 from jobledger_server.lifecycle import (
@@ -49,6 +50,8 @@ START_ERRORS = (
     *(StartError, IsolationError, PrivateFileError, KeyRingError, NewerAttemptError, SchemaError),
     *(StoreUnavailableError, ArchiveError, RolledBackError, TlsFileError),
 )
+# Settings that are too much for a line.
+TABLES = ("peers", "oidc", "job_types")
 REFERENCES = "A variable of the server's, or a file or directory, that jobs may refer to; may be repeated."
 QUEUE_LIMIT = "Jobs of a queue that run at a time; may be repeated."
 LABEL_LIMIT = "Jobs with a label that run at a time, for each of its values or for one; may be repeated."
@@ -86,6 +89,7 @@ def up(file: Path | None, **flags: Any) -> None:
     """Run the whole system on this machine: gRPC, REST, SQLite, local processes."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     open_files.raise_limit()
+    core_dumps.forbid()
     try:
         settings = settings_of(resolve(flags, os.environ, file))
         with locked(settings.data_dir):
@@ -117,8 +121,17 @@ def show(file: Path | None, *, as_json: bool, **flags: Any) -> None:
         click.echo(json.dumps(values))
         return
     for name, setting in values.items():
-        value = ", ".join(setting["value"]) if isinstance(setting["value"], dict) else setting["value"]
-        click.echo(f"{name:16} {value!s:40} {setting['source']}")
+        click.echo(f"{_toml(name, setting['value']):57} # {setting['source']}")
+
+
+def _toml(name: str, value: Any) -> str:
+    """The setting as a line for the file; as a comment where nothing is set, or where it takes a table."""
+    if value is None or (name in TABLES and not value):
+        return f"# {name} is not set"
+    if name in TABLES:
+        return f"# {name}: {value if isinstance(value, str) else ', '.join(value)}"
+    # What JSON writes of texts, numbers, booleans and lists of texts is TOML, too.
+    return f"{name} = {json.dumps(value, ensure_ascii=False)}"
 
 
 def _printable(value: Any) -> Any:
@@ -177,14 +190,27 @@ def certificate_of(material: TlsMaterial | None) -> Mapping[str, Any]:
 
 def greeting(server: Embedded) -> str:
     """What a person needs to go on; the token itself is never shown."""
-    secure = server.tls is not None
-    curl, grpcurl = ("--cacert CA.pem ", "-cacert CA.pem") if secure else ("", "-plaintext")
-    bearer = f"-H \"authorization: Bearer $(cat '{server.token_file}')\""
     return "\n".join(
         (
             f"Jobledger listens: gRPC {server.grpc_address}, REST {server.http_url}, docs {server.http_url}/docs",
             f"The token is in {server.token_file}. Ctrl-C stops the server; jobs go on.",
-            f"  curl -s {curl}{bearer} {server.http_url}/v1/jobs",
-            f"  grpcurl {grpcurl} {bearer} {server.grpc_address} jobledger.v1.JobService/ListJobs",
+            *_to_paste(server),
         )
+    )
+
+
+def _to_paste(server: Embedded) -> Sequence[str]:
+    """Lines that work as they are. Under TLS they go by the sockets: whom clients trust, and what they show, is theirs
+    to say.
+    """
+    bearer = f'-H "authorization: Bearer $(cat {shlex.quote(str(server.token_file))})"'
+    url, grpc, http, target = server.http_url, "-plaintext", "", server.grpc_address
+    if server.tls is not None:
+        if server.unix_path is None or server.http_unix_path is None:
+            return ("Clients need the PEM file of whom to trust: jobledger --ca-file, curl --cacert, grpcurl -cacert.",)
+        url, grpc, target = "http://localhost", "-plaintext -unix", shlex.quote(server.unix_path)
+        http = f"--unix-socket {shlex.quote(server.http_unix_path)} "
+    return (
+        f"  curl -s {http}{bearer} {url}/v1/jobs",
+        f"  grpcurl {grpc} {bearer} {target} jobledger.v1.JobService/ListJobs",
     )

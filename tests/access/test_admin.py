@@ -99,6 +99,32 @@ async def test_a_rotation_never_makes_a_token_last_longer(admin: TokenAdmin, clo
     assert micros((await admin.info(old.info.token_id)).expires_at) == end
 
 
+async def test_a_token_that_was_rotated_names_its_successor_and_is_not_rotated_again(
+    admin: TokenAdmin, authenticator: Authenticator, clock: ManualClock
+) -> None:
+    """A second successor would end with the overlap of the first rotation."""
+    old = await admin.create(REQUEST)
+    new = await admin.rotate(old.info.token_id)
+    with pytest.raises(ServiceError, match=f"to {new.info.token_id}: rotate that one"):
+        await admin.rotate(old.info.token_id)
+    newest = await admin.rotate(new.info.token_id)
+    assert not newest.info.HasField("expires_at")
+    clock.advance(61)
+    assert [await works(authenticator, issued.token) for issued in (old, new, newest)] == [False, False, True]
+
+
+async def test_rotations_keep_the_line_of_a_token(admin: TokenAdmin, authenticator: Authenticator) -> None:
+    """By it callers own the keys of their requests, their pages, and their share of what one token may do."""
+    first = await admin.create(REQUEST)
+    line = [first, await admin.rotate(first.info.token_id)]
+    line.append(await admin.rotate(line[1].info.token_id))
+    principals = [await authenticator.authenticate([f"Bearer {issued.token}"], PEER) for issued in line]
+    assert {principal.line for principal in principals} == {first.info.token_id}
+    assert [principal.token_id for principal in principals] == [issued.info.token_id for issued in line]
+    stranger = await admin.create(REQUEST)
+    assert (await authenticator.authenticate([f"Bearer {stranger.token}"], PEER)).line == stranger.info.token_id
+
+
 async def test_a_revoked_token_can_not_be_rotated(admin: TokenAdmin) -> None:
     token_id = (await admin.create(REQUEST)).info.token_id
     await admin.revoke(token_id)

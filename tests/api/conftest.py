@@ -59,7 +59,7 @@ def servicer() -> Servicer:
 async def guards(admin: TokenAdmin) -> Guards:
     clock = ManualClock()
     authenticator = Authenticator(tokens=admin._tokens, clock=clock, throttle=FailureThrottle(clock=clock))
-    return Guards(Errors(), Access(authenticator=authenticator), Limits(most_calls=3), Validation())
+    return Guards(Errors(), Access(authenticator=authenticator), Limits(most_calls=3, admin_calls=0), Validation())
 
 
 @pytest.fixture(params=DOORS)

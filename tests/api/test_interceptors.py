@@ -17,7 +17,7 @@ from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.job_pb2 import INPUT_TYPE_REFERENCE, JobInput, JobSpec
 from jobledger_server.api.types import Metadata
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(60)
 
 
 async def reason_of(call: Any) -> str:
@@ -116,7 +116,7 @@ async def test_health_needs_no_token(channel: Channel) -> None:
 
 async def test_health_can_be_watched(channel: Channel) -> None:
     call = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert (await anext(aiter(call))).status == health_pb2.HealthCheckResponse.SERVING
     call.cancel()
 
@@ -177,7 +177,7 @@ async def test_a_server_that_closes_takes_nothing_new_and_lets_the_rest_finish(
     stub: Any, channel: Channel, servicer: Servicer, guards: Guards, token: Metadata
 ) -> None:
     under_way = get(stub, "wait", token)
-    await asyncio.wait_for(servicer.begun.wait(), 5)
+    await asyncio.wait_for(servicer.begun.wait(), 30)
     guards.limits.close()
     error = await failure(get(stub, "job", token))
     assert (error.code(), detail(error, ErrorInfo).reason) == (Code.UNAVAILABLE, "ENGINE_SHUTTING_DOWN")
@@ -191,8 +191,8 @@ async def test_beyond_the_most_calls_a_caller_is_told_to_come_back(
     stub: Any, servicer: Servicer, token: Metadata
 ) -> None:
     waiting = [get(stub, "wait", token) for _ in range(3)]
-    await asyncio.wait_for(servicer.begun.wait(), 5)
-    async with asyncio.timeout(5):
+    await asyncio.wait_for(servicer.begun.wait(), 30)
+    async with asyncio.timeout(30):
         while (await reason_if_any(get(stub, "job", token))) != "OVERLOADED":
             pass
     servicer.released.set()

@@ -28,7 +28,7 @@ from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.eventually import eventually
 
-pytestmark = pytest.mark.timeout(20)
+pytestmark = pytest.mark.timeout(60)
 MOST = 3
 
 
@@ -67,12 +67,12 @@ def bearer(issued: IssuedToken) -> Metadata:
 
 
 async def begun(guarded: Guarded) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await guarded.servicer.begun.wait()
 
 
 async def ended(call: Any) -> tuple[grpc.StatusCode, str]:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         error = await failure(call)
     return error.code(), str(detail(error, ErrorInfo).reason)
 

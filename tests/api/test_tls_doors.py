@@ -121,7 +121,7 @@ async def test_a_renewal_is_for_new_connections_and_leaves_open_ones(
     """Another authority for the server, and another for the clients, while a call waits for its answer."""
     other, others = Authority.make(), Authority.make("Others")
     waiting = asyncio.create_task(_held(mutual, door))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await servicer.begun.wait()
     mutual.renew(other.server(), others)
     assert await mutual.ask(door, other, shown=others.client(WORKER)) == f"cert:{WORKER}"
@@ -156,7 +156,7 @@ async def test_it_speaks_new_tls_and_its_own_protocol_alone(plain: TlsDoors, doo
 
 def _handshake(port: int, context: ssl.SSLContext) -> tuple[str | None, str | None]:
     with (
-        socket.create_connection(("127.0.0.1", port), 5) as plain,
+        socket.create_connection(("127.0.0.1", port), 30) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
     ):
         return secure.version(), secure.selected_alpn_protocol()
@@ -183,7 +183,7 @@ async def test_http1_gets_no_call_out_of_the_grpc_port(plain: TlsDoors, servicer
 def _said_to(request: bytes, port: int, context: ssl.SSLContext | None = None) -> bytes:
     """All that comes back until the other side closes the connection."""
     said = b""
-    with socket.create_connection(("127.0.0.1", port), 10) as plain:
+    with socket.create_connection(("127.0.0.1", port), 30) as plain:
         try:
             with context.wrap_socket(plain, server_hostname="127.0.0.1") if context else plain as connection:
                 connection.sendall(request)

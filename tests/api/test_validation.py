@@ -58,8 +58,18 @@ async def test_bytes_that_are_good_for_one_method_say_nothing_of_another(guard: 
 async def test_what_is_not_only_read_is_not_remembered(guard: Validation) -> None:
     """It may hold what nobody wants to stay in memory."""
     for _ in range(2):
-        await guard.enter(CREATE, pb.CreateJobRequest(spec=JobSpec(command=["true"])), CONTEXT)
+        await guard.enter(CREATE, pb.CreateJobRequest(spec=JobSpec(tools=["git"])), CONTEXT)
     assert asked(guard) == 2
+    assert not guard._good
+
+
+async def test_what_is_quickly_told_to_be_good_is_not_asked_about(guard: Validation) -> None:
+    await guard.enter(CREATE, pb.CreateJobRequest(spec=JobSpec(command=["true"])), CONTEXT)
+    assert asked(guard) == 0
+    with pytest.raises(ServiceError) as refused:
+        await guard.enter(CREATE, pb.CreateJobRequest(spec=JobSpec(queue="-")), CONTEXT)
+    assert [violation.field for violation in refused.value.fields] == ["spec.queue"]
+    assert asked(guard) == 1
 
 
 async def test_not_more_is_remembered_than_there_is_room_for(

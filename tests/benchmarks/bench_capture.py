@@ -4,12 +4,14 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.framework import Goal, NotMeasuredError, Row, Run, benchmark
-from benchmarks.measuring import median, millis, percentile, steadily
-from benchmarks.serving import Target, serving
+from benchmarks.measuring import Call, median, millis, percentile, steadily
+from benchmarks.serving import Target, python, serving
 from jobledger.v1.job_pb2 import JobLimits
 from jobledger.v1.job_service_pb2 import GetLogsRequest
 from support.eventually import pace
@@ -18,6 +20,21 @@ LINES, LINE = 5_000_000, b"%019d " + b"." * 59 + b"\n"
 LOG_BYTES = 16 * 2**30
 ROUNDS, PROBES_PER_SECOND, LOOK_SECONDS = 3, 100, 0.1
 LINES_PER_SECOND, STALL_MS, GROWTH_MIB = 1_000_000, 50.0, 16.0
+# A loop that sends each byte back, and does nothing else.
+ECHO = """
+import asyncio
+
+async def echo(reader, writer):
+    while byte := await reader.read(1):
+        writer.write(byte)
+
+async def main():
+    server = await asyncio.start_server(echo, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
+
+asyncio.run(main())
+"""
 
 
 @dataclass
@@ -42,6 +59,8 @@ async def capture(run: Run) -> list[Row]:
       when the log is durable and its hash in the receipt. Median of three rounds.
     - bare: `cat FILE | cat > COPY` and an fsync of the copy, in turn with the job.
     - stall: latency of GET /healthz, which does nothing, meanwhile, at a steady 100 a second; all rounds together.
+    - bare, stall: the same of a byte that a loop with nothing else to do sends back while `bare` runs. It is what the
+      machine itself adds, with as many programs at work as it has cores.
     - growth: of resident memory, from the first look while a job ran to the largest, looked at ten times a second; of
       the server over all rounds, of the supervisors, of which each round has its own, the largest.
     - lines off: by which the log's `total` is wrong.
@@ -49,10 +68,10 @@ async def capture(run: Run) -> list[Row]:
     lines = run.scaled(LINES)
     source = run.directory / "lines"
     await asyncio.to_thread(_write_lines, source, lines)
-    rounds, bare, off = list[Seen](), list[float](), 0
-    async with serving(run.directory / "data") as target:
+    rounds, bare, off = list[Seen](), list[Seen](), 0
+    async with serving(run.directory / "data") as target, _echoing() as echo:
         for _ in range(ROUNDS):
-            bare.append(await _bare(source, run.directory / "copy"))
+            bare.append(await _watched(source, run.directory / "copy", echo))
             seen, total = await _captured(target, source)
             rounds.append(seen)
             off += abs(total - lines)
@@ -62,6 +81,42 @@ async def capture(run: Run) -> list[Row]:
 def _write_lines(path: Path, count: int) -> None:
     with path.open("wb") as file:
         file.writelines(LINE % number for number in range(count))
+
+
+@asynccontextmanager
+async def _echoing() -> AsyncIterator[Call]:
+    """A call that takes as long as a loop does that has nothing to do."""
+    process = await asyncio.create_subprocess_exec(*python(ECHO), stdout=asyncio.subprocess.PIPE)
+    turn = asyncio.Lock()
+    try:
+        assert process.stdout is not None
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(await process.stdout.readline()))
+
+        async def echo() -> None:
+            async with turn:
+                writer.write(b".")
+                await reader.readexactly(1)
+
+        yield echo
+        writer.close()
+    finally:
+        process.kill()
+        await process.wait()
+
+
+async def _watched(source: Path, copy: Path, echo: Call) -> Seen:
+    """What it takes without us, and what a loop notices of it."""
+    over = asyncio.Event()
+
+    async def write() -> float:
+        try:
+            return await _bare(source, copy)
+        finally:
+            over.set()
+
+    probing = steadily(echo, rate=PROBES_PER_SECOND, until=lambda _: over.is_set())
+    seconds, stalls = await asyncio.gather(write(), probing)
+    return Seen(seconds=seconds, stalls=stalls)
 
 
 async def _bare(source: Path, copy: Path) -> float:
@@ -136,19 +191,21 @@ def _resident(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS")), 0.0)
 
 
-def _rows(lines: int, rounds: list[Seen], bare: list[float], off: int) -> list[Row]:
-    stalls = [latency for seen in rounds for latency in seen.stalls]
+def _rows(lines: int, rounds: list[Seen], bare: list[Seen], off: int) -> list[Row]:
+    stalls, floor = ([latency for seen in of for latency in seen.stalls] for of in (rounds, bare))
     if not all(seen.shim for seen in rounds):
         raise NotMeasuredError("the supervisor's memory could not be looked at")
     rate = lines / median([seen.seconds for seen in rounds])
     flat, server = Goal(GROWTH_MIB), [size for seen in rounds for size in seen.server]
     return [
         Row(name="lines a second", value=rate, unit="lines/s", goal=Goal(LINES_PER_SECOND, at_least=True)),
-        Row(name="bare, lines a second", value=lines / median(bare), unit="lines/s"),
+        Row(name="bare, lines a second", value=lines / median([seen.seconds for seen in bare]), unit="lines/s"),
         Row(name="lines off", value=off, unit="lines", goal=Goal(0)),
         millis("stall p50", median(stalls)),
         millis("stall p99", percentile(stalls, 0.99), STALL_MS),
         millis("stall, longest", max(stalls), STALL_MS),
+        millis("bare, stall p99", percentile(floor, 0.99)),
+        millis("bare, stall, longest", max(floor)),
         Row(name="growth of the server", value=_growth(server), unit="MiB", goal=flat),
         Row(name="growth of the supervisor", value=max(_growth(it.shim) for it in rounds), unit="MiB", goal=flat),
         Row(name="supervisor, largest", value=max(max(it.shim) for it in rounds), unit="MiB"),

@@ -1,13 +1,16 @@
 """The program as a whole: help, signals, pipes, completion."""
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from cli.program import Run, Start
 from click.testing import CliRunner
@@ -62,11 +65,34 @@ def test_wrong_usage_is_code_2(arguments: list[str]) -> None:
     assert CliRunner(env=environ).invoke(main.cli, arguments).exit_code == 2
 
 
-async def test_no_server_is_code_3_and_says_how_to_start_one(run: Run) -> None:
+async def test_no_server_is_code_3_and_says_how_to_start_one(run: Run, tmp_path: Path) -> None:
     outcome = await run("ls", JOBLEDGER_TARGET="127.0.0.1:1")
-    assert outcome.code == 3
-    assert "jobledger up" in outcome.err
-    assert outcome.err.count("\n") == 1
+    assert (outcome.code, outcome.err) == (
+        3, "Error: No server answers at 127.0.0.1:1 (connection refused): `jobledger up` starts one\n"
+    )  # fmt: skip
+    outcome = await run("ls", JOBLEDGER_TARGET=f"unix:{tmp_path}/none")
+    assert outcome.err == f"Error: No server answers at {tmp_path}/none (no such socket): `jobledger up` starts one\n"
+
+
+async def test_an_output_that_can_not_be_written_is_one_line(server: FakeServer) -> None:
+    server.on("ListJobs", ListJobsResponse(jobs=[JobSummary(job_id="job_abc")]))
+    env = {**os.environ, "JOBLEDGER_TARGET": server.target, "JOBLEDGER_TOKEN": "t"}
+    for verb in (["ls"], ["completion", "bash"]):
+        with Path("/dev/full").open("wb") as full:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "jobledger.cli", *verb), stdout=full, stderr=asyncio.subprocess.PIPE, env=env
+            )
+        async with asyncio.timeout(20):
+            _, err = await process.communicate()
+        assert (process.returncode, err) == (2, b"Error: The output can't be used: No space left on device\n")
+
+
+def test_what_is_in_the_way_is_not_told_as_a_job_that_failed(capsys: pytest.CaptureFixture[str]) -> None:
+    def refuse() -> None:
+        raise click.ClickException("the server runs")
+
+    assert main.exit_code_of(refuse) == 2
+    assert capsys.readouterr().err == "Error: the server runs\n"
 
 
 async def test_ctrl_c_ends_a_stream_quietly(server: FakeServer, start: Start) -> None:

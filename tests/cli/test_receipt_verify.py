@@ -47,6 +47,13 @@ async def test_all_that_can_be_checked_has_a_line_and_what_is_not_proven_too(run
     assert done.out.count("does not prove") == 3
 
 
+async def test_an_envelope_can_come_by_standard_input(run: Run, place: Path) -> None:
+    keys = f"--keys={place}/keys.json"
+    done = await run("receipt", "verify", "-", keys, stdin=(place / "receipt.dsse.json").read_bytes())
+    assert (done.code, done.err) == (0, "")
+    assert (await run("receipt", "verify", "-", keys)).code != 0
+
+
 async def test_json_has_the_same_in_one_document(run: Run, place: Path) -> None:
     done = await verified(run, place, *EVERYTHING, "--json")
     document = json.loads(done.out)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_ALLOWED, AUDIT_DECISION_DENIED, AuditEntry
-from jobledger_server.core.audit import PendingEntry, set_pending
+from jobledger_server.core.audit import PendingEntry, entry_about, set_pending
 from jobledger_server.core.ports import AuditFilter, Store, TokenChange, TokenRecord
 from jobledger_server.core.times import timestamp
 from jobledger_server.stores.errors import InvariantError
@@ -93,6 +93,22 @@ async def test_a_change_that_fails_leaves_no_entry(backend: Backend) -> None:
         assert await numbers(store) == [1]
 
 
+async def test_a_write_that_changes_nothing_leaves_no_entry(store: Store) -> None:
+    """A token that is not there, one that stays as it is, a job that nobody knows: the call may write again."""
+    await store.put_token(a_token())
+    pending = PendingEntry(an_entry())
+    set_pending(pending)
+    await store.change_token("unknown", lambda token: TokenChange(token=replace(token, revoked_at=NOW)))
+    await store.change_token("token", lambda _: None)
+    await store.update_job("job_unknown", lambda _: None)
+    assert await numbers(store) == []
+    with entry_about("job_7"):
+        await store.change_token("token", lambda token: TokenChange(token=replace(token, revoked_at=NOW)))
+    assert pending.is_taken
+    set_pending(None)
+    assert [entry.object for entry in await store.audit_after(0, EVERY, limit=9)] == ["job_7"]
+
+
 async def test_old_entries_go_from_the_first_on_and_their_numbers_are_not_given_again(backend: Backend) -> None:
     async with backend.open() as store:
         ages = (NOW - 9, NOW - 8, NOW + 1, NOW - 7)
@@ -110,13 +126,14 @@ async def test_old_entries_go_from_the_first_on_and_their_numbers_are_not_given_
 async def test_a_rotation_is_whole_or_nothing(store: Store) -> None:
     """The new token, the end of the old one and the event are one change."""
     await store.put_token(a_token())
-    new = a_token("new")
+    new = replace(a_token("new"), first_id="token")
 
     def rotate(token: TokenRecord) -> TokenChange:
-        return TokenChange(token=replace(token, expires_at=NOW + 60), new=new, events=[an_event()])
+        rotated = replace(token, expires_at=NOW + 60, successor_id="new")
+        return TokenChange(token=rotated, new=new, events=[an_event()])
 
     changed = await store.change_token("token", rotate)
-    assert changed == replace(a_token(), expires_at=NOW + 60)
+    assert changed == replace(a_token(), expires_at=NOW + 60, successor_id="new")
     assert await store.token("new") == new
     assert (await store.event_bounds()).last == 1
     assert await store.change_token("unknown", rotate) is None

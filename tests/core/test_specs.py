@@ -90,6 +90,14 @@ def test_the_engines_own_variables_are_not_the_callers() -> None:
     assert violation(JobSpec(command=["true"], env={"JOBLEDGER_JOB_ID": "x"})) == "spec.env[JOBLEDGER_JOB_ID]"
 
 
+def test_a_glob_that_names_nothing_is_told_before_a_job_ends_without_its_artifacts() -> None:
+    assert violation(JobSpec(command=["true"], artifacts=["*", "../x"])) == "spec.artifacts[1]"
+    assert violation(JobSpec(command=["true"], artifacts=["/etc/*"])) == "spec.artifacts[0]"
+    base = JobSpec(command=["true"], artifacts=["./x"])
+    with pytest.raises(ServiceError):
+        resolve(JobSpec(), roots=[], base=base)
+
+
 def test_command_and_environment_have_a_size_together() -> None:
     """Both are counted in bytes, with the NUL behind each string and the `=` of each variable."""
     full = ["a" * 99_999] * 14

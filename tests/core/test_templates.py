@@ -107,10 +107,113 @@ def test_what_would_let_a_value_be_a_program_is_no_template(source: list[str], t
         Template.of(source)
 
 
+# Each with a value in what somebody runs, and the index of that element.
+RUN = [
+    (["bash", "-euo", "pipefail", "-c", "echo {config.a} | cat"], 4),
+    (["bash", "-o", "pipefail", "-c", "echo {config.a}"], 4),
+    (["bash", "--rcfile", "/x", "-c", "{config.a}"], 4),
+    (["bash", "-O", "extglob", "-c", "{config.a}"], 4),
+    (["bash", "-c", "-x", "{config.a}"], 3),
+    (["bash", "-lc", "{config.a}"], 2),
+    (["bash", "-cx", "{config.a}"], 2),
+    (["sh", "-ec{config.a}"], 1),
+    (["sh", "-s", "{config.a}"], 2),
+    (["sh", "-c", 'exec "$0" "$@"', "sh", "-c", "{config.a}"], 5),
+    (["sh", "-c", 'exec "$@"', "_", "sh", "-c", "{config.a}"], 6),
+    (["rbash", "-c", "{config.a}"], 2),
+    (["tcsh", "-c", "text", "-c", "{config.a}"], 4),
+    (["nice", "-n", "5", "bash", "-o", "pipefail", "-c", "{config.a}"], 7),
+    (["ionice", "-c3", "bash", "-lc", "{config.a}"], 4),
+    (["timeout", "-k", "5", "10", "{config.a}"], 4),
+    (["timeout", "10", "bash", "-c", "{config.a}"], 4),
+    (["chronic", "bash", "-c", "{config.a}"], 3),
+    (["unknown", "--", "/opt/bin/bash5.2", "-c", "{config.a}"], 4),
+    (["python3", "-X", "dev", "-c", "print('{config.a}')"], 4),
+    (["python3", "-W", "ignore", "{config.a}"], 3),
+    (["python3", "-m{config.a}"], 1),
+    (["python3", "-", "{config.a}"], 2),
+    (["python3", "-m", "timeit", "{config.a}"], 3),
+    (["perl", "-I", "/x", "-e", "{config.a}"], 4),
+    (["perl", "-e", "text", "-e", "{config.a}"], 4),
+    (["node", "-r", "x", "-e", "{config.a}"], 4),
+    (["Rscript", "-e", "{config.a}"], 2),
+    (["env", "-S{config.a}"], 1),
+    (["env", "-S", "bash -c", "{config.a}"], 3),
+    (["/usr/bin/env", "-u", "X", "bash", "-c", "{config.a}"], 5),
+    (["env", "LD_PRELOAD={config.a}", "p"], 1),
+    (["env", "BASH_ENV={config.a}", "bash", "/srv/x.sh"], 1),
+    (["flock", "/l", "sh", "-c", "{config.a}"], 4),
+    (["su", "-c", "{config.a}"], 2),
+    (["docker", "run", "img", "sh", "-c", "{config.a}"], 5),
+    (["ssh", "host", "run {config.a}"], 2),
+    (["pwsh", "-c", "{config.a}"], 2),
+    (["find", "/x", "-exec", "{config.a}", ";"], 3),
+    (["make", "-f", "{config.a}"], 2),
+    (["tar", "-I{config.a}"], 1),
+    (["uv", "run", "{config.a}"], 2),
+    (["/lib64/ld-linux-x86-64.so.2", "{config.a}"], 1),
+]
+
+
+@pytest.mark.parametrize(("source", "index"), RUN, ids=[" ".join(source) for source, _ in RUN])
+def test_no_option_hides_from_what_a_program_runs(source: list[str], index: int) -> None:
+    with pytest.raises(TemplateError, match=rf"command\[{index}\].*program"):
+        Template.of(source)
+
+
+INTERPRETED = st.sampled_from(
+    [
+        "sh",
+        "bash",
+        "-c",
+        "-o",
+        "pipefail",
+        "-eu",
+        "python3",
+        "-m",
+        "-X",
+        "/srv/x",
+        "--",
+        "env",
+        "A=b",
+        "nice",
+        "-n",
+        "5",
+    ]
+)
+
+
+@given(st.lists(INTERPRETED, max_size=6))
+def test_nothing_before_a_shell_opens_its_text_to_a_value(before: list[str]) -> None:
+    """The two words between may be the text and the name of a shell before it; what has that name is no program."""
+    with pytest.raises(TemplateError):
+        Template.of(["p", *before, "text", "name", "bash", "-c", "{config.a}"])
+
+
 def test_arguments_of_a_program_text_may_be_values() -> None:
+    named = ["sh", "-c", "x", "bash", "-c", "{config.a}"]
+    assert Template.of(named).filled({"a": "id"}) == [*named[:-1], "id"]
     source = ["sh", "-c", 'echo "$1" ${{HOME}}', "sh", "{config.a}"]
     assert Template.of(source).filled({"a": "$(id)"}) == ["sh", "-c", 'echo "$1" ${HOME}', "sh", "$(id)"]
     script = ["python3", "-u", "/srv/train.py", "-c", "{config.a}"]
     assert Template.of(script).filled({"a": "x"}) == [*script[:-1], "x"]
     wrapped = ["env", "MODE={config.a}", "timeout", "{config.a}", "p", "-c", "{config.a}"]
     assert Template.of(wrapped).filled({"a": "x"}) == ["env", "MODE=x", "timeout", "x", "p", "-c", "x"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ["bash", "-euo", "pipefail", "-c", 'run "$1"', "bash", "{config.a}"],
+        ["bash", "-eu", "-o", "pipefail", "/srv/run.sh", "--by={config.a}"],
+        ["python3", "-X", "dev", "-W", "ignore", "-m", "train", "{config.a}"],
+        ["python3", "-Wignore", "-c", "import sys", "{config.a}"],
+        ["env", "-i", "-u", "A", "B=c", "nice", "-n", "5", "train", "{config.a}"],
+        ["timeout", "-k", "5", "10", "perl", "/srv/x.pl", "{config.a}"],
+        ["awk", "text", "{config.a}"],
+        ["stdbuf", "-oL", "nohup", "convert", "--", "{config.a}"],
+    ],
+    ids=" ".join,
+)
+def test_what_stands_behind_a_script_or_a_text_is_an_argument(source: list[str]) -> None:
+    assert Template.of(source).filled({"a": "x"}) == [element.replace("{config.a}", "x") for element in source]

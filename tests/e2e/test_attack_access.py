@@ -10,14 +10,13 @@ from urllib.parse import urlsplit
 import aiohttp
 import grpc
 import pytest
-from google.protobuf.message_factory import GetMessageClass
 from jobledger.v1 import job_service_pb2 as pb
 from jobledger.v1.job_service_pb2_grpc import JobServiceStub
 from jobledger_server.core.policy import SERVICES
-from support.doors import Door, GrpcDoor, Refused, RestDoor, server_sent
+from support.doors import Door, Refused, RestDoor, server_sent
 from support.eventually import eventually
 from support.running import RunningServer, output_file, run_cli
-from support.tokens import audited, issue, post
+from support.tokens import audited, issue, post, with_token
 
 OPEN_PATHS = {"/v1/openapi.json", "/docs", "/healthz", "/readyz"}
 ABSENT = f"job_{'0' * 26}"
@@ -25,17 +24,6 @@ WRONG = "jl_abcdefgh_" + "Zq7" * 14 + "Z"
 # Beyond what a token has open is refused; 100 is the default.
 MOST_STREAMS, WATCHES = 100, 1000
 SECONDS = 30
-
-
-def with_token(door: Door, token: str | None) -> Door:
-    """The same door for another caller."""
-    if isinstance(door, RestDoor):
-        return RestDoor(door.session, door.url, token)
-    assert isinstance(door, GrpcDoor)
-    other = GrpcDoor.__new__(GrpcDoor)
-    other.jobs, other.engine = door.jobs, door.engine
-    other.metadata = (("authorization", f"Bearer {token}"),) if token else ()
-    return other
 
 
 def methods() -> Iterator[tuple[str, Any]]:
@@ -161,49 +149,6 @@ async def test_a_token_in_a_url_or_a_cookie_is_not_seen(server: RunningServer, r
             assert (response.status, (await response.json())["error_code"]) == (401, "E_AUTH_MISSING")
         async with rest.session.get(f"{rest.url}/v1/jobs", headers={"Cookie": f"{name}={value}"}) as response:
             assert (response.status, (await response.json())["error_code"]) == (401, "E_AUTH_MISSING")
-
-
-async def test_another_ones_job_is_byte_for_byte_an_absent_one(rest: RestDoor, server: RunningServer) -> None:
-    """Row 6: every method that names a job, and every path."""
-    hidden = (await rest.create("echo", "hidden", workspace_id="hidden"))["job_id"]
-    await rest.ended(hidden)
-    _, token = await issue(rest, scopes=["jobs:read", "jobs:cancel", "jobs:create", "admin"], workspaces=["open"])
-    metadata = (("authorization", f"Bearer {token}"),)
-    named = [(name, method) for name, method in methods() if method and "job_id" in _scalars(method)]
-    assert len(named) >= 11
-    async with grpc.aio.insecure_channel(server.target) as channel:
-        for name, method in named:
-            answers = []
-            for job_id in (hidden, ABSENT):
-                request = GetMessageClass(method.input_type)(job_id=job_id)
-                answers.append(await _answer(channel, name, method, request.SerializeToString(), metadata))
-            assert answers[0] == answers[1], name
-    async with rest.session.get(f"{rest.url}/v1/openapi.json") as response:
-        paths = (await response.json())["paths"]
-    headers = {"Authorization": f"Bearer {token}"}
-    for path, item in paths.items():
-        for method in ("get", "post", "delete"):
-            if "{job_id}" in path and method in item:
-                bodies = []
-                for job_id in (hidden, ABSENT):
-                    url = rest.url + path.replace("{job_id}", job_id).replace("{artifact_id}", "1")
-                    async with rest.session.request(method, url, headers=headers) as it:
-                        bodies.append((it.status, await it.read()))
-                assert bodies[0] == bodies[1], path
-                assert bodies[0][0] >= 400
-
-
-def _scalars(method: Any) -> set[str]:
-    return {field.name for field in method.input_type.fields if not field.is_repeated}
-
-
-async def _answer(channel: Any, name: str, method: Any, request: bytes, metadata: Any) -> Any:
-    call = (channel.unary_stream if method.server_streaming else channel.unary_unary)(name)(request, metadata=metadata)
-    try:
-        return [item async for item in call] if method.server_streaming else await call
-    except grpc.aio.AioRpcError as error:
-        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
-        return error.code(), error.details(), details
 
 
 async def test_a_list_can_not_be_widened(door: Door, rest: RestDoor) -> None:

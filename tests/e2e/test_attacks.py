@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import grpc
 import pytest
 from support.doors import Door, Refused, RestDoor, server_sent
 from support.eventually import eventually
-from support.running import RunningServer, output_file
+from support.running import RunningServer, output_file, run_cli
+from support.tokens import audited, issue, post, with_token
 
 JUNK = b"\xff\xff\xff"
+Told = list[tuple[str, str, str, str, int]]
 
 
 async def token_of(rest: RestDoor, **fields: object) -> RestDoor:
@@ -232,3 +235,77 @@ async def test_what_a_job_prints_is_neither_markup_nor_event_nor_message(rest: R
     entries = [json.loads(event["data"]) for event in told[:-1]]
     assert [entry["job_sequence"] for entry in entries] == list(range(1, len(told)))
     assert {entry["subsystem"] for entry in entries} == {"stdout"}
+
+
+async def told_of(rest: RestDoor, token_id: str, *, most: int) -> Told:
+    """Method, object, decision, reason and count of a token's entries, oldest first, once there are so many."""
+    entries = await eventually(lambda: audited(rest, token_id=token_id), until=lambda found: len(found) >= most)
+    return [_told(entry) for entry in reversed(entries)]
+
+
+def _told(entry: dict[str, Any]) -> tuple[str, str, str, str, int]:
+    method = entry["method"].rpartition("/")[2]
+    return method, entry["object"], entry["decision"], entry["reason"], entry["count"]
+
+
+async def test_a_change_of_a_token_that_is_not_there_is_not_told_as_done(server: RunningServer, rest: RestDoor) -> None:
+    for verb, method in (("revoke", "RevokeToken"), ("rotate", "RotateToken")):
+        assert run_cli(server, "token", verb, f"absent-{verb}").returncode != 0
+        found = await eventually(partial(audited, rest, job_id=f"absent-{verb}"), until=bool)
+        assert [_told(entry) for entry in found] == [(method, f"absent-{verb}", "allowed", "NOT_FOUND", 1)]
+
+
+async def test_each_job_that_a_call_cancels_is_told_and_a_dry_run_changes_nothing(door: Door, rest: RestDoor) -> None:
+    """One entry for each job that has changed; what changes nothing is counted, however often it is called."""
+    workspace = f"many-{door.name}"
+    jobs = [(await rest.create("sleep", "600", workspace_id=workspace))["job_id"] for _ in range(2)]
+    token_id, token = await issue(rest, scopes=["jobs:cancel", "jobs:read"], workspaces=[workspace])
+    bound = with_token(door, token)
+    for _ in range(30):
+        await bound.call("CancelJobs", workspace_id=workspace, dry_run=True)
+    assert await told_of(rest, token_id, most=1) == [("CancelJobs", "", "allowed", "NO_CHANGE", 1)]
+    await bound.call("CancelJobs", workspace_id=workspace, grace_period="0s")
+    told = await told_of(rest, token_id, most=3)
+    assert sorted(told[1:]) == [("CancelJobs", job_id, "allowed", "", 1) for job_id in sorted(jobs)]
+    for _ in range(30):
+        await bound.call("CancelJobs", job_id=jobs)
+    assert len(await audited(rest, token_id=token_id)) == 3
+
+
+async def test_another_ones_job_is_told_as_denied_in_the_log_alone(door: Door, rest: RestDoor) -> None:
+    """Reads too, each job by its id; the caller is told what it would be of a job that is not there."""
+    foreign = [(await rest.create("true", workspace_id="other"))["job_id"] for _ in range(3)]
+    token_id, token = await issue(rest, scopes=["admin"], workspaces=["mine"])
+    bound = with_token(door, token)
+    for verb in ("GetJob", "CancelJob", "GetLogs", "DeleteJob"):
+        for job_id in foreign:
+            with pytest.raises(Refused) as refused:
+                await bound.call(verb, job_id=job_id)
+            assert refused.value.error_code == "E_JOB_NOT_FOUND"
+    await bound.call("CancelJobs", job_id=foreign[:1])
+    told = await told_of(rest, token_id, most=14)
+    expected = [
+        (verb, job_id, "denied", "JOB_NOT_FOUND", 1)
+        for verb in ("GetJob", "CancelJob", "GetLogs", "DeleteJob")
+        for job_id in foreign
+    ]
+    assert told[:12] == expected
+    assert sorted(told[12:]) == [
+        ("CancelJobs", "", "allowed", "NO_CHANGE", 1),
+        ("CancelJobs", foreign[0], "denied", "JOB_NOT_FOUND", 1),
+    ]
+    absent = f"job_{'0' * 26}"
+    with pytest.raises(Refused):
+        await bound.call("GetJob", job_id=absent)
+    assert await audited(rest, token_id=token_id, job_id=absent) == []
+
+
+async def test_who_shows_a_revoked_token_is_told_by_its_id(door: Door, rest: RestDoor) -> None:
+    """Its secret was right. Who shows another secret under that id is nobody."""
+    token_id, token = await issue(rest, scopes=["jobs:read"])
+    await post(rest, f"/v1/tokens/{token_id}/revoke", {})
+    for credentials in (f"{token[:-3]}AAA", token):
+        with pytest.raises(Refused) as refused:
+            await with_token(door, credentials).call("ListJobs")
+        assert refused.value.error_code == "E_AUTH_INVALID"
+    assert await told_of(rest, token_id, most=1) == [("ListJobs", "", "denied", "AUTH_INVALID", 1)]

@@ -85,6 +85,9 @@ async def test_a_bad_path_or_query_is_named(rest: RestDoor, path: str, status: i
         (b'{"spec": {}, "spec": {}}', 400, "E_BAD_JSON"),
         (b'{"spec": {"config": {"x": NaN}}}', 400, "E_BAD_JSON"),
         (b'{"spec": ' + b'{"config": ' * 70 + b"{}" + b"}" * 71, 400, "E_BAD_JSON"),
+        (b'{"spec": {"command": ["true"], "config": ' + b'{"a":' * 31 + b"1" + b"}" * 33, 422, "E_VALIDATION"),
+        (b'{"spec": {"command": ["true"], "config": ' + b'{"a":' * 62 + b"1" + b"}" * 64, 422, "E_VALIDATION"),
+        (b'{"spec": {"command": ["true"], "config": {"a":' + b"[" * 61 + b"]" * 61 + b"}}}", 422, "E_VALIDATION"),
         (b'{"spec": {"command": ["true"]}} trailing', 400, "E_BAD_JSON"),
         (b'{"spec": {"command": ["\xff"]}}', 400, "E_BAD_JSON"),
         (b'{"spec": {"command": ["true"], "shell": "yes"}}', 422, "E_VALIDATION"),
@@ -113,6 +116,20 @@ async def test_a_bad_body_is_named_and_makes_no_job(rest: RestDoor, body: bytes,
     got, answer = await ask(rest, "POST", "/v1/jobs", data=io.BytesIO(body), headers={**rest.headers, **JSON})
     assert (got, answer["error_code"]) == (status, code)
     assert (await rest.call("ListJobs"))["total"] == before
+
+
+async def test_the_deepest_config_that_is_taken_goes_through_all_that_tells_of_the_job(rest: RestDoor) -> None:
+    config: Any = 1
+    for _ in range(30):
+        config = {"a": config}
+    body = json.dumps({"spec": {"command": ["true"], "config": config}}).encode()
+    headers = {**rest.headers, **JSON}
+    status, job = await ask(rest, "POST", "/v1/jobs", data=io.BytesIO(body), headers=headers)
+    path = f"/v1/jobs/{job['job_id']}"
+    ended = await ask(rest, "GET", f"{path}/wait?timeout=30")
+    told, receipt = await ask(rest, "GET", path), await ask(rest, "GET", f"{path}/receipt")
+    assert (status, ended[0], told[0], receipt[0]) == (201, 200, 200, 200)
+    assert (told[1]["state"], told[1]["spec"]["config"]) == ("completed", config)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/xml"])

@@ -2,9 +2,11 @@
 
 import json
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager
+from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import pytest
@@ -15,15 +17,44 @@ from support.running import STOP_SECONDS, RunningServer, launch, output_file, st
 
 # Whatever the server's environment holds beside them.
 DOCUMENTED = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"}
+ServerAt: TypeAlias = Callable[[str], RunningServer]
+
+
+def started(data_dir: Path, level: str) -> RunningServer:
+    isolation_for(level, data_dir)
+    return start(data_dir, "--isolation", level)
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAt]:
+    """The server of a level, started when it is first asked for, with secrets in its environment."""
+    with ExitStack() as stack:
+
+        @cache
+        def server_at(level: str) -> RunningServer:
+            with pytest.MonkeyPatch.context() as environment:
+                for name in ("API_TOKEN", "LD_PRELOAD_OF_OURS", "PYTHONPATH_OF_OURS", "SSH_AUTH_SOCK"):
+                    environment.setenv(name, "secret")
+                server = started(tmp_path_factory.mktemp(level) / "data", level)
+            stack.callback(server.stop)
+            return server
+
+        yield server_at
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, level: str) -> AsyncIterator[tuple[RunningServer, GrpcDoor]]:
-    isolation_for(level, data_dir)
-    server = start(data_dir, "--isolation", level)
+async def door_of(server: RunningServer) -> AsyncIterator[GrpcDoor]:
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        yield GrpcDoor(channel, server.token)
+
+
+@asynccontextmanager
+async def serving(data_dir: Path, level: str) -> AsyncIterator[GrpcDoor]:
+    """A server of its own."""
+    server = started(data_dir, level)
     try:
-        async with grpc.aio.insecure_channel(server.target) as channel:
-            yield server, GrpcDoor(channel, server.token)
+        async with door_of(server) as door:
+            yield door
     finally:
         server.stop()
 
@@ -38,8 +69,9 @@ async def messages(door: GrpcDoor, job_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_the_level_is_told_by_status_and_receipt_and_keeps_the_token(tmp_path: Path, level: str) -> None:
-    async with serving(tmp_path / "data", level) as (server, door):
+async def test_the_level_is_told_by_status_and_receipt_and_keeps_the_token(at: ServerAt, level: str) -> None:
+    server = at(level)
+    async with door_of(server) as door:
         assert (await door.call("GetStatus"))["isolation"] == level
         script = 'cat "$TOKEN"; echo kept > "$JOBLEDGER_OUTPUT_DIR/result"'
         job = await door.create("sh", "-c", script, env={"TOKEN": server.endpoints["token_file"]})
@@ -51,11 +83,11 @@ async def test_the_level_is_told_by_status_and_receipt_and_keeps_the_token(tmp_p
 
 async def test_a_job_keeps_the_level_that_it_was_started_under(tmp_path: Path) -> None:
     """Whatever the server that adopts it would start others under."""
-    async with serving(tmp_path / "data", "landlock") as (_, door):
+    async with serving(tmp_path / "data", "landlock") as door:
         job_id = (await door.create("cat", stdin="open"))["job_id"]
         while (await door.get(job_id))["state"] == "queued":
             await door.call("WaitJob", job_id=job_id, timeout="0.1s")
-    async with serving(tmp_path / "data", NONE) as (_, door):
+    async with serving(tmp_path / "data", NONE) as door:
         assert (await door.call("GetStatus"))["isolation"] == NONE
         await door.call("SendInput", job_id=job_id, text="", close=True)
         assert (await door.ended(job_id))["state"] == "completed"
@@ -64,41 +96,40 @@ async def test_a_job_keeps_the_level_that_it_was_started_under(tmp_path: Path) -
 
 @pytest.mark.parametrize(("level", "place"), [("landlock", "."), ("landlock", "data/logs"), ("bwrap", "data/logs")])
 async def test_a_working_directory_that_isolation_can_not_allow_is_refused_at_once(
-    tmp_path: Path, level: str, place: str
+    at: ServerAt, level: str, place: str
 ) -> None:
-    async with serving(tmp_path / "data", level) as (_, door):
+    server = at(level)
+    async with door_of(server) as door:
+        before = (await door.call("ListJobs"))["total"]
         with pytest.raises(Refused) as refused:
-            await door.create("true", working_dir=str(tmp_path / place))
-        assert (await door.call("ListJobs"))["total"] == 0
+            await door.create("true", working_dir=str(server.data_dir.parent / place))
+        assert (await door.call("ListJobs"))["total"] == before
     assert refused.value.error_code == "E_PATH_NOT_ALLOWED"
     assert "the server's data directory" in refused.value.message
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_the_token_is_no_input_of_a_job(tmp_path: Path, level: str) -> None:
+async def test_the_token_is_no_input_of_a_job(at: ServerAt, tmp_path: Path, level: str) -> None:
     """It would be copied by the server, which may read it, whatever the job may."""
-    async with serving(tmp_path / "data", level) as (server, door):
-        (tmp_path / "link").symlink_to(tmp_path / "data")
+    server = at(level)
+    async with door_of(server) as door:
+        (tmp_path / "link").symlink_to(server.data_dir)
         for path in (server.endpoints["token_file"], str(tmp_path / "link" / "token")):
             with pytest.raises(Refused) as refused:
                 await door.create("true", inputs=[{"type": "INPUT_TYPE_FILE", "file_path": path}])
             assert refused.value.error_code == "E_PATH_NOT_ALLOWED"
 
 
-async def test_a_job_that_never_ran_was_under_none_of_the_levels(tmp_path: Path) -> None:
-    async with serving(tmp_path / "data", "landlock") as (_, door):
+async def test_a_job_that_never_ran_was_under_none_of_the_levels(at: ServerAt) -> None:
+    async with door_of(at("landlock")) as door:
         job_id = (await door.create("/no/such/program"))["job_id"]
         assert (await door.ended(job_id))["error_code"] == "E_JOB_SPAWN_FAILED"
         assert await isolation_in_receipt(door, job_id) is None
 
 
 @pytest.mark.parametrize("level", LEVELS)
-async def test_nothing_of_the_servers_environment_reaches_a_job_but_a_few_names(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, level: str
-) -> None:
-    for name in ("API_TOKEN", "LD_PRELOAD_OF_OURS", "PYTHONPATH_OF_OURS", "SSH_AUTH_SOCK"):
-        monkeypatch.setenv(name, "secret")
-    async with serving(tmp_path / "data", level) as (_, door):
+async def test_nothing_of_the_servers_environment_reaches_a_job_but_a_few_names(at: ServerAt, level: str) -> None:
+    async with door_of(at(level)) as door:
         job_id = (await door.create("/usr/bin/env", "-0", env={"GIVEN": "x"}))["job_id"]
         assert (await door.ended(job_id))["state"] == "completed"
         (listing,) = await messages(door, job_id)
@@ -112,7 +143,7 @@ def test_a_server_that_cannot_isolate_does_not_start(tmp_path: Path, monkeypatch
     """Never something weaker instead."""
     monkeypatch.setenv("PATH", str(tmp_path))
     server: subprocess.Popen[bytes] = launch(tmp_path / "data", "--isolation", "bwrap")
-    assert server.wait(STOP_SECONDS) == 1
+    assert server.wait(STOP_SECONDS) == 2
     told = output_file(tmp_path / "data").read_text()
     assert "jobs can't be isolated by bwrap here: there is no program bwrap in PATH" in told
     assert "Traceback" not in told

@@ -1,6 +1,7 @@
 """The server's own life: what it announces, what it refuses, how it stops, and that a crash loses nothing."""
 
 import json
+import shutil
 import signal
 import socket
 import stat
@@ -11,7 +12,10 @@ import grpc
 import pytest
 from support.doors import GrpcDoor, RestDoor
 from support.eventually import eventually
-from support.running import launch, output_file, start
+from support.running import STOP_SECONDS, launch, output_file, start
+
+# Less than the 60 s that the job below is given.
+SOON = 30.0
 
 
 def test_it_says_where_it_listens_to_its_owner_alone(tmp_path: Path) -> None:
@@ -33,7 +37,7 @@ def test_it_says_where_it_listens_to_its_owner_alone(tmp_path: Path) -> None:
 def test_a_second_server_on_the_same_directory_ends_with_the_reason(tmp_path: Path) -> None:
     server = start(tmp_path / "data")
     second = launch(server.data_dir)
-    assert second.wait(20) != 0
+    assert second.wait(STOP_SECONDS) != 0
     assert f"another server (process {server.process.pid})" in output_file(server.data_dir).read_text()
     assert server.stop() == 0
 
@@ -44,21 +48,29 @@ def test_a_taken_port_ends_the_start_with_the_reason(tmp_path: Path, flag: str, 
         port = taken.getsockname()[1]
         ports = {"--grpc-port": "0", "--http-port": "0", flag: str(port)}
         process = launch(tmp_path / "data", *[part for pair in ports.items() for part in pair])
-        assert process.wait(20) != 0
+        assert process.wait(STOP_SECONDS) != 0
     assert f"the {door} address 127.0.0.1:{port} is taken" in output_file(tmp_path / "data").read_text()
 
 
 def test_it_refuses_to_listen_to_the_world(tmp_path: Path) -> None:
     process = launch(tmp_path / "data", "--host", "0.0.0.0")
-    assert process.wait(20) != 0
+    assert process.wait(STOP_SECONDS) != 0
     assert "not loopback" in output_file(tmp_path / "data").read_text()
 
 
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data directory that a server has left."""
+    server = start(tmp_path_factory.mktemp("stopped") / "data")
+    assert server.stop() == 0
+    return server.data_dir
+
+
 @pytest.mark.parametrize("harm", ["link", "mode", "foreign"])
-def test_a_token_file_that_can_not_be_trusted_stops_the_start(tmp_path: Path, harm: str) -> None:
-    server = start(tmp_path / "data")
-    server.stop()
-    token = server.data_dir / "token"
+def test_a_token_file_that_can_not_be_trusted_stops_the_start(tmp_path: Path, stopped: Path, harm: str) -> None:
+    data_dir = tmp_path / "data"
+    shutil.copytree(stopped, data_dir, ignore=shutil.ignore_patterns("wake"))  # a FIFO can't be copied
+    token = data_dir / "token"
     if harm == "link":
         token.rename(token.with_name("elsewhere"))
         token.symlink_to(token.with_name("elsewhere"))
@@ -66,8 +78,8 @@ def test_a_token_file_that_can_not_be_trusted_stops_the_start(tmp_path: Path, ha
         token.chmod(0o644)
     else:
         token.write_text("jl_aaaaaaaa_" + "x" * 43)
-    assert launch(server.data_dir).wait(20) != 0
-    assert str(token) in output_file(server.data_dir).read_text()
+    assert launch(data_dir).wait(STOP_SECONDS) != 0
+    assert str(token) in output_file(data_dir).read_text()
 
 
 async def test_a_killed_server_loses_nothing_and_adopts_what_runs(tmp_path: Path) -> None:
@@ -136,7 +148,7 @@ async def test_sigterm_ends_streams_with_a_marker_and_leaves_jobs_running(tmp_pa
             lines = [json.loads(line) async for line in stream.content]
     assert lines[-1] == {"end": {}}
     assert lines[-2]["result"]["event_type"] == "engine.shutting_down"
-    assert server.process.wait(20) == 0
+    assert server.process.wait(STOP_SECONDS) == 0
     again = start(server.data_dir)
     async with aiohttp.ClientSession() as session:
         door = RestDoor(session, again.url, again.token)
@@ -171,7 +183,7 @@ async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         server.process.send_signal(signal.SIGTERM)
         await eventually(lambda: _cancel_request(server.data_dir, job_id))
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(5) == 128 + signal.SIGTERM
+    assert server.process.wait(SOON) == 128 + signal.SIGTERM
     again = start(server.data_dir)
     async with aiohttp.ClientSession() as session:
         door = RestDoor(session, again.url, again.token)

@@ -13,6 +13,7 @@ from jobledger_server.wiring.embedded import embedded
 from support.doors import Door, Json, Refused, RestDoor, server_sent
 from support.eventually import eventually
 from support.running import RunningServer, start
+from support.tokens import issue, with_token
 
 
 @pytest.fixture(scope="module")
@@ -44,10 +45,13 @@ async def test_jobs_run_by_priority_then_by_age(door: Door) -> None:
     assert [jobs.index(job_id) for job_id in order] == [2, 1, 3, 0]
 
 
-async def test_a_job_that_leaves_the_queue_moves_the_others_up(door: Door) -> None:
+async def test_a_job_that_leaves_the_queue_moves_the_others_up(door: Door, rest: RestDoor) -> None:
+    """Its place tells how many wait, and so is not told to who may not see them all."""
+    _, token = await issue(rest, scopes=["jobs:read"], workspaces=["default"])
     async with busy(door):
         first, second = [(await door.create("true"))["job_id"] for _ in range(2)]
         assert (await door.get(second))["queue_position"] == 2
+        assert not (await with_token(door, token).get(second)).get("queue_position")
         assert (await door.cancel(first))["state"] == "cancelled"
         assert (await door.get(second))["queue_position"] == 1
     assert not (await door.ended(second)).get("queue_position")

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,7 +235,7 @@ async def test_keys_are_rotated_and_revoked_while_the_server_is_stopped(tmp_path
     server = start(tmp_path / "data")
     first = await one_receipt(server, tmp_path / "first")
     busy = run_cli(server, "keys", "rotate")
-    assert busy.returncode == 1
+    assert busy.returncode == 2
     assert f"process {server.process.pid}" in busy.stderr
     server.stop()
     rotated = json.loads(run_cli(server, "keys", "rotate", "--json").stdout)["keys"]
@@ -261,6 +262,9 @@ async def test_a_server_whose_log_key_is_lost_does_not_start_until_a_new_log_is_
     told = output_file(server.data_dir).read_text()
     assert "log.key is gone" in told
     assert "jobledger keys new-log" in told
+    begun = json.loads(run_cli(server, "keys", "new-log", "--json").stdout)
+    assert begun["log_key"] == (server.data_dir / "keys" / "log.vkey").read_text().strip()
+    assert len(begun["keys"]) == 1
 
 
 async def test_a_command_signs_in_place_of_a_key_of_the_servers(tmp_path: Path) -> None:
@@ -268,8 +272,8 @@ async def test_a_command_signs_in_place_of_a_key_of_the_servers(tmp_path: Path) 
     private, public, script = tmp_path / "signer.key", tmp_path / "signer.pem", tmp_path / "sign.sh"
     subprocess.run(["openssl", "genpkey", "-algorithm", "ed25519", "-out", private], check=True)
     subprocess.run(["openssl", "pkey", "-in", private, "-pubout", "-out", public], check=True)
-    file = f"{tmp_path}/to-sign.$$"
-    script.write_text(f"#!/bin/sh\ncat > {file}\nopenssl pkeyutl -sign -inkey {private} -rawin -in {file}\nrm {file}\n")
+    (example,) = re.findall(r"\n    #!/bin/sh\n(?:    .*\n)+", PAGE.read_text())
+    script.write_text(textwrap.dedent(example[1:]).replace("/etc/jobledger/receipts.key", str(private)))
     script.chmod(0o700)
     config = tmp_path / "config.toml"
     config.write_text(f'signer = "{script}"\nsigner_key = "{public}"\n')

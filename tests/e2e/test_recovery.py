@@ -84,7 +84,7 @@ async def test_a_destroyed_database_stops_the_start_and_comes_back_by_recover(tm
         file.unlink()
     (server.data_dir / "jobledger.db").write_bytes(b"\0" * 100_000)
     refusal = launch(server.data_dir)
-    assert refusal.wait(30) == 1
+    assert refusal.wait(30) == 2
     assert "jobledger recover" in output_file(server.data_dir).read_text()
     assert runs(pid_file)
     told = run_cli(server, "recover", "--json")
@@ -132,7 +132,7 @@ async def test_an_older_database_stops_the_start_until_it_is_accepted_in_a_new_l
     server.stop()
     shutil.copyfile(tmp_path / "older.db", server.data_dir / "jobledger.db")
     old_key = (server.data_dir / "keys" / "log.vkey").read_text()
-    assert launch(server.data_dir).wait(30) == 1
+    assert launch(server.data_dir).wait(30) == 2
     assert "has 1 receipts, and the archive's checkpoint has 2" in output_file(server.data_dir).read_text()
     told = run_cli(server, "recover", "--new-log")
     assert told.returncode == 0, told.stderr
@@ -170,6 +170,7 @@ async def test_a_copy_taken_under_load_has_all_that_had_ended_and_leaves_the_ori
                 assert kept["log"][0]["message"].startswith("said ")
                 assert kept["bytes"] == [kept["log"][0]["message"].removeprefix("said ").encode() + b"\n"]
                 assert verify(kept["envelope"], keys=keys, job_id=job_id).exit_code == 0
+                assert not Path((await other.get(job_id)).get("job_dir") or copy).is_relative_to(server.data_dir)
                 original = await kept_of(door, job_id)
                 assert (kept["receipt"], kept["envelope"]) == (original["receipt"], original["envelope"])
         assert restored.stop() == 0

@@ -16,11 +16,14 @@ from support.doors import Door, GrpcDoor, Refused, RestDoor
 from support.eventually import eventually
 from support.running import RunningServer, output_file, run_cli, start
 
+KEYED = {"spec": {"command": ["true"]}, "idempotency_key": "kept"}
 REFERENCES = {"TOKEN": "secret:env:API_TOKEN", "KEY": "secret:file:{key}"}
 TELLS = """
 printf %.7s "$TOKEN"; printf '%s\\n' "${TOKEN#???????}"
 printf '%s\\n%s' "$TOKEN" "$KEY" >&2
 printf '%s' "$TOKEN" > "$JOBLEDGER_OUTPUT_DIR/kept"
+mkdir "$JOBLEDGER_OUTPUT_DIR/of-$TOKEN"
+touch "$JOBLEDGER_OUTPUT_DIR/$TOKEN.txt" "$JOBLEDGER_OUTPUT_DIR/of-$TOKEN/a"
 {
     printf '{"type": "log", "level": "info", "message": "%s"}\\n' "$TOKEN"
     printf '{"type": "progress", "phase": "%s"}\\n' "$TOKEN"
@@ -151,7 +154,8 @@ async def use_tokens(server: RunningServer, vault: Vault) -> None:
     """Tokens made, used at both doors, refused, rotated and revoked; none of them may be found later."""
     vault.watch_token(server.token)
     async with aiohttp.ClientSession() as session:
-        made = await ask(session, f"{server.url}/v1/tokens", server.token, 201, name="made", scopes=["jobs:read"])
+        scopes = ["jobs:read", "jobs:create", "jobs:exec"]
+        made = await ask(session, f"{server.url}/v1/tokens", server.token, 201, name="made", scopes=scopes)
         path = f"{server.url}/v1/tokens/{made['token'].split('_')[1]}"
         rotated = await ask(session, f"{path}/rotate", server.token, 200)
         wrong = made["token"][:-8] + secrets.token_hex(4)
@@ -163,6 +167,8 @@ async def use_tokens(server: RunningServer, vault: Vault) -> None:
             for request, status in zip(("jobs", "jobs/none", "tokens"), statuses, strict=True):
                 async with session.get(f"{server.url}/v1/{request}", headers=headers) as response:
                     assert (response.status, vault.found_in(await response.read())) == (status, False)
+        same = [await ask(session, f"{server.url}/v1/jobs", it["token"], 201, **KEYED) for it in (made, rotated)]
+        assert same[0]["job_id"] == same[1]["job_id"], "a rotation keeps the keys of requests"
         await ask(session, f"{path}/revoke", server.token, 200)
     async with grpc.aio.insecure_channel(server.target) as channel:
         await GrpcDoor(channel, rotated["token"]).call("ListJobs")
@@ -218,6 +224,10 @@ async def test_a_secret_is_nowhere_but_in_the_job(
             assert [job["state"] for job in ended] == ["completed", "cancelled"]
             assert ended[0]["spec"]["env"] == env
             await said(door, cancelled, "bye ***")
+            for job_id in (retried, cancelled):
+                receipt = json.loads((await door.receipt(job_id, "json"))[0])
+                assert [it["path"] for it in receipt["outputs"]] == ["kept"]
+                assert receipt["refused"] == [{"path": "***", "reason": "its name holds a secret"}]
         assert await tells_of_redaction(server, cancelled)
         assert not vault.found_in(await answers(server, [retried, cancelled]))
         copied = await asyncio.to_thread(run_cli, server, "backup", str(tmp_path / "copy"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from e2e.test_tools import printed_lines_work
 from support.certificates import Authority, Certificate
 from support.doors import RestDoor
 from support.eventually import eventually
@@ -52,7 +53,7 @@ def as_worker(files: Path) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
 
 
-def remote_cli(files: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def remote_cli(files: Path, *arguments: str, **also: str) -> subprocess.CompletedProcess[str]:
     """The CLI of somebody on another machine, who has a certificate and nothing else."""
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JOBLEDGER_")}
     environment |= {
@@ -60,6 +61,7 @@ def remote_cli(files: Path, *arguments: str) -> subprocess.CompletedProcess[str]
         "JOBLEDGER_CA_FILE": str(files / "ca.pem"),
         "JOBLEDGER_CERT_FILE": str(files / "worker.pem"),
         "JOBLEDGER_KEY_FILE": str(files / "worker.key"),
+        **also,
     }
     command = [sys.executable, "-m", "jobledger.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
@@ -88,6 +90,17 @@ def test_the_cli_finds_a_server_elsewhere_with_a_certificate_alone(tls_server: R
     refused = remote_cli(files, "ls", "--target", tls_server.target)
     (files / "ca.away").rename(files / "ca.pem")
     assert refused.returncode == 3, refused.stdout
+
+
+def test_the_lines_that_up_prints_work_when_pasted(tls_server: RunningServer) -> None:
+    printed_lines_work(tls_server)
+
+
+def test_a_client_without_tls_is_told_of_it(tls_server: RunningServer, files: Path) -> None:
+    none = {f"JOBLEDGER_{name}_FILE": "" for name in ("CA", "CERT", "KEY")}
+    refused = remote_cli(files, "ls", "--target", tls_server.target, JOBLEDGER_TOKEN="t", **none)
+    assert (refused.returncode, refused.stderr.count("\n")) == (3, 1)
+    assert "--ca-file" in refused.stderr
 
 
 async def test_both_sockets_serve_its_own_user_with_a_token(tls_server: RunningServer) -> None:

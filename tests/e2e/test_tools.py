@@ -1,10 +1,12 @@
 """What engineers paste: grpcurl without a .proto, curl as `up` prints it, the CLI."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,11 @@ def test_health_needs_no_token(server: RunningServer) -> None:
 
 
 def test_the_lines_that_up_prints_work_when_pasted(server: RunningServer) -> None:
+    printed_lines_work(server)
+
+
+def printed_lines_work(server: RunningServer) -> None:
+    """Asserts that what it says can be pasted gives an answer."""
     told = output_file(server.data_dir).read_text()
     lines = [line.strip() for line in told.splitlines() if re.match(r"\s+(curl|grpcurl) ", line)]
     assert len(lines) == 2
@@ -61,7 +68,26 @@ def test_the_lines_that_up_prints_work_when_pasted(server: RunningServer) -> Non
             ["sh", "-c", line], capture_output=True, text=True, timeout=30, check=False, env={"PATH": path}
         )
         assert done.returncode == 0, done.stderr
-        assert isinstance(json.loads(done.stdout or "{}"), dict)
+        assert "jobs" in json.loads(done.stdout) or "limit" in json.loads(done.stdout)
+
+
+def test_the_python_example_of_the_readme_ends_with_how_the_job_did(server: RunningServer, tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (example,) = re.findall(r"From Python:\n\n((?:    .*\n|\n)+)", text)
+    environment = {**os.environ, "JOBLEDGER_DATA_DIR": str(server.data_dir)}
+    command = [sys.executable, "-c", textwrap.dedent(example)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    assert (done.stdout, done.stderr) == ("hello\ncompleted\n", "")
+
+
+@pytest.mark.parametrize(
+    "asked", [("--working-dir", "/proc"), ("--input-file", "/etc/hostname"), ("--env", "K=secret:env:HOME")]
+)
+def test_what_no_job_may_have_is_refused_and_not_to_be_tried_again(
+    server: RunningServer, asked: tuple[str, str]
+) -> None:
+    refused = run_cli(server, "run", *asked, "--", "true")
+    assert (refused.returncode, refused.stderr.count("\n")) == (4, 1), refused.stderr
 
 
 def test_the_cli_takes_a_job_from_submission_to_receipt(server: RunningServer, tmp_path: Path) -> None:

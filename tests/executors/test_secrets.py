@@ -1,6 +1,7 @@
 """A command gets its secrets, at every level of isolation; they are written nowhere else."""
 
 import json
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from executors.harness import Lab, eventually
 from jobledger_server.core.ports import EndReason, Outcome, Running
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.executors.local.isolation import LEVELS
+from jobledger_server.executors.local.secret_names import withheld
+from jobledger_server.joblog.redaction import Secrets
 
 TOKEN = "hunter2-and-more"
 SAYS = """
@@ -89,3 +92,33 @@ async def test_an_attempt_that_is_found_again_still_hides_its_secret(lab: Lab) -
         assert (await lab.outcome(launch)).exit_code == 0
     assert lab.messages(launch)[-1] == "no newline ***"
     assert files_with(TOKEN, lab.root) == []
+
+
+async def test_a_job_that_was_given_secrets_leaves_no_core_file(lab: Lab, executor: LocalExecutor) -> None:
+    """The memory of the job, of its supervisor and of the nursery has them."""
+    # The supervisor is the parent.
+    shown = "ulimit -c; ulimit -Hc; sed -n 's/^Max core file size *//p' /proc/$PPID/limits"
+    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    plain, secret = lab.shell(shown), lab.shell(shown, secret_env={"TOKEN": TOKEN})
+    for launch in (plain, secret):
+        assert (await lab.run(executor, launch)).exit_code == 0
+    *limits, supervisor = lab.content(plain).decode().splitlines()
+    assert limits == [_blocks(soft), _blocks(hard)]
+    assert supervisor.startswith("0 ")
+    assert lab.content(secret).decode().splitlines() == ["0", "0", supervisor]
+
+
+def _blocks(size: int) -> str:
+    return "unlimited" if size == resource.RLIM_INFINITY else str(size // 512)
+
+
+def test_files_with_a_secret_in_their_path_are_told_by_number(tmp_path: Path) -> None:
+    """Also where a directory is between; what is in a directory that is told of is left out."""
+    names = ("hunter2", "plain/of-hunter2.txt", "half/way.txt", "hunter2-d/inside", "plain/a")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    expected = {(tmp_path / name).stat().st_ino for name in (*names[:3], "hunter2-d")}
+    assert set(withheld(tmp_path, Secrets(["hunter2", "half/way"]))) == expected
+    assert withheld(tmp_path, Secrets([])) == []
+    assert withheld(tmp_path / "gone", Secrets(["hunter2"])) == []

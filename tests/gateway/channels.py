@@ -9,11 +9,13 @@ from jobledger_server.api.inprocess import InProcessChannel
 
 
 @asynccontextmanager
-async def listening(handlers: Sequence[Any], credentials: grpc.ServerCredentials | None = None) -> AsyncIterator[str]:
-    """The handlers on a port of their own; yields its address."""
+async def listening(
+    handlers: Sequence[Any], credentials: grpc.ServerCredentials | None = None, at: int = 0
+) -> AsyncIterator[str]:
+    """The handlers on a port of their own, or `at` one; yields its address."""
     server = grpc.aio.server()
     server.add_generic_rpc_handlers(handlers)
-    address = "127.0.0.1:0"
+    address = f"127.0.0.1:{at}"
     port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
     await server.start()
     try:

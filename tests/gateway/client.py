@@ -72,7 +72,7 @@ def parse(received: bytes) -> Answer:
     return Answer(int(first.split()[1]), headers, body)
 
 
-async def eventually(holds: Callable[[], bool], *, within: float = 5.0) -> None:
+async def eventually(holds: Callable[[], bool], *, within: float = 30.0) -> None:
     """Waits until something holds."""
     until = time.monotonic() + within
     while not holds():

@@ -126,10 +126,10 @@ async def _step(script: Any, context: Any) -> Any:
 
 
 def listening(
-    recorder: Recorder, credentials: grpc.ServerCredentials | None = None
+    recorder: Recorder, credentials: grpc.ServerCredentials | None = None, at: int = 0
 ) -> AbstractAsyncContextManager[str]:
-    """The service on a port of its own; yields its address."""
-    return channels.listening([recorder.handler()], credentials)
+    """The service on a port of its own, or `at` one; yields its address."""
+    return channels.listening([recorder.handler()], credentials, at)
 
 
 def reached(recorder: Recorder, kind: str) -> AbstractAsyncContextManager[Any]:

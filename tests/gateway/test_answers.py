@@ -77,8 +77,27 @@ def test_without_a_strong_tag_nothing_is_kept(encoded: list[str], tag: str | Non
     assert encoded == ["1", "2"]
 
 
+def test_what_a_read_answers_is_known_by_its_bytes(encoded: list[str]) -> None:
+    kept = Answers()
+    for method, text in (("m.A", "1"), ("m.A", "1"), ("m.A", "2"), ("m.B", "1"), ("m.A", "1")):
+        assert kept.json(method, None, a_page(text), is_read=True) == text.encode()
+    assert encoded == ["1", "2", "1"]
+
+
+def test_what_a_change_answers_is_never_kept(encoded: list[str]) -> None:
+    kept = Answers()
+    assert {kept.json("m", None, a_page("1")) for _ in range(3)} == {b"1"}
+    assert len(encoded) == 3
+
+
+def test_a_long_answer_is_not_known_by_its_bytes(encoded: list[str]) -> None:
+    kept, text = Answers(), "x" * answers.MOST_BYTES_OF_POLLED
+    assert {kept.json("m", None, a_page(text), is_read=True) for _ in range(2)} == {text.encode()}
+    assert len(encoded) == 2
+
+
 def test_what_was_not_used_the_longest_makes_room(encoded: list[str]) -> None:
-    kept = Answers(most_bytes=2)
+    kept = Answers(most_bytes=4)  # of JSON and tags
     for tag in ("a", "b", "a", "c", "a", "b"):
         kept.json("m", tag, a_page(tag))
     assert encoded == ["a", "b", "c", "b"]

@@ -28,6 +28,7 @@ async def test_another_host_is_not_answered_for(client: Client, engine: Engine, 
         ("localhost", 200), ("LocalHost:{port}", 200), ("127.0.0.1:{port}", 200), ("ops.example.org", 200),
         ("OPS.example.org:99", 200), ("localhost:9000", 200), ("127.0.0.1:9000", 421), ("gate.example.org:8443", 200),
         ("gate.example.org", 421), ("gate.example.org:8444", 421), ("[::1]:{port}", 200), ("[::1]:1", 421),
+        ("127.0.0.1:0{port}", 421), ("127.0.0.1:+{port}", 421),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("absolute", [False, True], ids=["header", "absolute"])
@@ -45,6 +46,12 @@ async def test_a_host_is_held_to_the_list_and_a_local_one_to_its_port(
         header = f"127.0.0.1:{address.port}" if absolute else authority
         lines = f"GET {target} HTTP/1.1\r\nConnection: close\r\nHost: {header}\r\n\r\n"
         assert (await named.raw(lines.encode())).status == status
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1: {port}", "127.0.0.1 :{port}", "127. 0.0.1:{port}"])
+async def test_a_space_within_makes_it_another_host(client: Client, host: str) -> None:
+    lines = f"GET /healthz HTTP/1.1\r\nConnection: close\r\nHost: {host.format(port=client.port)}\r\n\r\n"
+    assert (await client.raw(lines.encode())).status == 421
 
 
 async def test_an_absolute_target_is_held_to_the_same_list(client: Client) -> None:

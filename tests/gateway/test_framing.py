@@ -7,7 +7,7 @@ from jobledger.v1.annotations_pb2 import StreamRule
 from jobledger.v1.job_pb2 import LogEntry
 from jobledger.v1.job_service_pb2 import LogBatch, TailLogsResponse
 from jobledger_gateway.encoding import encode_json
-from jobledger_gateway.framing import BURSTS, MESSAGES, Framings, Remembered, StreamShape
+from jobledger_gateway.framing import BURSTS, MESSAGES, Framings, JsonLines, Remembered, StreamShape
 from jobledger_gateway.http_rule import RuleError
 from jobledger_gateway.routes import response_rule
 from jobledger_server.joblog.plain_json import PlainItem
@@ -51,7 +51,7 @@ def test_an_entry_looks_the_same_singly_in_a_batch_and_coded_by_the_server() -> 
         singly = [framing.single(TailLogsResponse(log=entry)) for entry in entries]
         assert framing.single(TailLogsResponse(batch=LogBatch(logs=entries))) == b"".join(singly)
         items = [PlainItem(entry.job_sequence, encode_json(entry)) for entry in entries]
-        assert [framing.coded(item) for item in items] == singly
+        assert framing.coded(items) == singly
 
 
 def test_a_batch_of_something_else_is_a_fault_in_the_rule() -> None:
@@ -59,6 +59,32 @@ def test_a_batch_of_something_else_is_a_fault_in_the_rule() -> None:
     rule = StreamRule(item_field="log", batch_field="end")
     with pytest.raises(RuleError, match=r"'end' is not a repeated jobledger\.v1\.LogEntry"):
         StreamShape(method.output_type, rule)
+
+
+@pytest.mark.parametrize(
+    ("accept", "wants_lines"),
+    [
+        ("", False),
+        ("*/*", False),
+        ("application/json, text/plain, */*", False),
+        ("text/html", False),
+        ("application/x-ndjson", True),
+        ("APPLICATION/X-NDJSON; Charset=utf-8", True),
+        ("application/x-ndjson, */*", True),
+        ("application/*", True),
+        ("application/x-ndjson, text/event-stream", False),
+        ("application/x-ndjsonfoo", False),
+        ("text/event-stream, application/x-ndjson;q=0", False),
+        ("application/x-ndjson;q=0.000, application/*", False),
+        ("application/x-ndjson;q=0.1, text/event-stream; Q=0.9", False),
+        ("text/event-stream;q=0.1,application/x-ndjson ; q=0.9", True),
+        ("text/event-stream;q=0, */*;q=0.1", True),
+        ("text/event-stream;q=0", False),
+        ("application/x-ndjson;q=high, ;;, ,=", True),
+    ],
+)
+def test_accept_says_which_framing_by_type_and_weight(accept: str, wants_lines: bool) -> None:
+    assert isinstance(framings().asked_for(accept), JsonLines) is wants_lines
 
 
 def test_what_is_remembered_is_bounded() -> None:

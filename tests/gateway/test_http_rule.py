@@ -1,5 +1,7 @@
 """Templates and routes by tables."""
 
+from typing import Any
+
 import pytest
 from google.api import annotations_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool
@@ -19,6 +21,14 @@ BAD_TEMPLATES = [
     ("/v1/{a.}", "not a field path"),
     ("/v1/{a={b}}", "not a segment"),
     ("/v1/jobs:", "not a verb"),
+    ("/a%zz/c", "no request can have the segment 'a%zz'"),
+    ("/a/%2", "no request can have"),
+    ("/%ff", "no request can have"),
+    ("/a%00", "no request can have"),
+    ("/../c", "no request can have the segment '..'"),
+    ("/a/.", "no request can have"),
+    ("/a/%2e%2E", "no request can have"),
+    ("/{id=a/../*}", "no request can have"),
 ]
 
 
@@ -49,6 +59,9 @@ ROUTES = [
     ("GET", "/v1/files/{path=**}"),
     ("GET", "/v1/{name=projects/*/jobs/*}"),
     ("PUT", "/v1/*/special"),
+    ("GET", "/a/{id}/b"),
+    ("GET", "/a/b/{id}"),
+    ("POST", "/a/{id}/b"),
 ]
 
 # method, path, and the template that answers; or the methods of `Allow`; or None where there is nothing.
@@ -80,6 +93,9 @@ CASES = [
     ("GET", "/v1/**", None),
     ("GET", "/v1/jobs/*", "/v1/jobs/{id}"),  # an asterisk that a client sends is a value
     ("GET", "/", None),
+    ("GET", "/a/b/b", "/a/b/{id}"),  # of two that fit, the one whose literal stands further left
+    ("POST", "/a/b/b", "/a/{id}/b"),
+    ("GET", "/a/c/b", "/a/{id}/b"),
 ]
 
 
@@ -102,6 +118,9 @@ def test_a_request_finds_the_most_exact_route_that_takes_its_method(
     assert problem.headers.get("Allow") == (None if expected is None else ", ".join(expected))
 
 
+VALUES = {"at": ".google.protobuf.Timestamp", "wrapped": ".google.protobuf.Int64Value"}
+
+
 def test_two_rules_for_the_same_requests_are_refused() -> None:
     router: Router[str] = Router()
     router.add("GET", parse_template("/v1/jobs/{id}"), "first")
@@ -109,16 +128,24 @@ def test_two_rules_for_the_same_requests_are_refused() -> None:
         router.add("GET", parse_template("/v1/jobs/{name}"), "second")
 
 
-def method_with(**rule: object) -> MethodDescriptor:
-    """A method on a message with a scalar, a list and a message, under a rule."""
+def method_with(**rule: Any) -> MethodDescriptor:
+    """A method on a message with a scalar, a list, a oneof, a message and `more` of those, under a rule."""
     method_with.count = getattr(method_with, "count", 0) + 1  # type: ignore[attr-defined]
     package = f"test.rules{method_with.count}"  # type: ignore[attr-defined]
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name=f"{package}.proto", package=package, syntax="proto3")
+    file.dependency.extend(["google/protobuf/timestamp.proto", "google/protobuf/wrappers.proto"])
     message = file.message_type.add(name="Request")
     message.field.add(name="id", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
     message.field.add(name="tags", number=2, type=field.TYPE_STRING, label=field.LABEL_REPEATED)
+    message.oneof_decl.add(name="pick")
+    for number, name in enumerate(("left", "right"), start=4):
+        message.field.add(name=name, number=number, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL, oneof_index=0)
     inner = f".{package}.Request"
+    for number, (name, type_name) in enumerate(rule.pop("more", VALUES).items(), start=6):
+        message.field.add(
+            name=name, number=number, type=field.TYPE_MESSAGE, type_name=type_name, label=field.LABEL_OPTIONAL
+        )
     message.field.add(name="inner", number=3, type=field.TYPE_MESSAGE, type_name=inner, label=field.LABEL_OPTIONAL)
     method = file.service.add(name="Service").method.add(name="Do", input_type=inner, output_type=inner)
     method.client_streaming = bool(rule.pop("client_streaming", False))
@@ -136,6 +163,11 @@ def method_with(**rule: object) -> MethodDescriptor:
         ({"get": "/v1/{tags}"}, "can't set 'tags'"),
         ({"get": "/v1/{inner}"}, "can't set 'inner'"),
         ({"get": "/v1/{tags.id}"}, "'tags' is not a single message"),
+        ({"get": "/v1/{at.seconds}"}, "'at' is one value, a Timestamp"),
+        ({"get": "/v1/{inner.wrapped.value}"}, "'wrapped' is one value, a Int64Value"),
+        ({"get": "/v1/{left}/{right}"}, "'left' and 'right' are of one oneof"),
+        ({"get": "/v1/{inner.left}/{inner.right}"}, "'left' and 'right' are of one oneof"),
+        ({"post": "/v1/{left}", "body": "right"}, "'left' and 'right' are of one oneof"),
         ({"post": "/v1", "body": "nope"}, "has no field 'nope'"),
         ({"post": "/v1/{id}", "body": "id"}, "path and body both set 'id'"),
         ({"get": "/v1", "response_body": "nope"}, "has no field 'nope'"),
@@ -154,6 +186,18 @@ def test_a_rule_that_can_not_be_served_is_refused_and_named(rule: dict[str, obje
         rules_of(method)
     assert why in str(refused.value)
     assert method.full_name in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["SerializeToString", "DESCRIPTOR", "HasField", "WhichOneof"])
+def test_a_field_that_hides_what_messages_do_is_refused_at_the_start(name: str) -> None:
+    method = method_with(get="/v1", more={name: ".google.protobuf.Timestamp"})
+    with pytest.raises(RuleError, match=rf"{name} hides what a message itself does"):
+        rules_of(method)
+
+
+def test_variables_on_either_side_of_a_oneof_are_served() -> None:
+    (rule,) = rules_of(method_with(get="/v1/{left}/{inner.right}"))
+    assert [variable.field for variable in rule.template.variables] == [("left",), ("inner", "right")]
 
 
 def test_additional_bindings_are_rules_of_their_own() -> None:

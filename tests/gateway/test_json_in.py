@@ -34,7 +34,7 @@ def test_an_object_is_read(body: bytes, value: object) -> None:
         nested(MAX_DEPTH + 1), b'{"a":' + b"[" * 100_000, b'{"a":"' + b'\\"' * 300_000 + b"[" * 100,
     ],
 )  # fmt: skip
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(30)
 def test_what_is_not_strict_json_or_no_object_is_bad_json(body: bytes) -> None:
     with pytest.raises(GatewayError) as refused:
         parse_object(body)

@@ -31,7 +31,7 @@ async def test_the_server_sees_every_authorization_header(client: Client, engine
     assert engine.call("ListJobs").values("authorization") == [TOKEN, "Bearer other"]
 
 
-@pytest.mark.parametrize("token", [b"Bearer \xff\xfe", "Bearer é".encode(), b"Bearer " + b"x" * 5000, b"Bearer\ta"])
+@pytest.mark.parametrize("token", [b"Bearer \xff\xfe", "Bearer é".encode(), b"Bearer\ta"])
 @pytest.mark.parametrize("path", [b"/v1/jobs", b"/nope"])
 async def test_credentials_that_metadata_can_not_carry_are_malformed(
     client: Client, engine: Engine, token: bytes, path: bytes
@@ -39,6 +39,13 @@ async def test_credentials_that_metadata_can_not_carry_are_malformed(
     answer = await client.line(b"GET " + path + b" HTTP/1.1", b"Authorization: " + token, token=False)
     assert (answer.status, answer.json["error_code"]) == (401, "E_AUTH_MALFORMED")
     assert engine.calls == []
+
+
+async def test_a_long_token_reaches_the_server(client: Client, engine: Engine) -> None:
+    """Tokens of identity providers are: it is the server that says how long one may be."""
+    token = "Bearer " + "x" * 7000
+    assert (await client.line(b"GET /v1/jobs HTTP/1.1", b"Authorization: " + token.encode(), token=False)).status == 401
+    assert engine.call("ListJobs").values("authorization") == [token]
 
 
 async def test_other_headers_that_are_not_ascii_are_dropped(client: Client, engine: Engine) -> None:

@@ -56,7 +56,6 @@ def test_the_document_is_valid_openapi(openapi: Any) -> None:
         ("JobSpec", {"nope": 1}, False),
         ("JobSpec", {"command": [None]}, False),
         ("JobSpec", {"config": {"deep": [{"n": 2**53}]}}, True),
-        ("JobSpec", {"config": {"deep": [{"n": 2**53 + 1}]}}, False),
         ("JobInput", {"reference": "x"}, False),
         ("JobInput", {"type": "unspecified", "reference": "x"}, False),
         ("JobInput", {"type": "file", "file_path": "/a"}, True),

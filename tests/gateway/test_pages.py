@@ -69,6 +69,14 @@ async def test_metrics_tell_of_the_engine_and_the_gateway(client: Client, engine
     assert "jobledger_gateway_open_requests 1" in lines
 
 
+async def test_who_is_bound_to_workspaces_is_not_told_what_others_ask(client: Client, engine: Engine) -> None:
+    engine.on("WhoAmI", engine_service_pb2.TokenInfo(workspaces=["red"]))
+    text = (await client.get("/metrics")).body.decode()
+    assert "jobledger_active_jobs" in text
+    assert "jobledger_gateway" not in text
+    assert len(engine.requests("WhoAmI")) == 1
+
+
 async def test_metrics_need_a_token(client: Client) -> None:
     assert (await client.get("/metrics", token=None)).status == 401
 

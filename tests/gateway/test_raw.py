@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from gateway.client import Client
-from gateway.engine import Engine
+from gateway.engine import TOKEN, Engine
 
 # What is tested here lies before the channel: one kind of it will do.
 pytestmark = pytest.mark.parametrize("client", ["in process"], indirect=True)
@@ -19,6 +19,9 @@ REJECTED = [
     b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     b"GET /v1/jobs/\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"GET http://[::1/ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET /healthz\r\n\r\n",
+    b"GET /healthz HTTP/2.0\r\nHost: localhost\r\n\r\n",
+    b"FOO /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n",
 ]
 
 
@@ -102,9 +105,10 @@ async def test_pipelined_requests_are_answered_in_order(client: Client, engine: 
 
 
 async def test_a_body_that_never_comes_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobledger_gateway.exchange.BODY_SECONDS", 0.05)
+    monkeypatch.setattr("jobledger_gateway.reading.BODY_SECONDS", 0.05)
     reader, writer = await asyncio.open_connection(client.host, client.port)
-    writer.write(b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{")
+    head = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + TOKEN.encode()
+    writer.write(head + b"\r\nContent-Length: 10\r\n\r\n{")
     assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()
     await writer.wait_closed()

@@ -27,6 +27,10 @@ DISPUTED = {
     "a blank before the colon": POST + b"Content-Length : 2\r\n\r\n{}" + INNER,
     "a coding that hides": POST + b"Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" + INNER,
     "chunks not last": POST + b"Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n" + INNER,
+    "another coding": POST + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" + INNER,
+    "chunks before HTTP/1.1": POST.replace(b"HTTP/1.1", b"HTTP/1.0")
+    + b"Connection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+    + INNER,
     "chunks twice": POST + b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + INNER,
     "a size that is none": POST + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n{}\r\n0\r\n\r\n" + INNER,
     "a negative size": POST + b"Transfer-Encoding: chunked\r\n\r\n-1\r\n{}\r\n0\r\n\r\n" + INNER,

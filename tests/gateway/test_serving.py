@@ -125,7 +125,7 @@ async def test_a_channel_without_a_socket_does_as_well() -> None:
         serve(build_app(channel), host="127.0.0.1", port=0) as address,
         aiohttp.ClientSession(f"http://127.0.0.1:{address.port}") as session,
     ):
-        created = await session.post("/v1/jobs", json={"spec": {}})
+        created = await session.post("/v1/jobs", json={"spec": {}}, headers=HEADERS)
         assert (created.status, created.headers["Location"]) == (201, "/here")
         stream = await session.get("/v1/stream", headers={"Accept": "application/x-ndjson"})
         assert len((await stream.read()).splitlines()) == 3

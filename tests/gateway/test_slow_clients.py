@@ -21,7 +21,7 @@ async def test_a_body_that_drips_is_given_up_at_the_deadline(
     client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However often a byte comes."""
-    monkeypatch.setattr("jobledger_gateway.exchange.BODY_SECONDS", 0.2)
+    monkeypatch.setattr("jobledger_gateway.reading.BODY_SECONDS", 0.2)
     reader, writer = await asyncio.open_connection(client.host, client.port)
     writer.write(POST + b"Content-Length: 1000\r\n\r\n")
     answered = asyncio.create_task(reader.readline())
@@ -110,6 +110,7 @@ async def test_connections_past_the_bound_are_told_so_and_the_others_are_served(
         refused = await asyncio.wait_for(reader.read(), 5)
         assert refused.startswith(b"HTTP/1.1 429 ")
         assert b"E_OVERLOADED" in refused
+        assert b"Retry-After: 1" in refused
         assert (await session.get("/healthz")).status == 200
         for _, other in (*held, (reader, writer)):
             other.close()

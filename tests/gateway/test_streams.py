@@ -93,15 +93,16 @@ async def test_the_end_message_is_the_data_of_the_end(client: Client, engine: En
 
 
 async def test_entries_that_come_together_are_items_each(client: Client, engine: Engine) -> None:
-    """The gateway asks for that itself: who calls it sees no difference."""
+    """The gateway asks for that itself, where who calls it does not: either way, items come one by one."""
     end = job_service_pb2.TailEnd(state=job_pb2.JOB_STATE_COMPLETED, last_sequence=4)
     batch = job_service_pb2.LogBatch(logs=[log(2).log, log(3).log])
     script = [log(1), job_service_pb2.TailLogsResponse(batch=batch), log(4), job_service_pb2.TailLogsResponse(end=end)]
     engine.on("TailLogs", script)
-    *told, last = events((await client.get("/v1/jobs/j/logs/tail?max_batch=1")).body)
+    *told, last = events((await client.get("/v1/jobs/j/logs/tail")).body)
     assert [(it["id"], data(it)["job_sequence"]) for it in told if "data" in it] == [(str(n), n) for n in (1, 2, 3, 4)]
     assert data(last)["last_sequence"] == 4
-    assert [request.max_batch for request in engine.requests("TailLogs")] == [1000]
+    await client.get("/v1/jobs/j/logs/tail?max_batch=7")
+    assert [request.max_batch for request in engine.requests("TailLogs")] == [1000, 7]
 
 
 async def test_a_refusal_before_the_first_item_is_a_plain_error(client: Client, engine: Engine) -> None:

@@ -244,3 +244,22 @@ def test_totals_of_a_damaged_log_tell_its_entries_and_claim_no_hash(log_dir: Pat
     totals = writer.totals()
     writer.close()
     assert totals == (401, "", 40, 0)
+
+
+@pytest.mark.parametrize("name", ["info", "warn"])
+@pytest.mark.parametrize("count", [0, 77, 10**19])
+def test_a_seal_that_counts_wrong_misleads_no_page(log_dir: Path, name: str, count: int) -> None:
+    """Seals tell in which segment to look first; whether an entry is there is told by the index alone."""
+    queries = [
+        LogQuery(offset=offset, limit=40, levels=levels, descending=descending)
+        for offset in range(0, 400, 40)
+        for levels in (frozenset[int](), frozenset([3]), frozenset([3, 4]))
+        for descending in (False, True)
+    ]
+    before = [LogReader(log_dir, 7).page(query).entries for query in queries]
+    for number in (1, 3):
+        seal = segment_path(log_dir, number, ".seal")
+        words = seal.read_text().split(" ")
+        words[words.index(name) + 1] = f"{count:020d}"
+        seal.write_text(" ".join(words))
+    assert [LogReader(log_dir, 7).page(query).entries for query in queries] == before

@@ -10,16 +10,18 @@ from hypothesis import strategies as st
 from jobledger.v1.job_service_pb2 import GetLogsResponse
 from jobledger_gateway.encoding import encode_json
 from jobledger_server.core.times import timestamp
-from jobledger_server.joblog.pieces import Piece
-from jobledger_server.joblog.plain_json import json_answer
+from jobledger_server.joblog.pieces import Piece, gap_piece
+from jobledger_server.joblog.plain_json import json_answer, json_items
 from jobledger_server.joblog.reader import LogQuery, LogReader
-from jobledger_server.joblog.segments import Stream
+from jobledger_server.joblog.segments import Kind, Run, Stream
 from jobledger_server.joblog.structured import parse_structured
 from jobledger_server.joblog.wire import varint, wire_answer, wire_entries
 from jobledger_server.joblog.writer import LogWriter
 from joblog.log_model import from_line
 
-TEXTS = st.text(max_size=12)
+# What JSON escapes, what it does not though it looks like it, and what stands for an escape.
+AWKWARD = st.text('"\\\b\t\n\x00\x1f\x7f\u2028nu,{}é😀', max_size=6)
+TEXTS = st.one_of(st.text(max_size=12), AWKWARD)
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False, allow_infinity=False), TEXTS),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(TEXTS, inner, max_size=3)),
@@ -53,6 +55,7 @@ TOTALS = st.builds(
 )
 CHUNKS = st.lists(st.tuples(st.sampled_from([Stream.STDOUT, Stream.STDERR]), st.lists(LINES, max_size=5)), max_size=5)
 TIMES = st.integers(0, 1 << 50)
+GAP = Run(7, 1_000_000, 0, 1, 0, 0, 4, Stream.CONTROL, Kind.GAP, 0, 0, 6, 0, 0)
 
 
 def pieces_of(
@@ -79,13 +82,15 @@ def test_a_page_is_the_same_bytes_whether_a_message_is_made_of_it_or_not(
     chunks: list[tuple[Stream, list[bytes]]], times: list[int], number: int, totals: GetLogsResponse, query: LogQuery
 ) -> None:
     with tempfile.TemporaryDirectory() as scratch:
-        pieces = pieces_of(Path(scratch), number, chunks, times, query)
+        pieces = [*pieces_of(Path(scratch), number, chunks, times, query), gap_piece(GAP, 7, 3)]
     wire = wire_answer(number, pieces, totals)
     message = GetLogsResponse.FromString(wire)
     assert message.SerializeToString(deterministic=True) == wire
     assert encode_json(message) == json_answer(number, pieces, totals)
     alone = [GetLogsResponse.FromString(entry).logs[0] for entry in wire_entries(number, pieces)]
     assert alone == list(message.logs)
+    items = [(entry.job_sequence, encode_json(entry)) for entry in message.logs]
+    assert json_items(number, pieces) == items
 
 
 @settings(max_examples=200, deadline=None)

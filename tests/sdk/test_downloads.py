@@ -135,6 +135,15 @@ async def test_a_file_system_without_hard_links_will_do(
     assert (written.read_bytes(), names(tmp_path)) == (CONTENT, ["a.txt"])
 
 
+async def test_a_name_like_an_option_is_a_file_as_any_other(
+    server: FakeServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.on("DownloadArtifact", [HttpBody(data=CONTENT)])
+    written = await client.download_artifact("job_1", an_artifact("-rf"), ".")
+    assert (names(tmp_path), written.read_bytes()) == (["-rf"], CONTENT)
+
+
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/etc/x", "a\\b", "a\0b"])
 async def test_a_name_of_the_servers_never_leads_out(
     server: FakeServer, client: Client, tmp_path: Path, name: str

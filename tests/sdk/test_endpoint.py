@@ -33,8 +33,17 @@ def test_a_local_server_is_found_by_its_data_directory(data_dir: Path) -> None:
 def test_arguments_rule_over_the_environment(data_dir: Path) -> None:
     environ = {"JOBLEDGER_TARGET": "127.0.0.1:1", "JOBLEDGER_TOKEN": "theirs"}
     assert resolve_endpoint("127.0.0.1:2", token="mine", environ=environ).target == "127.0.0.1:2"
-    found = resolve_endpoint(data_dir=data_dir, environ=environ)
-    assert (found.target, found.token) == ("127.0.0.1:50051", "jl_local_secret")
+    found = resolve_endpoint(data_dir=data_dir, token="mine", environ=environ)
+    assert (found.target, found.token) == ("127.0.0.1:50051", "mine")
+
+
+@pytest.mark.parametrize("variable", ["JOBLEDGER_TOKEN", "JOBLEDGER_TOKEN_FILE"])
+def test_a_token_that_was_named_goes_before_one_that_was_found(data_dir: Path, variable: str) -> None:
+    """Else somebody who tries what a lesser token may do would do it as admin."""
+    (data_dir / "lesser").write_text("jl_lesser_secret\n")
+    named = {"JOBLEDGER_TOKEN": "jl_lesser_secret", "JOBLEDGER_TOKEN_FILE": str(data_dir / "lesser")}[variable]
+    found = resolve_endpoint(data_dir=data_dir, environ={variable: named, "JOBLEDGER_TARGET": "127.0.0.1:1"})
+    assert (found.target, found.token) == ("127.0.0.1:50051", "jl_lesser_secret")
 
 
 def test_the_environment_rules_over_a_local_server(data_dir: Path) -> None:

@@ -6,7 +6,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_DENIED, AuditEntry, ListAuditEntriesRequest
+from jobledger.v1.engine_service_pb2 import (
+    AUDIT_DECISION_ALLOWED,
+    AUDIT_DECISION_DENIED,
+    AuditEntry,
+    ListAuditEntriesRequest,
+)
 from jobledger_server.access.audit_file import AuditFile
 from jobledger_server.access.private_files import PrivateFileError
 from jobledger_server.core.errors import Reason, ServiceError
@@ -15,7 +20,7 @@ from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import AuditFilter
 from jobledger_server.core.times import timestamp
 from jobledger_server.service.auditing import AuditLog
-from jobledger_server.service.repeated import MOST_STRANGERS, Repeated
+from jobledger_server.service.repeated import MOST_KNOWN, MOST_OBJECTS, MOST_STRANGERS, Repeated
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.eventually import eventually
@@ -82,6 +87,31 @@ def test_strangers_from_ten_thousand_addresses_add_a_few_entries_a_minute(clock:
     assert len(counted) == 1
     assert counted[0].peer == ""
     assert repeated.is_first(failure("192.0.2.1")), "a new window"
+
+
+def test_what_a_known_caller_tries_on_many_jobs_is_told_of_each_up_to_a_bound(clock: ManualClock) -> None:
+    """So that a look around leaves the jobs' names, and does not fill the log; refusals are not mixed with failures."""
+    repeated = Repeated(clock=clock)
+
+    def tried(number: int, token_id: str = "known") -> AuditEntry:
+        entry = failure(token_id=token_id)
+        entry.object = f"job_{number}"
+        return entry
+
+    firsts = [repeated.is_first(tried(number)) for _ in range(2) for number in range(50)]
+    assert sum(firsts) == MOST_OBJECTS + 1
+    allowed = tried(99)
+    allowed.decision = AUDIT_DECISION_ALLOWED
+    assert repeated.is_first(allowed)
+    for caller in range(2 * MOST_KNOWN):
+        repeated.is_first(tried(1, f"caller-{caller}"))
+    assert repeated.is_first(failure(token_id="known", peer="198.51.100.7")) is False
+    clock.advance(60)
+    counted = [*repeated.due()]
+    again = [entry for entry in counted if entry.token_id == "known" and entry.object]
+    assert {entry.object: entry.count for entry in again} == {f"job_{number}": 1 for number in range(MOST_OBJECTS)}
+    [others] = [entry for entry in counted if entry.peer and entry.token_id == "known" and not entry.object]
+    assert others.count == 100 - 2 * MOST_OBJECTS - 1
 
 
 async def test_pages_are_bound_to_filter_and_caller(store: SqliteStore, clock: ManualClock, tmp_path: Path) -> None:

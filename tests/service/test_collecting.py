@@ -145,6 +145,13 @@ async def test_devices_are_refused(collector: Collector, output: Path) -> None:
         "a%5cb",
         "nul%00",
         "%0d%0aSet-Cookie: x",
+        "CON",
+        "nul.txt",
+        "C:x",
+        "a:b",
+        "trail.",
+        "sp ",
+        "...",
     ],
 )
 async def test_names_that_would_deceive_a_reader_are_refused(collector: Collector, output: Path, name: str) -> None:
@@ -163,10 +170,20 @@ async def test_a_directory_with_such_a_name_is_refused_with_all_that_is_in_it(
     assert list(refusals(collected)) == ["%2e%2e", "a\nb"]
 
 
+async def test_a_name_that_holds_a_secret_is_refused_and_not_repeated(collector: Collector, output: Path) -> None:
+    """Files by their own number and directories with all that is in them; the globs still say what is told of."""
+    write(output, {"hush.csv": "", "hush.log": "", "hushed/a.csv": "", "plain.csv": "", "plain/b.csv": ""})
+    withheld = [(output / name).stat().st_ino for name in ("hush.csv", "hush.log", "hushed")]
+    for globs in ([], ["**/*.csv"]):
+        collected = await collector.collect(output, globs, ["***"], withheld=withheld)
+        assert [found.path for found in collected.outputs] == ["plain.csv", "plain/b.csv"]
+        assert [(it.path, it.reason) for it in collected.refused] == [("***", "its name holds a secret")]
+
+
 async def test_names_in_any_script_are_fine(collector: Collector, output: Path) -> None:
-    write(output, {"отчёт.csv": "", "报告/結果.txt": "", "naïve 🎉.md": "", "100%.txt": "", "50%20off": "", "...": ""})
+    write(output, {"отчёт.csv": "", "报告/結果.txt": "", "naïve 🎉.md": "", "100%.txt": "", "50%20off": "", "-rf": ""})
     assert await paths(collector, output) == [
-        "...", "100%.txt", "50%20off", "naïve 🎉.md", "отчёт.csv", "报告/結果.txt"
+        "-rf", "100%.txt", "50%20off", "naïve 🎉.md", "отчёт.csv", "报告/結果.txt"
     ]  # fmt: skip
 
 

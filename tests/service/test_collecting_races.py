@@ -19,7 +19,7 @@ from jobledger_server.service import collecting, outputs
 from jobledger_server.service.collecting import Collected, Collector
 from support.eventually import eventually
 
-pytestmark = [pytest.mark.timeout(20), pytest.mark.usefixtures("opening")]
+pytestmark = [pytest.mark.timeout(60), pytest.mark.usefixtures("opening")]
 CHUNK = 1024 * 1024
 TOKEN = "jl_the_token_of_the_server"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from jobledger.v1.errors_pb2 import ErrorReason
-from jobledger.v1.events_pb2 import EngineHeartbeat, Event
+from jobledger.v1.events_pb2 import EngineHeartbeat, Event, QueueHeartbeat, TokenRotated
 from jobledger.v1.job_service_pb2 import WatchEventsRequest
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
@@ -207,6 +207,40 @@ async def test_a_bound_watcher_hears_nothing_of_other_workspaces(hub: EventHub, 
     assert await replayed(hub, bound) == [1, 3]
     assert await replayed(hub, bound, job_id=[blue]) == []
     assert await replayed(hub, bound, workspace_id="blue") == []
+
+
+async def test_a_bound_watcher_is_not_told_how_many_jobs_there_are_nor_of_other_tokens(
+    hub: EventHub, store: SqliteStore
+) -> None:
+    """Neither in what is replayed nor live; all who are bound are given the very same message in their place."""
+    record = a_record(workspace_id="red")
+    waits, beat, *rotations = state_changed(record), an_event(), an_event(), an_event()
+    waits.queue_heartbeat.CopyFrom(QueueHeartbeat(queue_position=7, queued_ms=5))
+    beat.heartbeat.CopyFrom(EngineHeartbeat(uptime_ms=1, health="ok", active_jobs=3, queue_depth=4))
+    for rotation, token_id in zip(rotations, ("bound", "another"), strict=True):
+        rotation.token_rotated.CopyFrom(TokenRotated(token_id=token_id))
+
+    async def tell() -> None:
+        await store.append_events([*rotations, waits, beat])
+
+    bound = Principal(token_id="bound", scopes=frozenset({"jobs:read"}), workspaces=frozenset({"red"}))
+    await store.create_job(record, [])
+    await tell()
+    watchers = [await watch(hub, who, resume_from=0) for who in (bound, bound, ANYBODY, ANYBODY)]
+    seen = [await watcher.take(count + 1) for watcher, count in zip(watchers, (3, 3, 4, 4), strict=True)]
+    await tell()
+    for so_far, watcher, count in zip(seen, watchers, (3, 3, 4, 4), strict=True):
+        so_far.extend(await watcher.take(count))
+    assert told(seen[0]) == [1, 3, 4, "replay.complete", 5, 7, 8]
+    for events in seen[:2]:
+        beats = [event.heartbeat for event in events if event.HasField("heartbeat")]
+        assert beats == [EngineHeartbeat(uptime_ms=1, health="ok")] * 2
+        queued = [event.queue_heartbeat for event in events if event.HasField("queue_heartbeat")]
+        assert queued == [QueueHeartbeat(queued_ms=5)] * 2
+    assert all(one is other for one, other in zip(seen[0][4:], seen[1][4:], strict=True))
+    assert told(seen[2]) == [1, 2, 3, 4, "replay.complete", 5, 6, 7, 8]
+    assert seen[2][-1].heartbeat == beat.heartbeat
+    assert all(one is other for one, other in zip(seen[2][5:], seen[3][5:], strict=True))
 
 
 async def test_the_end_of_the_server_is_told_and_ends_every_stream(hub: EventHub, store: SqliteStore) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from jobledger.v1.job_pb2 import Job
 from jobledger.v1.job_service_pb2 import ListJobsRequest, ListJobsResponse
 from jobledger_gateway.encoding import encode_json
+from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.pages import PageTokens
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import JobChange, JobFilter, JobRecord, SerializedJobs
@@ -144,6 +145,18 @@ async def test_what_changes_no_job_drops_no_answer(store: CountingStore, listing
     await store.note_token_use("token", NOW)
     await store.reserve_artifact_ids(3)
     assert await listing.list(ListJobsRequest(), READER, JSON) is before
+
+
+async def test_a_page_goes_on_with_the_token_that_the_callers_was_rotated_to(
+    store: CountingStore, listing: Listing
+) -> None:
+    for _ in range(2):
+        await store.create_job(a_record(), [])
+    page_token = (await listed(listing, limit=1)).next_page_token
+    rotated = replace(READER, token_id="new", first_id=READER.token_id)
+    assert len((await listed(listing, rotated, limit=1, page_token=page_token)).jobs) == 1
+    with pytest.raises(ServiceError, match="page_token"):
+        await listed(listing, replace(READER, token_id="stranger"), limit=1, page_token=page_token)
 
 
 async def test_answers_are_apart_for_each_caller_view_filter_page_and_form(

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from functools import partial
 from operator import eq
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from jobledger.receipts import verify
 from jobledger.v1.job_service_pb2 import CancelJobRequest
 from jobledger_server.core.ports import StoreUnavailableError
+from jobledger_server.core.times import SECOND, micros
 from jobledger_server.service import finishing
 from jobledger_server.service.damage import Damage
 from jobledger_server.service.engine import Engine
@@ -184,15 +186,20 @@ async def test_an_end_that_waits_for_its_signature_is_not_lost_in_a_crash(
 async def test_a_job_that_changes_while_its_end_is_signed_is_decided_on_anew(
     served: Services, store: SqliteStore, executor: ScriptedExecutor, signer: HeldSigner
 ) -> None:
-    """It is cancelled after it has failed by itself: what is stored and what is signed say the same."""
+    """It is cancelled after it has failed by itself: what is stored and what is signed say the same, and the end stays
+    when it was.
+    """
     job_id = await running(served)
-    executor.end(job_id, 1, FAILURE)
+    served.clock.advance(1)
+    ended_at = served.clock.now()
+    executor.end(job_id, 1, replace(FAILURE, ended_at=ended_at))
     await signer.was_asked(1)
+    served.clock.advance(8)
     await served.cancelling.cancel(CancelJobRequest(job_id=job_id), ANYBODY)
     await served.reaches(job_id, CANCELLING)
     signer.let_go.set()
     job = (await served.reaches(job_id, FAILED)).job
-    assert job.HasField("cancel_requested_at")
+    assert (micros(job.completed_at), micros(job.cancel_requested_at)) == (ended_at, ended_at + 8 * SECOND)
     assert await status_in_receipt(store, job_id) == "failed"
     assert len(signer.asked) == 2
 

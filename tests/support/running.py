@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 20.0
-STOP_SECONDS = 20.0
+# For what hangs: a server is up within a second or two, and takes many times that where the machine is busy.
+START_SECONDS = 60.0
+STOP_SECONDS = 60.0
 
 
 @dataclass

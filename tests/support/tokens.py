@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from support.doors import RestDoor
+from support.doors import Door, GrpcDoor, RestDoor
 
 
 async def issue(rest: RestDoor, **fields: object) -> tuple[str, str]:
@@ -24,3 +24,14 @@ async def audited(rest: RestDoor, **where: object) -> list[dict[str, Any]]:
     async with rest.session.get(f"{rest.url}/v1/audit", params=query, headers=rest.headers) as response:
         assert response.status == 200
         return list((await response.json())["entries"])
+
+
+def with_token(door: Door, token: str | None) -> Door:
+    """The same door for another caller."""
+    if isinstance(door, RestDoor):
+        return RestDoor(door.session, door.url, token)
+    assert isinstance(door, GrpcDoor)
+    other = GrpcDoor.__new__(GrpcDoor)
+    other.jobs, other.engine = door.jobs, door.engine
+    other.metadata = (("authorization", f"Bearer {token}"),) if token else ()
+    return other

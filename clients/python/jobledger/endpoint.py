@@ -56,7 +56,8 @@ def resolve_endpoint(
     JOBLEDGER_DATA_DIR, then the `endpoints.json` of a server that runs on this machine. JOBLEDGER_CA_FILE,
     JOBLEDGER_CERT_FILE and JOBLEDGER_KEY_FILE are for any other server.
 
-    The token of a local server is never taken for another target. With a certificate there may be no token.
+    A token that is named by argument or variable goes before the one that a local server left, also with `data_dir`;
+    that one is never taken for another target. With a certificate there may be no token.
 
     Raises:
         SetupError: no server, or no token for it, was found.
@@ -76,7 +77,7 @@ def resolve_endpoint(
         ca_file = ca_file or _path(environ.get("JOBLEDGER_CA_FILE"))
         shown = shown or _client_files(*(_path(environ.get(f"JOBLEDGER_{it}_FILE")) for it in ("CERT", "KEY")))
     try:
-        found = _find_token(token, environ, local if own else None, prefer_local=data_dir is not None)
+        found = _find_token(token, environ, local if own else None)
     except SetupError:
         if shown is None:
             raise
@@ -160,14 +161,12 @@ def _path(value: str | None) -> Path | None:
 
 
 def _find_token(
-    token: str | None, environ: Mapping[str, str], local: Mapping[str, str | None] | None, *, prefer_local: bool
+    token: str | None, environ: Mapping[str, str], local: Mapping[str, str | None] | None
 ) -> tuple[str, str]:
-    """The token and where it was found."""
+    """The token and where it was found. One that was named goes before the local server's, which lets in as admin."""
     if token:
         return token.strip(), "argument"
     local_file = local.get("token_file") if local else None
-    if local_file and prefer_local:
-        return read_token(local_file), local_file
     if given := environ.get("JOBLEDGER_TOKEN"):
         return given.strip(), "JOBLEDGER_TOKEN"
     if path := environ.get("JOBLEDGER_TOKEN_FILE") or local_file:

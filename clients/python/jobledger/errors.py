@@ -137,6 +137,11 @@ _BY_STATUS: Final[Mapping[StatusCode, tuple[type[JobledgerError], str]]] = {
     StatusCode.UNAUTHENTICATED: (AuthenticationError, "E_AUTH_INVALID"),
 }
 
+# As the system words it, and for people.
+_NOBODY_THERE: Final = {"Connection refused": "connection refused", "No such file or directory": "no such socket"}
+# What a plain connection to a port with TLS ends with.
+_CUT_SHORT: Final = ("Socket closed", "Connection reset by peer")
+
 # Reasons that mean something else than their gRPC code does for most.
 _BY_REASON: Final[Mapping[str, type[JobledgerError]]] = {
     "RECEIPT_NOT_READY": NotFoundError,
@@ -180,7 +185,21 @@ def _unexplained(failure: grpc.aio.AioRpcError, target: str) -> str:
     """A message for a failure that does not come from the server itself."""
     said = failure.details() or failure.code().name
     if failure.code() is StatusCode.UNAVAILABLE:
-        return f"Cannot reach a server at {target}: {said}. Is it running? `jobledger up` starts one"
+        return _unreachable(target, said)
     if failure.code() is StatusCode.DEADLINE_EXCEEDED:
         return f"No answer from {target} in time; the call may have taken effect"
     return said
+
+
+def _unreachable(target: str, said: str) -> str:
+    """What gRPC's core says of an attempt to connect, in other words where these are known."""
+    for heard, reason in _NOBODY_THERE.items():
+        if heard in said:
+            place = target.removeprefix("unix:")
+            return f"No server answers at {place} ({reason}): `jobledger up` starts one"
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return f"The certificate of the server at {target} is of no authority that is trusted: name one by --ca-file"
+    if any(heard in said for heard in _CUT_SHORT):
+        advice = "If it speaks TLS, connect with --tls or --ca-file"
+        return f"What listens at {target} ended the connection. {advice}"
+    return f"Cannot reach a server at {target}: {said}. Is it running? `jobledger up` starts one"

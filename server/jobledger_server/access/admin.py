@@ -107,11 +107,23 @@ def _rotation(old: TokenRecord, blank: TokenRecord, now: int) -> TokenChange:
         raise ServiceError(
             Reason.ERROR_REASON_VALIDATION, "A revoked or expired token can't be rotated: create a new one"
         )
-    new = replace(blank, name=old.name, scopes=old.scopes, workspaces=old.workspaces, expires_at=old.expires_at)
+    if old.successor_id:
+        # Its own end is that of the overlap by now: a second successor would end with it.
+        told = f"The token was rotated already, to {old.successor_id}: rotate that one, or revoke it and create another"
+        raise ServiceError(Reason.ERROR_REASON_VALIDATION, told)
+    new = replace(
+        old,
+        token_id=blank.token_id,
+        digest=blank.digest,
+        created_at=blank.created_at,
+        last_used_at=0,
+        first_id=old.first_id or old.token_id,
+    )
     until = min(old.expires_at or now + ROTATION_OVERLAP, now + ROTATION_OVERLAP)
     detail = TokenRotated(token_id=old.token_id, new_token_id=new.token_id, valid_until=timestamp(until))
     event = Event(event_type="engine.token_rotated", timestamp_utc=timestamp(now), token_rotated=detail)
-    return TokenChange(token=replace(old, expires_at=until), new=new, events=[event])
+    rotated = replace(old, expires_at=until, successor_id=new.token_id)
+    return TokenChange(token=rotated, new=new, events=[event])
 
 
 def _found(record: TokenRecord | None) -> TokenRecord:

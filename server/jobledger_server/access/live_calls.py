@@ -20,10 +20,11 @@ class LiveCall:
     to hand one to its reader, is not: there the call is told when it comes back.
     """
 
-    __slots__ = ("_calls", "_elsewhere", "_ended", "_task", "expires_at", "is_stream", "token_id")
+    __slots__ = ("_calls", "_elsewhere", "_ended", "_task", "expires_at", "is_stream", "line", "token_id")
 
     def __init__(self, calls: "LiveCalls", principal: Principal, *, is_stream: bool) -> None:
         self.token_id = principal.token_id
+        self.line = principal.line
         self.expires_at = principal.expires_at
         self.is_stream = is_stream
         self._calls = calls
@@ -97,7 +98,7 @@ class LiveCalls:
         Raises:
             ServiceError: RATE_LIMITED, where the token has as many streams as it may have.
         """
-        if is_stream and self._streams.get(principal.token_id, 0) >= self._most_streams:
+        if is_stream and self._streams.get(principal.line, 0) >= self._most_streams:
             raise ServiceError(
                 Reason.ERROR_REASON_RATE_LIMITED,
                 f"This token has {self._most_streams} streams open, which is the most: close some",
@@ -109,7 +110,7 @@ class LiveCalls:
         """From now on it is live."""
         self._calls.setdefault(call.token_id, set()).add(call)
         if call.is_stream:
-            self._streams[call.token_id] = self._streams.get(call.token_id, 0) + 1
+            self._streams[call.line] = self._streams.get(call.line, 0) + 1
 
     def discard(self, call: LiveCall) -> None:
         """It is over."""
@@ -118,9 +119,9 @@ class LiveCalls:
         if not calls:
             del self._calls[call.token_id]
         if call.is_stream:
-            self._streams[call.token_id] -= 1
-            if not self._streams[call.token_id]:
-                del self._streams[call.token_id]
+            self._streams[call.line] -= 1
+            if not self._streams[call.line]:
+                del self._streams[call.line]
 
     def token_changed(self, token: TokenRecord) -> None:
         """Ends what a revoked or expired token has open; what another end of it changes is seen to when it is due."""

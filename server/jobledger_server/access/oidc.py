@@ -82,7 +82,10 @@ class JwtAuthenticator:
                 the issuer's keys can't be had.
         """
         if len(token) > MOST_BYTES:
-            raise ServiceError(Reason.ERROR_REASON_AUTH_MALFORMED)
+            told = (
+                f"The token has {len(token)} bytes, and may have {MOST_BYTES}: ask its issuer for one with less in it"
+            )
+            raise ServiceError(Reason.ERROR_REASON_AUTH_MALFORMED, told)
         digest = hashlib.sha256(token).digest()
         known = self._recall(digest)
         if known is not None:

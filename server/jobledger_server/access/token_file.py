@@ -7,7 +7,7 @@ from jobledger_server.access.private_files import PrivateFileError, create_priva
 from jobledger_server.access.tokens import TOKEN, digest
 from jobledger_server.core.ports import TokenStore
 
-REMEDY = "remove it, and the next start makes a new one"
+REMEDY = "remove it (rm '{path}'), and the next start makes a new one with every scope but `worker`"
 
 
 async def provide_token_file(path: Path, *, admin: TokenAdmin, tokens: TokenStore, now: int) -> None:
@@ -23,6 +23,6 @@ async def provide_token_file(path: Path, *, admin: TokenAdmin, tokens: TokenStor
     match = TOKEN.fullmatch(written.strip())
     record = None if match is None else await tokens.token(match[1].decode())
     if match is None or record is None or record.digest != digest(match[0]):
-        raise PrivateFileError(f"{path} holds no token of this server: {REMEDY}")
+        raise PrivateFileError(f"{path} holds no token of this server: {REMEDY.format(path=path)}")
     if record.revoked_at or (record.expires_at and record.expires_at <= now):
-        raise PrivateFileError(f"{path} holds a token that was revoked or has expired: {REMEDY}")
+        raise PrivateFileError(f"{path} holds a token that was revoked or has expired: {REMEDY.format(path=path)}")

@@ -69,9 +69,11 @@ class Authenticator:
         now = self._clock.now()
         if record is None or not known or (record.revoked_at and record.revoked_at <= now):
             self._throttle.failed(peer)
-            raise ServiceError(Reason.ERROR_REASON_AUTH_INVALID)
+            # Who shows a wrong secret is nobody, whatever id stands before it.
+            proven = record.token_id if record is not None and known else ""
+            raise ServiceError(Reason.ERROR_REASON_AUTH_INVALID, token_id=proven)
         if record.expires_at and record.expires_at <= now:
-            raise ServiceError(Reason.ERROR_REASON_AUTH_TOKEN_EXPIRED)
+            raise ServiceError(Reason.ERROR_REASON_AUTH_TOKEN_EXPIRED, token_id=record.token_id)
         if now - record.last_used_at >= LAST_USED_STEP:
             await self._note_use(record, now)
         return self._principal_of(record)
@@ -102,6 +104,7 @@ def principal_of(record: TokenRecord) -> Principal:
         scopes=frozenset(record.scopes),
         workspaces=frozenset(record.workspaces) if record.workspaces else None,
         expires_at=record.expires_at,
+        first_id=record.first_id,
     )
 
 

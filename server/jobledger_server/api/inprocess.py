@@ -90,8 +90,11 @@ class InProcessChannel:
 
     def _track(self, call: CallT) -> CallT:
         self._calls.add(call)
-        call.ended.add_done_callback(lambda _: self._calls.discard(call))
         return call
+
+    def forget(self, call: "Call") -> None:
+        """A call is over."""
+        self._calls.discard(call)
 
     async def close(self, grace: float | None = None) -> None:
         """Ends what is under way, after `grace` seconds."""
@@ -142,6 +145,7 @@ class Call:
 
     def _end(self, *, cancelled: bool) -> None:
         self._cancelled = cancelled
+        self._channel.forget(self)
         if not self.ended.done():
             self.ended.set_result(None)
 
@@ -178,7 +182,8 @@ class Call:
 
     async def initial_metadata(self) -> Metadata:
         """What the servicer sent when it accepted the call; empty where the call failed before."""
-        return await asyncio.shield(self.context.accepted)
+        accepted = self.context.accepted
+        return accepted.result() if accepted.done() else await asyncio.shield(accepted)
 
     async def trailing_metadata(self) -> Metadata:
         await asyncio.wait([self.ended])

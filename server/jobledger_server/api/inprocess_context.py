@@ -13,6 +13,7 @@ from jobledger_server.api.types import Metadata
 # Set by the gateway, which is part of this process and lets no header of these names pass: the address of its own
 # client, and the certificate (DER) that the client showed.
 PEER_KEY, CERTIFICATE_KEY = "x-jobledger-peer", "x-jobledger-certificate-bin"
+OUR_KEYS = frozenset({PEER_KEY, CERTIFICATE_KEY})
 
 
 class InProcessContext:
@@ -26,9 +27,10 @@ class InProcessContext:
     deliver: Callable[[Any], Awaitable[None]]
 
     def __init__(self, metadata: Metadata, timeout: float | None) -> None:
-        self._metadata = tuple(pair for pair in metadata if pair[0] not in (PEER_KEY, CERTIFICATE_KEY))
-        self._certificate = next((value for key, value in metadata if key == CERTIFICATE_KEY), None)
-        self._peer = next((str(value) for key, value in metadata if key == PEER_KEY), "inprocess")
+        self._metadata = tuple([pair for pair in metadata if pair[0] not in OUR_KEYS])
+        ours = [pair for pair in metadata if pair[0] in OUR_KEYS]
+        self._certificate = next((value for key, value in ours if key == CERTIFICATE_KEY), None)
+        self._peer = next((str(value) for key, value in ours if key == PEER_KEY), "inprocess")
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self.accepted: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
         self.status_code = grpc.StatusCode.OK

@@ -69,7 +69,7 @@ class JobServicer(JobServiceServicer):
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> Job:
         record = await self._do.creating.create(request, current_principal())
         await context.send_initial_metadata((("location", f"/v1/jobs/{record.job.job_id}"),))
-        return await self._do.jobs.full(record)
+        return await self._do.jobs.full(record, current_principal())
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> Job:
         return await self._do.jobs.get(request.job_id, current_principal())

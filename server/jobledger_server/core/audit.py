@@ -1,8 +1,12 @@
 """What the audit log has of a call, and the entry of the call that runs, which is stored with what it changes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 
 from google.api.annotations_pb2 import http
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_ALLOWED, AUDIT_DECISION_DENIED, AuditDecision, AuditEntry
 
@@ -24,18 +28,25 @@ DENIALS = frozenset(
     }
 )
 
+# The reason of a call that was let in, did not fail and changed nothing: a dry run, or what was so already.
+NO_CHANGE = "NO_CHANGE"
+# These change files, too: they have an entry of their own also where they write nothing to the store.
+CHANGING_FILES = frozenset({"jobledger.v1.JobService/SendInput", "jobledger.v1.EngineService/CollectGarbage"})
+
 
 class PendingEntry:
-    """The entry of a call that may change something: the first write that succeeds stores it in its transaction.
+    """The entry of a call that may change something: the first write that does stores it in its transaction.
 
     Attributes:
         entry: as it is known so far; its `object` may be told later.
+        hidden: ids that the call named among others, of jobs that are not for its caller to see.
     """
 
-    __slots__ = ("_taken", "entry")
+    __slots__ = ("_taken", "entry", "hidden")
 
     def __init__(self, entry: AuditEntry) -> None:
         self.entry = entry
+        self.hidden: list[str] = []
         self._taken = False
 
     @property
@@ -74,15 +85,61 @@ def note_object(object_id: str) -> None:
         pending.entry.object = object_id
 
 
+def note_hidden(object_id: str) -> None:
+    """Says that the call that runs named a job, among others, which is not for its caller to see."""
+    pending = _pending.get()
+    if pending is not None:
+        pending.hidden.append(object_id)
+
+
+@contextmanager
+def entry_about(object_id: str) -> Iterator[None]:
+    """What is changed in this block has an entry of its own, about this object; the call then needs no other."""
+    whole = _pending.get()
+    if whole is None:
+        yield
+        return
+    part = PendingEntry(AuditEntry())
+    part.entry.CopyFrom(whole.entry)
+    part.entry.object = object_id
+    outer = _pending.set(part)
+    try:
+        yield
+    finally:
+        _pending.reset(outer)
+        if part.is_taken:
+            whole.take()
+        # What goes on in the background is no part of the call.
+        part.take()
+
+
+def is_denial(error: ServiceError) -> bool:
+    """Whether it is the caller who is refused: also by what looks to it like the absence of a job."""
+    return error.hidden or error.reason in DENIALS
+
+
 def decision_on(error: ServiceError) -> AuditDecision.ValueType:
-    return AUDIT_DECISION_DENIED if error.reason in DENIALS else AUDIT_DECISION_ALLOWED
+    return AUDIT_DECISION_DENIED if is_denial(error) else AUDIT_DECISION_ALLOWED
+
+
+def changes_files(method: str, request: Message) -> bool:
+    """Whether what a call has changed may be elsewhere than in the store; `method` without the first slash."""
+    return method in CHANGING_FILES and not getattr(request, "dry_run", False)
 
 
 def object_of(request: Message) -> str:
     """The job or the token that a request names; empty where it names none."""
+    name = _naming_field(request.DESCRIPTOR)
+    return getattr(request, name)[:128] if name else ""
+
+
+@cache
+def _naming_field(kind: Descriptor) -> str:
+    """The field in which messages of this type name one; empty where none does."""
     for name in ("job_id", "token_id"):
-        if name in request.DESCRIPTOR.fields_by_name and isinstance(named := getattr(request, name), str):
-            return named[:128]
+        field = kind.fields_by_name.get(name)
+        if field is not None and field.type == FieldDescriptor.TYPE_STRING and not field.is_repeated:
+            return name
     return ""
 
 

@@ -32,6 +32,9 @@ class ServiceError(Exception):
         metadata: details as strings, such as `first_available_sequence`.
         fields: the violations, for `VALIDATION`.
         retry_after: seconds after which another try may help; None where it never does.
+        hidden: whether what the caller is told of as absent is there, but not for it to see. This and `token_id` are
+            for the audit log alone.
+        token_id: of the token that was refused, where its secret was right.
     """
 
     def __init__(
@@ -42,12 +45,16 @@ class ServiceError(Exception):
         metadata: Mapping[str, str] | None = None,
         fields: Sequence[FieldViolation] = (),
         retry_after: float | None = None,
+        hidden: bool = False,
+        token_id: str = "",
     ) -> None:
         self.reason = reason
         self.message = message or _joined(fields) or rule_of(reason).message
         self.metadata = dict(metadata or {})
         self.fields = tuple(fields)
         self.retry_after = retry_after
+        self.hidden = hidden
+        self.token_id = token_id
         super().__init__(f"{name_of(reason)}: {self.message}")
 
 

@@ -1,6 +1,7 @@
 """Identifiers: ULIDs for jobs and runs, numbers for log entries."""
 
 import re
+from collections.abc import Iterable
 
 CROCKFORD = "0123456789abcdefghjkmnpqrstvwxyz"
 JOB_ID = re.compile(r"job_[0-7][0-9a-hjkmnp-tv-z]{25}")
@@ -28,3 +29,9 @@ def is_job_id(text: str) -> bool:
 def log_entry_id(job_number: int, sequence: int) -> int:
     """Id of a job's log entry, unique across jobs."""
     return job_number << ENTRY_BITS | sequence & ((1 << ENTRY_BITS) - 1)
+
+
+def log_entry_ids(job_number: int, sequences: Iterable[int]) -> list[int]:
+    """Ids of a job's log entries: a page has thousands."""
+    job, entry = job_number << ENTRY_BITS, (1 << ENTRY_BITS) - 1
+    return [job | sequence & entry for sequence in sequences]

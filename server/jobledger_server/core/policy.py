@@ -29,6 +29,7 @@ class Principal:
     Attributes:
         subject: whom an identity provider or a certificate names; empty for tokens of our own.
         expires_at: microseconds since the epoch; 0 where it does not end by itself.
+        first_id: of a token that another one was rotated to, the id of the first of them.
     """
 
     token_id: str
@@ -36,6 +37,12 @@ class Principal:
     workspaces: frozenset[str] | None = None
     subject: str = ""
     expires_at: int = 0
+    first_id: str = ""
+
+    @property
+    def line(self) -> str:
+        """What a rotation keeps: the id of the first token of the line, its own where it was never rotated."""
+        return self.first_id or self.token_id
 
     @property
     def identity(self) -> str:

@@ -66,6 +66,7 @@ def variable_of(reference: str, allowed: AllowedSecrets, field: str) -> str | No
         raise ServiceError(
             Reason.ERROR_REASON_FORBIDDEN,
             f"{field}: jobs may not refer to the variable {name}. The operator allows it by the setting `secrets`",
+            metadata={"variable": name},
         )
     return name
 

@@ -11,6 +11,7 @@ from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 from jobledger_server.core.errors import invalid
 from jobledger_server.core.job_types import COMMAND, NO_JOB_TYPES, JobTypes
+from jobledger_server.core.output_names import reason_to_refuse_glob
 from jobledger_server.core.paths import allowed_path
 from jobledger_server.core.secret_references import NO_SECRETS, AllowedSecrets, check_references
 from jobledger_server.core.times import duration, seconds
@@ -51,6 +52,7 @@ def resolve(
     resolved = _merged(spec, base) if declared is None else declared.specification(spec, base)
     _check_command(resolved)
     _check_text(resolved)
+    _check_artifacts(resolved)
     if declared is not None:
         declared.check_paths(resolved, roots, hidden)
     _check_outside(resolved, roots, hidden, secrets)
@@ -58,11 +60,19 @@ def resolve(
     return resolved
 
 
+def _check_artifacts(spec: JobSpec) -> None:
+    """A glob that can name nothing would leave a job without artifacts, and nobody told why."""
+    for index, glob in enumerate(spec.artifacts):
+        if reason := reason_to_refuse_glob(glob):
+            raise invalid(f"spec.artifacts[{index}]", reason)
+
+
 def check_defaults(
     spec: JobSpec, *, roots: Sequence[Path], hidden: Path | None = None, secrets: AllowedSecrets = NO_SECRETS
 ) -> None:
     """Holds what a job type sets against the rules of `resolve`; the arguments and errors are the same."""
     _check_text(spec)
+    _check_artifacts(spec)
     _check_config(spec.config)
     _check_outside(spec, roots, hidden, secrets)
 

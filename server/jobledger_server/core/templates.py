@@ -4,24 +4,14 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from jobledger_server.core.errors import invalid
+from jobledger_server.core.runners import VALUE, closed_words
 
 # `{{` and `}}` stand for the braces themselves.
 TOKEN = re.compile(r"\{\{|\}\}|\{(?P<place>[^{}]*)\}|(?P<stray>[{}])")
 PLACE = re.compile(r"config((?:\.[A-Za-z_][A-Za-z0-9_-]*)+)")
-# What takes a program as an argument: of these the first one that is no option, or what follows such an option.
-INTERPRETERS = re.compile(
-    r"(a|ba|da|k|z|c|tc|fi)?sh|(python|pypy)[0-9.]*|perl|ruby|node|deno|php|lua[0-9.]*|[gmn]?awk|g?sed"
-)
-PROGRAM_TEXT = re.compile(r"-[ceEr]|--(eval|print|command|expression)\b")
-# What runs the program that its arguments name, after some that are its own.
-RUNNERS = frozenset({"busybox", "doas", "env", "nohup", "setsid", "sudo", "xargs"})
-WRAPPERS = RUNNERS | {"ionice", "nice", "stdbuf", "taskset", "time", "timeout"}
-ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
-
 Config = Mapping[str, Any]
 
 
@@ -65,7 +55,7 @@ class Template:
         """Raises TemplateError for what is no template, or would let a value choose or be a program."""
         elements = tuple(tuple(_parts(element, index)) for index, element in enumerate(source))
         _check_program(elements)
-        _check_operands(source, elements)
+        _check_arguments(source, elements)
         return cls(tuple(source), elements, dashes)
 
     @property
@@ -120,26 +110,16 @@ def _check_program(elements: Sequence[Sequence[Part]]) -> None:
         raise TemplateError(f"command[0]: {program!r} must be an absolute path, or a name that is found on PATH")
 
 
-def _check_operands(source: Sequence[str], elements: Sequence[Sequence[Part]]) -> None:
-    """What a program is to run is not for a value to choose, nor to be a part of. What comes after are arguments."""
-    names = [PurePosixPath(element).name for element in source]
-    reach = len(names) if names[0] in WRAPPERS else 1
-    running = [index for index in range(reach) if INTERPRETERS.fullmatch(names[index])]
-    for index in [*([0] if names[0] in RUNNERS else []), *running]:
-        _check_operand(source, elements, index)
-
-
-def _check_operand(source: Sequence[str], elements: Sequence[Sequence[Part]], program: int) -> None:
-    """Looks at the options of a program and at the first argument that is none."""
-    for index in range(program + 1, len(elements)):
-        own = source[index].startswith("-") or (source[program].endswith("env") and ASSIGNMENT.match(source[index]))
-        if _has_place(elements[index]) and (not own or PROGRAM_TEXT.match(source[index])):
+def _check_arguments(source: Sequence[str], elements: Sequence[Sequence[Part]]) -> None:
+    """What a program is to run is not for a value to choose, nor to be a part of."""
+    words = ["".join(part if isinstance(part, str) else VALUE for part in element) for element in elements]
+    for program, index in closed_words(words):
+        if _has_place(elements[index]):
             raise TemplateError(
-                f"command[{index}]: must not have a placeholder: it is what {source[program]} runs, and the value "
-                'would be a program. Hand it over as an argument: ["sh", "-c", "run \\"$1\\"", "sh", "{config.model}"]'
+                f"command[{index}]: must not have a placeholder: it can't be told that {source[program]} does not run "
+                "it, and the value would be a program. Hand it over as an argument of a script, or of a text: "
+                '["sh", "-c", "run \\"$1\\"", "sh", "{config.model}"]'
             )
-        if not own:
-            return
 
 
 def _has_place(element: Sequence[Part]) -> bool:

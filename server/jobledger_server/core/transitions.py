@@ -107,7 +107,7 @@ def ended(record: JobRecord, attempt: int, outcome: Outcome, now: int) -> JobCha
         job.exit_code = outcome.exit_code
     if outcome.signal is not None:
         job.signal = outcome.signal
-    _end(job, verdict, _ended_at(job, outcome, now))
+    _end(job, verdict, _ended_at(job, verdict, outcome, now))
     return _changed(record, job, now)
 
 
@@ -202,9 +202,14 @@ def _retried(record: JobRecord, verdict: Verdict, now: int) -> JobChange:
     return replace(change, artifacts_anew=True)
 
 
-def _ended_at(job: Job, outcome: Outcome, now: int) -> int:
-    """When it ended, which may be long ago if no server ran; now, where what is said of that can't be."""
-    earliest = max(micros(job.started_at), micros(job.cancel_requested_at))
+def _ended_at(job: Job, verdict: Verdict, outcome: Outcome, now: int) -> int:
+    """When it ended, which may be long ago if no server ran; now, where what is said of that can't be.
+
+    A job that ended by itself may have done so before it was cancelled: its end was not stored yet.
+    """
+    earliest = micros(job.started_at)
+    if verdict.state == JOB_STATE_CANCELLED:
+        earliest = max(earliest, micros(job.cancel_requested_at))
     return outcome.ended_at if earliest <= outcome.ended_at <= now else now
 
 

@@ -14,8 +14,8 @@ from jobledger_server.joblog.segments import Kind, Run, Stream
 from jobledger_server.joblog.structured import ENGINE, LEVEL_NAMES, Structured, parse_structured, structured_of
 
 STRUCTURED = int(Kind.STRUCTURED)
-SUBSYSTEMS: dict[int, str] = {stream: stream.name.lower() for stream in Stream}
-CONTINUED: dict[int, Mapping[str, int]] = {Kind.CONTINUED: {"continued": True}, Kind.LAST_PIECE: {"continued": False}}
+SUBSYSTEMS = {int(stream): stream.name.lower() for stream in Stream}
+CONTINUED = {int(Kind.CONTINUED): {"continued": True}, int(Kind.LAST_PIECE): {"continued": False}}
 ONLY_TEXTS, ONLY_OBJECTS = {str}, {dict}
 
 
@@ -81,7 +81,7 @@ def piece_of(run: Run, data: bytes, places: Sequence[int]) -> Piece:
         MisfitError: they are not what the run says.
     """
     lines = lines_of(run, data)
-    chosen, count = [lines[place] for place in places], len(places)
+    chosen, count = list(map(lines.__getitem__, places)), len(places)
     sequences = [run.first_sequence + place for place in places]
     if run.kind == STRUCTURED:
         columns = _said([line + b"\n" for line in chosen], [SUBSYSTEMS[run.stream]] * count)

@@ -11,13 +11,14 @@ from typing import NamedTuple, TypeVar
 from jobledger.v1.job_pb2 import LogEntry
 from jobledger.v1.job_service_pb2 import GetLogsResponse
 
+from jobledger_server.joblog.consistent import consistently
 from jobledger_server.joblog.entries import EntryList
 from jobledger_server.joblog.pieces import MisfitError, Piece, count_entries
 from jobledger_server.joblog.promises import Promise, hold
 from jobledger_server.joblog.query import AbandonedError, LogQuery
 from jobledger_server.joblog.search import Matcher
 from jobledger_server.joblog.segments import DamagedLogError, Kind, Run
-from jobledger_server.joblog.snapshot import Snapshot, consistently, counter_of
+from jobledger_server.joblog.snapshot import Snapshot, counter_of, counts_before
 from jobledger_server.joblog.structured import LEVELS
 from jobledger_server.joblog.wire import wire_entries
 
@@ -142,11 +143,9 @@ class _Paging:
         """A page where every position counts."""
         total = self._end - self._first
         skipped = min(total, self._skipped_by_cursor() + self._query.offset)
-        if self._query.descending:
-            slices = self._slices(self._first, self._end - skipped)
-        else:
-            slices = self._slices(self._first + skipped, self._end)
-        return self._page(slices, total, skipped)
+        taken = min(self._query.limit, total - skipped)
+        first = self._end - skipped - taken if self._query.descending else self._first + skipped
+        return self._page(self._slices(first, first + taken), total, skipped)
 
     def _skipped_by_cursor(self) -> int:
         cursor = self._query.after_sequence
@@ -279,7 +278,7 @@ class _Paging:
             segment, runs = self._snapshot.select(stretch, self._levels)
             if not runs:
                 continue
-            starts, entries = list(map(self._count, runs)), [run.entries for run in runs]
+            starts, entries = counts_before(runs, self._levels), [run.entries for run in runs]
             ends = list(map(add, starts, entries))
             if starts[1:] != ends[:-1] or not starts[0] <= low < ends[0] or not starts[-1] < high <= ends[-1]:
                 raise self._snapshot.damage(segment)
@@ -291,6 +290,7 @@ class _Paging:
     def _parts(self, first: int, end: int) -> Iterator[tuple[range, int, int]]:
         """The stretches, and which positions of those asked for are in each: all of them, or the log is damaged."""
         expected = end if self._query.descending else first
+        reached = 0
         for stretch in self._stretches(first, end):
             last = self._snapshot[stretch.stop - 1]
             low = max(first, self._count(self._snapshot[stretch.start]))
@@ -299,10 +299,11 @@ class _Paging:
             if begin != expected:
                 raise self._snapshot.damage_at(stretch.stop if self._query.descending else stretch.start)
             expected = following
+            reached = stretch.start if self._query.descending else stretch.stop
             if low < high:
                 yield stretch, low, high
         if expected != (first if self._query.descending else end) and first < end:
-            raise self._snapshot.damage_at(0 if self._query.descending else len(self._snapshot))
+            raise self._snapshot.damage_at(reached)
 
     def _slice(self, segment: int, runs: list[Run], places: list[range]) -> Slice:
         """What stands here in the log's order, in the order asked for."""
@@ -325,7 +326,4 @@ class _Paging:
 
 def _are_lone(runs: Sequence[Run]) -> list[bool]:
     """Of each run, whether it has one structured entry, and no long one."""
-    return [
-        entries == 1 and kind == STRUCTURED and length <= MOST_LONE_BYTES
-        for _, _, _, entries, _, length, _, _, kind, _, _, _, _, _ in runs
-    ]
+    return [run.entries == 1 and run.kind == STRUCTURED and run.length <= MOST_LONE_BYTES for run in runs]

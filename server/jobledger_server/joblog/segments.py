@@ -14,7 +14,7 @@ import os
 import stat
 import struct
 from collections.abc import Container, Iterable
-from functools import partial
+from functools import lru_cache, partial
 from itertools import compress, count, repeat
 from pathlib import Path
 from typing import NamedTuple
@@ -188,11 +188,16 @@ def segment_files(log_dir: Path) -> dict[int, set[str]]:
         names = os.listdir(log_dir)  # noqa: PTH208
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    for name in names:
-        stem, dot, kind = name.partition(".")
-        if (suffix := dot + kind) in SUFFIXES and stem.isdecimal():
-            found.setdefault(int(stem), set()).add(suffix)
+    for number, suffix in filter(None, map(_named, names)):
+        found.setdefault(number, set()).add(suffix)
     return dict(sorted(found.items()))
+
+
+@lru_cache(maxsize=8192)
+def _named(name: str) -> tuple[int, str] | None:
+    """Number and suffix of the file of a segment; the names are the same in every log."""
+    stem, dot, kind = name.partition(".")
+    return (int(stem), dot + kind) if dot + kind in SUFFIXES and stem.isdecimal() else None
 
 
 def segment_numbers(log_dir: Path) -> list[int]:

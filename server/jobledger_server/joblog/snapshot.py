@@ -10,7 +10,7 @@ from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self
 
 from jobledger_server.joblog.files import SegmentFiles
 from jobledger_server.joblog.gaps import Gap, Holdings
@@ -18,13 +18,11 @@ from jobledger_server.joblog.seals import damaged
 from jobledger_server.joblog.segments import (
     PLAIN_FIELDS,
     RECORD,
-    DamagedIndexError,
     DamagedLogError,
     Kind,
     Run,
     Stream,
     are_sound,
-    segment_numbers,
     segment_path,
     unpack_run,
     unpack_runs,
@@ -35,8 +33,6 @@ from jobledger_server.joblog.structured import WARN
 BLOCK = 256
 MOST_BLOCKS = 256
 CONTENT_CHUNK = 1 << 20
-
-T = TypeVar("T")
 
 
 class Snapshot:
@@ -143,8 +139,38 @@ class Snapshot:
         return counter_of(levels)(self[index]) if index < len(self) else self.total(levels)
 
     def find_position(self, position: int, levels: Collection[int]) -> int:
-        """Index of the run that holds the entry at `position` (from 0) among those of these levels."""
-        return bisect_right(self, position, key=counter_of(levels)) - 1
+        """Index of the run that holds the entry at `position` (from 0) among those of these levels.
+
+        Where it is lost, of the last one before it.
+        """
+        count, likely = counter_of(levels), self._likely(position, levels)
+        index = bisect_right(self, position, likely.start, likely.stop, key=count) - 1
+        if likely and index >= 0:
+            run = self[index]
+            if run.level in levels and 0 <= position - count(run) < run.entries:
+                return index
+        return bisect_right(self, position, key=count) - 1
+
+    def _likely(self, position: int, levels: Collection[int]) -> range:
+        """The runs of the segment that holds this position by what seals say: looking into each index takes longer.
+
+        It is a guess, since nothing tells whether a seal is as it was written.
+        """
+        gap = self.gap
+
+        def count(segment: int) -> int:
+            seal = self._files.seal(self._numbers[segment])
+            if seal is None or seal.ending is None:
+                return position + 1
+            counts = seal.ending.counts
+            kept = gap.without_dropped(counts) if gap and self._start(segment) >= gap.place else counts
+            return sum(kept[level - 1] for level in levels)
+
+        segment = bisect_right(range(len(self._numbers)), position, key=count)
+        if segment == len(self._numbers):
+            return range(0)
+        shift = 1 if gap and self._start(segment) >= gap.place else 0
+        return range(self._start(segment) + shift, self._ends[segment] + shift)
 
     def position_of_time(self, time: int, levels: Collection[int]) -> int:
         """Entries of these levels that were captured before `time`, microseconds since the epoch.
@@ -290,35 +316,6 @@ class Snapshot:
             yield self.content(offset, CONTENT_CHUNK)
 
 
-def consistently(log_dir: Path, read: Callable[[Snapshot], T]) -> T:
-    """What `read` answers of a snapshot, taken anew whenever the writer has changed the log under it.
-
-    Raises:
-        DamagedLogError: the log does not fit together, and nobody writes to it.
-    """
-    seen: object = None
-    without = set[int]()
-    while True:
-        found: object = segment_numbers(log_dir)
-        try:
-            with Snapshot(log_dir, without) as snapshot:
-                found = snapshot.extent
-                return read(snapshot)
-        except DamagedIndexError as error:
-            # Positions in the segments around it are found without it.
-            if error.segment in without:
-                raise
-            if found == seen:
-                without.add(error.segment)
-        except FileNotFoundError as error:
-            if found == seen:
-                raise DamagedLogError(f"{error.filename} is missing: restore it from a backup") from error
-        except DamagedLogError:
-            if found == seen:
-                raise
-        seen = found
-
-
 def _after_gap(run: Run, gap: Gap) -> Run:
     """A run after the gap, with the counts of what is kept."""
     return run._replace(content=run.content - gap.content).counted(gap.without_dropped(run.before))
@@ -326,5 +323,16 @@ def _after_gap(run: Run, gap: Gap) -> Run:
 
 def counter_of(levels: Collection[int]) -> Callable[[Run], int]:
     """What tells how many entries of these levels are in the log before a run."""
-    chosen = itemgetter(*(PLAIN_FIELDS + level - 1 for level in levels))
+    chosen = _counts_in(levels)
     return chosen if len(levels) == 1 else lambda run: sum(chosen(run))
+
+
+def counts_before(runs: Iterable[Run], levels: Collection[int]) -> list[int]:
+    """What `counter_of` tells of each run."""
+    chosen = map(_counts_in(levels), runs)
+    return list(chosen if len(levels) == 1 else map(sum, chosen))
+
+
+def _counts_in(levels: Collection[int]) -> Callable[[Run], Any]:
+    """What gives the counts of these levels that a record has: a number where it is one level alone."""
+    return itemgetter(*(PLAIN_FIELDS + level - 1 for level in levels))

@@ -65,7 +65,7 @@ def recover(data_dir: Path | None, checkpoint: Path | None, *, dry_run: bool, ne
 def backup(target: Path, data_dir: Path | None, keys: Path | None, *, as_json: bool) -> None:
     """Copy an installation, which may be running, to a new directory DIR from which a server can be started.
 
-    Exit code 1: there is no copy, or something is missing in it or damaged; what it is is named.
+    Exit code 1: something is missing in it or damaged, and is named; 2: there is no copy.
     """
     directory = _directory(data_dir)
     try:

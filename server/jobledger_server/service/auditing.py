@@ -121,7 +121,7 @@ class AuditLog:
         if request.HasField("after_number"):
             entries = await self._store.audit_after(request.after_number, where, limit=limit)
             return ListAuditEntriesResponse(entries=entries)
-        binding = ["audit", principal.token_id, where.since, where.token_id, where.object]
+        binding = ["audit", principal.line, where.since, where.token_id, where.object]
         before = self._pages.open(request.page_token, binding)[0] if request.page_token else None
         entries = await self._store.audit_before(before, where, limit=limit + 1)
         page = ListAuditEntriesResponse(entries=entries[:limit])

@@ -21,6 +21,7 @@ from jobledger.v1.job_service_pb2 import (
 )
 
 from jobledger_server.core import transitions
+from jobledger_server.core.audit import entry_about, note_hidden
 from jobledger_server.core.errors import Reason, ServiceError, name_of
 from jobledger_server.core.labels import parse_labels
 from jobledger_server.core.policy import Principal
@@ -43,6 +44,8 @@ REQUESTED = "Cancellation requested"
 ALREADY = "Job already cancelling or cancelled"
 CANCELLED = "Job cancelled"
 AT_MOST = 1000
+# Of the jobs that a call names and its caller may not see, so many are told of in the audit log.
+NOTED_HIDDEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +106,12 @@ class Cancelling:
             if request.dry_run:
                 results.append(_would_be(record))
             else:
-                results.append(await self._try(record, principal, request.reason, grace))
+                with entry_about(record.job.job_id):
+                    results.append(await self._try(record, principal, request.reason, grace))
         found = {result.job_id for result in results}
-        results += [_missing(job_id) for job_id in request.job_id if job_id not in found]
+        missing = [job_id for job_id in request.job_id if job_id not in found]
+        await self._note_hidden(missing[:NOTED_HIDDEN], principal)
+        results += [_missing(job_id) for job_id in missing]
         return CancelJobsResponse(results=results, dry_run=request.dry_run)
 
     async def stop_all(self) -> None:
@@ -143,6 +149,17 @@ class Cancelling:
             workspaces=None if principal.workspaces is None else tuple(sorted(principal.workspaces)),
         )
         return (await self._store.list_jobs(where, limit=AT_MOST)).records
+
+    async def _note_hidden(self, missing: Sequence[str], principal: Principal) -> None:
+        """Has the audit log told of those that are there, for others: each is looked for, whether it is or not."""
+        if principal.workspaces is None:
+            return
+        for job_id in missing:
+            try:
+                await find_job(self._store, principal, job_id)
+            except ServiceError as error:
+                if error.hidden:
+                    note_hidden(job_id)
 
     async def _try(self, record: JobRecord, principal: Principal, reason: str, grace: float | None) -> CancelResult:
         job_id = record.job.job_id

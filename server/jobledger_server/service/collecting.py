@@ -21,7 +21,7 @@ from jobledger_server.core.output_names import reason_to_refuse_declared, told
 from jobledger_server.core.ports import BlobBatch, Blobs, FileChangedError
 from jobledger_server.core.receipt_room import ReceiptRoom
 from jobledger_server.service.holes import bytes_in_holes
-from jobledger_server.service.outputs import NO_OUTPUT, found_below, leaves_nothing, open_output
+from jobledger_server.service.outputs import NO_OUTPUT, Asked, found_below, leaves_nothing, open_output
 
 # Of a job's files together, in bytes: to read and to hash them takes time, which nobody paid for by writing.
 MOST_IN_HOLES = 1024 * 1024 * 1024
@@ -71,6 +71,7 @@ class Collector:
         declared: Collection[str] = (),
         *,
         misdeclared: Sequence[str] = (),
+        withheld: Collection[int] = (),
         most_bytes: int | None = None,
     ) -> Collected:
         """Collects the files that the globs name (all, where there are none). Called when the job's tree is dead.
@@ -80,6 +81,7 @@ class Collector:
         Args:
             declared: paths that are collected too, whatever the globs name; one that is not there is refused.
             misdeclared: what was declared and can't be: refused by name.
+            withheld: inodes of what has a name that must not be told.
             most_bytes: of all of them together, holes included: a file is refused that would be past it.
 
         Raises:
@@ -91,7 +93,11 @@ class Collector:
         collection = _Collection(self._blobs, stopped, most_bytes)
         try:
             return await asyncio.get_running_loop().run_in_executor(
-                self._threads, collection.run, output_dir, globs, frozenset(declared), misdeclared
+                self._threads,
+                collection.run,
+                output_dir,
+                Asked(globs, frozenset(declared), frozenset(withheld)),
+                misdeclared,
             )
         finally:
             # Where the caller was cancelled, the thread ends after the chunk that it is at.
@@ -110,16 +116,14 @@ class _Collection:
         self._outputs: list[Output] = []
         self._refused: list[Refusal] = []
 
-    def run(
-        self, output_dir: Path, globs: Sequence[str], declared: frozenset[str], misdeclared: Sequence[str]
-    ) -> Collected:
+    def run(self, output_dir: Path, asked: Asked, misdeclared: Sequence[str]) -> Collected:
         try:
             top = open_output(output_dir)
         except OSError as error:
             _raise_shortage(error)
             self._refuse("", NO_OUTPUT)
         else:
-            self._collect(top, globs, declared)
+            self._collect(top, asked)
         named = {refusal.path for refusal in self._refused}
         for path in misdeclared:
             if path not in named:
@@ -127,10 +131,10 @@ class _Collection:
         self._refused += [Refusal("", said) for said in self._room.summary()]
         return Collected(self._outputs, sorted(self._refused, key=lambda refusal: refusal.path))
 
-    def _collect(self, top: int, globs: Sequence[str], declared: frozenset[str]) -> None:
+    def _collect(self, top: int, asked: Asked) -> None:
         try:
             with self._blobs.batch() as batch:
-                for found in found_below(top, globs, declared):
+                for found in found_below(top, asked):
                     self._go_on()
                     if reason := found.reason or self._copy(top, found.path, batch):
                         self._refuse(found.path, reason)

@@ -138,7 +138,7 @@ class Creating:
         if not request.idempotency_key:
             return None
         return IdempotencyKey(
-            principal=principal.token_id,
+            principal=principal.line,
             key=request.idempotency_key,
             request_hash=request_hash(request),
             expires_at=record.last_activity_at + IDEMPOTENCY_PERIOD,

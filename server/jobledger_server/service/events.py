@@ -21,6 +21,7 @@ from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import Clock, EventStore, StoreUnavailableError
 from jobledger_server.core.times import timestamp
+from jobledger_server.service.event_views import EventViews, View
 from jobledger_server.service.rounds import Rounds
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,6 @@ PARTING_SECONDS = 3.0
 WINDOW = 10_000
 BATCH = 500
 
-Filter: TypeAlias = Callable[[Event], bool]
 Push: TypeAlias = Callable[[list[Event]], bool]
 
 
@@ -63,6 +63,7 @@ class EventHub:
         self._recent: list[Event] = []
         self._slice: tuple[tuple[int, int], list[Event]] = ((0, 0), [])
         self._marked = Event()
+        self._views = EventViews()
         self._rounds = Rounds()
         self._closed = False
         self._watchers = 0
@@ -119,16 +120,16 @@ class EventHub:
         if request.HasField("resume_from"):
             cursor = request.resume_from
             check_resume_point(cursor, bounds.first, bounds.last)
-        return Watch(cursor, self._watch(cursor, bounds.last, _filter(request, principal), push))
+        return Watch(cursor, self._watch(cursor, bounds.last, self._views.of(request, principal), push))
 
     async def _watch(
-        self, cursor: int, live_from: int, admits: Filter | None, push: Push | None
+        self, cursor: int, live_from: int, view: View | None, push: Push | None
     ) -> AsyncGenerator[list[Event], None]:
         self._watchers += 1
         self._watched.set()
         self._unwatched.clear()
         try:
-            async for burst in self._follow(cursor, live_from, admits, push):
+            async for burst in self._follow(cursor, live_from, view, push):
                 yield burst
         finally:
             self._watchers -= 1
@@ -137,14 +138,14 @@ class EventHub:
                 self._unwatched.set()
 
     async def _follow(
-        self, cursor: int, live_from: int, admits: Filter | None, push: Push | None
+        self, cursor: int, live_from: int, view: View | None, push: Push | None
     ) -> AsyncIterator[list[Event]]:
         replayed, live = 0, False
 
         def serve() -> bool:
             nonlocal cursor
             # What is stored may be told later: until the mark of the replay's end was given, only a turn can give it.
-            served = live and push is not None and not self._closed and self._push(cursor, admits, push)
+            served = live and push is not None and not self._closed and self._push(cursor, view, push)
             cursor = self._recent[-1].sequence_number if served else cursor
             return served
 
@@ -158,7 +159,7 @@ class EventHub:
                 events = [event for event in events if event.sequence_number <= live_from]
             if events:
                 cursor = events[-1].sequence_number
-                burst = self._burst(events, admits)
+                burst = self._burst(events, view)
                 replayed += 0 if live else sum(event.HasField("sequence_number") for event in burst)
                 if burst:
                     yield burst
@@ -189,21 +190,23 @@ class EventHub:
             self._slice = (place, self._recent[start : start + BATCH])
         return self._slice[1]
 
-    def _push(self, cursor: int, admits: Filter | None, push: Push) -> bool:
+    def _push(self, cursor: int, view: View | None, push: Push) -> bool:
         """Whether all that follows was taken: a watcher that is not far behind needs no turn of its own for it."""
         last = self._recent[-1].sequence_number
         if cursor + 1 < self._recent[0].sequence_number or last - cursor > BATCH:
             return False
-        burst = self._burst(self._recent_after(cursor), admits) if last > cursor else []
+        burst = self._burst(self._recent_after(cursor), view) if last > cursor else []
         return not burst or push(burst)
 
-    def _burst(self, events: list[Event], admits: Filter | None) -> list[Event]:
+    def _burst(self, events: list[Event], view: View | None) -> list[Event]:
         """What a watcher is given of all that follows up to there."""
-        if admits is None:
+        if view is None:
             return events
-        burst = [event for event in events if admits(event)]
+        burst = [seen for event in events if (seen := view(event)) is not None]
         last = events[-1]
-        if not (burst and burst[-1] is last) and any(event.event_type == HEARTBEAT for event in events):
+        if burst and burst[-1].sequence_number == last.sequence_number:
+            return burst
+        if any(event.event_type == HEARTBEAT for event in events):
             burst.append(self._bookmark(last.sequence_number))
         return burst
 
@@ -269,24 +272,3 @@ def check_resume_point(after: int, first: int, last: int) -> None:
             f" {first - 1}",
             metadata={"first_available_sequence": str(first)},
         )
-
-
-def _filter(request: WatchEventsRequest, principal: Principal) -> Filter | None:
-    """What tells whether a watcher is given an event; None where it is given all."""
-    jobs, types = frozenset(request.job_id), frozenset(request.type)
-    workspace = request.workspace_id if request.HasField("workspace_id") else None
-
-    if not jobs and not types and workspace is None and principal.workspaces is None:
-        return None
-
-    def admits(event: Event) -> bool:
-        job = event.job
-        if event.HasField("job") and not principal.sees(job.workspace_id):
-            return False
-        return (
-            (not jobs or job.job_id in jobs)
-            and (not types or event.event_type in types)
-            and (workspace is None or job.workspace_id == workspace)
-        )
-
-    return admits

@@ -244,7 +244,12 @@ class Finisher:
         limits = job.spec.limits
         most_bytes = limits.disk_bytes if limits.HasField("disk_bytes") else None
         collected = await self._collector.collect(
-            output_dir, list(job.spec.artifacts), declared, misdeclared=outcome.misdeclared, most_bytes=most_bytes
+            output_dir,
+            list(job.spec.artifacts),
+            declared,
+            misdeclared=outcome.misdeclared,
+            withheld=outcome.withheld,
+            most_bytes=most_bytes,
         )
         if not collected.outputs:
             return collected, pending, 0

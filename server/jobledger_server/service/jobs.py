@@ -48,14 +48,22 @@ class Jobs:
 
     async def get(self, job_id: str, principal: Principal) -> Job:
         """The job in full."""
-        return await self.full(await find_job(self._store, principal, job_id))
+        return await self.full(await find_job(self._store, principal, job_id), principal)
 
-    async def full(self, record: JobRecord) -> Job:
-        """A record as GetJob shows it: with artifacts, place in the queue, waiting follow-ups."""
+    async def full(self, record: JobRecord, principal: Principal) -> Job:
+        """A record as GetJob shows it: with artifacts, place in the queue, waiting follow-ups.
+
+        The place tells how many others wait: who may not see them all is not told it.
+        """
         job = Job()
         job.CopyFrom(record.job)
+        if job.HasField("job_dir") and job.job_dir != str(own := self._workspaces.job_dir(job.job_id)):
+            # It is of the installation that this one was restored from, or of this one before it was moved.
+            job.job_dir = str(own)
+            if not await asyncio.to_thread(own.is_dir):
+                job.ClearField("job_dir")
         if job.state == JOB_STATE_QUEUED:
-            position = await self._store.queue_position(job.job_id)
+            position = None if principal.workspaces is not None else await self._store.queue_position(job.job_id)
             if position is not None:
                 job.queue_position = position
             if job.spec.stdin == STDIN_OPEN:
@@ -69,7 +77,8 @@ class Jobs:
     async def wait(self, request: WaitJobRequest, principal: Principal) -> Job:
         """The job once it is terminal, or as it is when the time is over."""
         patience = seconds(request.timeout) if request.HasField("timeout") else DEFAULT_WAIT_SECONDS
-        return await self.full(await wait_for_end(self._store, self._signals, principal, request.job_id, patience))
+        record = await wait_for_end(self._store, self._signals, principal, request.job_id, patience)
+        return await self.full(record, principal)
 
     async def send_input(self, request: SendInputRequest, principal: Principal) -> int:
         """Queues a follow-up; returns how many the process has not taken yet."""

@@ -122,7 +122,7 @@ def _workspaces(principal: Principal) -> tuple[str, ...] | None:
 
 
 def _visible(principal: Principal) -> list[str]:
-    return [principal.token_id, *(_workspaces(principal) or ())]
+    return [principal.line, *(_workspaces(principal) or ())]
 
 
 def _binding(request: ListJobsRequest, principal: Principal) -> list[str]:

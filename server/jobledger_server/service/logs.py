@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -71,6 +71,22 @@ class Page:
     etag: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a tail finds of a log at a time: all of it by one thread, since each change of threads costs more than it.
+
+    Attributes:
+        reader: by which, and `query` for what, it looked.
+        last: number of the last entry after that; None where the log goes on after these pieces.
+    """
+
+    reader: JobLog
+    query: LogQuery
+    pieces: Sequence[Piece]
+    responses: Sequence[Any]
+    last: int | None
+
+
 # Puts together the bytes of an answer: of a job's number, the entries, and a message with all the rest.
 Form = Callable[[int, Iterable[Piece], GetLogsResponse], bytes]
 # The same of what TailLogs sends: responses, which may be coded already.
@@ -96,7 +112,7 @@ class Logs:
         if not is_terminal(record.job.state):
             return Page(await self._answer(record, query, form), None)
         log_dir = self._workspaces.log_dir(request.job_id)
-        etag = page_etag(record.job, log_dir, query, fresh=False)
+        etag = page_etag(record.job, log_dir, query)
         body = self._sealed.get((etag, form))
         if body is not None:
             return Page(body, etag)
@@ -164,41 +180,40 @@ class Logs:
                 any time, for one whose entries have been removed.
         """
         record = await find_job(self._store, principal, request.job_id)
-        reader, last = await self._reading(record, _ended)
-        if request.after_sequence and not last and is_terminal(record.job.state):
+        limit = request.max_batch if request.max_batch > 1 else DEFAULT_LIMIT
+        query = LogQuery(after_sequence=request.after_sequence, levels=frozenset(request.level), limit=limit)
+        look = await self._reading(record, partial(_look, query, form))
+        last = look.last
+        if request.after_sequence and last == 0 and is_terminal(record.job.state):
             raise _removed(request.after_sequence)
-        if request.after_sequence > last:
+        if last is not None and request.after_sequence > last:
             raise ServiceError(
                 Reason.ERROR_REASON_STREAM_INVALID_SEQUENCE,
                 f"The log has no entry {request.after_sequence}: the last one is {last}",
                 metadata={"last_sequence": str(last)},
             )
-        return self._tail(request, principal, reader, form)
+        return self._tail(principal, record, look, form)
 
     async def _tail(
-        self, request: TailLogsRequest, principal: Principal, reader: JobLog, form: TailForm
+        self, principal: Principal, record: JobRecord, look: Look, form: TailForm
     ) -> AsyncIterator[Sequence[Any]]:
-        cursor, levels = request.after_sequence, frozenset(request.level)
-        limit = request.max_batch if request.max_batch > 1 else DEFAULT_LIMIT
+        job_id, cursor = record.job.job_id, look.query.after_sequence or 0
         while True:
-            grown = self._signals.waiter(request.job_id)
+            if look.pieces:
+                cursor = last_sequence(look.pieces[-1])
+                yield look.responses
+            if look.last is not None and is_terminal(record.job.state):
+                if look.last < cursor:
+                    # Never told as the end: there was more, and now it is gone.
+                    raise _removed(cursor)
+                yield [TailLogsResponse(end=TailEnd(state=record.job.state, last_sequence=look.last))]
+                return
+            grown = self._signals.waiter(job_id)
             try:
-                record = await find_job(self._store, principal, request.job_id)
-                query = LogQuery(after_sequence=cursor, levels=levels, limit=limit)
-                page, responses = await self._reading(record, partial(_read_page, query, form), reader)
-                if page.pieces:
-                    cursor = last_sequence(page.pieces[-1])
-                    yield responses
-                if page.has_more:
-                    continue
-                if is_terminal(record.job.state):
-                    _, last = await self._reading(record, _ended, reader)
-                    if last < cursor:
-                        # Never told as the end: there was more, and now it is gone.
-                        raise _removed(cursor)
-                    yield [TailLogsResponse(end=TailEnd(state=record.job.state, last_sequence=last))]
-                    return
-                if not page.pieces:
+                record = await find_job(self._store, principal, job_id)
+                query = replace(look.query, after_sequence=cursor)
+                look = await self._reading(record, partial(_look, query, form), look.reader)
+                if not look.pieces and not is_terminal(record.job.state):
                     await wait_at_most(grown, LONGEST_BLIND_WAIT)
             finally:
                 grown.cancel()
@@ -230,14 +245,12 @@ async def _sized(reader: JobLog, _: Job) -> tuple[JobLog, int]:
     return reader, await asyncio.to_thread(reader.content_size)
 
 
-async def _ended(reader: JobLog, _: Job) -> tuple[JobLog, int]:
-    return reader, await asyncio.to_thread(reader.last_sequence)
-
-
-async def _read_page(query: LogQuery, form: TailForm, reader: JobLog, _: Job) -> tuple[LogPage, Sequence[Any]]:
-    def read() -> tuple[LogPage, Sequence[Any]]:
+async def _look(query: LogQuery, form: TailForm, reader: JobLog, job: Job) -> Look:
+    def read() -> Look:
         page = reader.page(query)
-        return page, form(page.job_number, page.pieces) if page.pieces else ()
+        responses = form(page.job_number, page.pieces) if page.pieces else ()
+        goes_on = page.has_more or (page.pieces and not is_terminal(job.state))
+        return Look(reader, query, page.pieces, responses, None if goes_on else reader.last_sequence())
 
     return await asyncio.to_thread(read)
 

@@ -17,5 +17,5 @@ async def find_job(store: JobStore, principal: Principal, job_id: str) -> JobRec
         raise ServiceError(Reason.ERROR_REASON_BAD_REQUEST, "job_id: must not contain NUL")
     record = await store.get_job(job_id) if is_job_id(job_id) else None
     if record is None or not principal.sees(record.job.workspace_id):
-        raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FOUND)
+        raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FOUND, hidden=record is not None)
     return record

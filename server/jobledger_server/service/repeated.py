@@ -3,10 +3,11 @@
 So whoever fails again and again, a thousand times a second or from a thousand addresses, adds a few entries a minute.
 """
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import TypeAlias
+from typing import NamedTuple
 
-from jobledger.v1.engine_service_pb2 import AuditEntry
+from jobledger.v1.engine_service_pb2 import AuditDecision, AuditEntry
 
 from jobledger_server.core.ports import Clock
 
@@ -14,11 +15,24 @@ WINDOW_SECONDS = 60.0
 # Kinds within a window: of strangers, and of callers who are known. What is beyond them is one kind more, of nobody.
 MOST_STRANGERS, MOST_KNOWN = 32, 256
 
-Kind: TypeAlias = tuple[str, ...]
+# Kinds that are told apart by what they are about: so many of one caller and method, while there is room for others.
+MOST_OBJECTS, MOST_WITH_OBJECTS = 16, MOST_KNOWN // 2
+
+
+class Kind(NamedTuple):
+    """What entries that count as alike have in common, by their fields."""
+
+    token_id: str
+    subject: str
+    method: str
+    object: str
+    decision: AuditDecision.ValueType
+    reason: str
+    peer: str
 
 
 class Repeated:
-    """Counts entries by who, what, whence and why. True while it counts some."""
+    """Counts entries by who, what, whence and why, and by what they are about up to a bound. True while it counts."""
 
     def __init__(self, *, clock: Clock, window: float = WINDOW_SECONDS) -> None:
         self.window = window
@@ -26,6 +40,7 @@ class Repeated:
         self._began = 0.0
         self._kinds: dict[Kind, AuditEntry | None] = {}
         self._sizes = {True: 0, False: 0}
+        self._objects: Counter[Kind] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._kinds)
@@ -54,26 +69,30 @@ class Repeated:
         """What was counted so far."""
         counted = [entry for entry in self._kinds.values() if entry is not None]
         self._kinds, self._sizes = {}, {True: 0, False: 0}
+        self._objects.clear()
         return iter(counted)
 
     def _kind_of(self, entry: AuditEntry) -> Kind:
-        kind = (entry.token_id, entry.subject, entry.method, entry.reason, entry.peer)
+        kind = Kind(entry.token_id, entry.subject, entry.method, "", entry.decision, entry.reason, entry.peer)
+        if entry.token_id and entry.object and (about := self._about(kind, entry.object)):
+            return about
         most = MOST_KNOWN if entry.token_id else MOST_STRANGERS
         if kind in self._kinds or self._sizes[bool(entry.token_id)] < most:
             return kind
         # A token that fails in many ways is still told by its id.
-        return (entry.token_id if self._sizes[True] < 2 * MOST_KNOWN else "", "", "", entry.reason, "")
+        known = entry.token_id if self._sizes[True] < 2 * MOST_KNOWN else ""
+        return Kind(known, "", "", "", entry.decision, entry.reason, "")
+
+    def _about(self, kind: Kind, about: str) -> Kind | None:
+        """The kind with what the entry is about; None where there are too many of those."""
+        whole = kind._replace(object=about)
+        if whole in self._kinds:
+            return whole
+        if self._objects[kind] >= MOST_OBJECTS or self._sizes[True] >= MOST_WITH_OBJECTS:
+            return None
+        self._objects[kind] += 1
+        return whole
 
 
 def _of_kind(entry: AuditEntry, kind: Kind) -> AuditEntry:
-    token_id, subject, method, reason, peer = kind
-    return AuditEntry(
-        at=entry.at,
-        token_id=token_id,
-        subject=subject,
-        method=method,
-        reason=reason,
-        peer=peer,
-        decision=entry.decision,
-        request_id=entry.request_id,
-    )
+    return AuditEntry(at=entry.at, request_id=entry.request_id, **kind._asdict())

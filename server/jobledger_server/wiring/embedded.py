@@ -72,7 +72,7 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
         core = await open_core(stack, settings)
         token_file = settings.data_dir / "token"
         await provide_token_file(token_file, admin=core.tokens, tokens=core.known_tokens, now=core.clock.now())
-        limits = Limits()
+        limits = Limits(token_calls=settings.token_calls)
         throttle = FailureThrottle(clock=core.clock)
         jwts = open_oidc(stack, settings.oidc, clock=core.clock, throttle=throttle)
         authenticator = Authenticator(tokens=core.known_tokens, clock=core.clock, throttle=throttle, jwts=jwts)

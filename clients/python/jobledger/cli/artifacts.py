@@ -74,7 +74,8 @@ async def get_artifacts(
         if as_json:
             output.line({"path": artifact.path, "file": str(written), "sha256": artifact.sha256})
         else:
-            print(written)
+            # So that no program that reads the line takes a name for an option.
+            print(f"./{written}" if str(written).startswith("-") else written)
     return code
 
 
@@ -97,7 +98,7 @@ def _place(root: Path, artifact: "Artifact") -> Path:
     parts = artifact.path.split("/")
     odd = "\\" in artifact.path or "\0" in artifact.path or {"", ".", ".."} & set(parts)
     if odd or not target.resolve().is_relative_to(root.resolve()):
-        raise click.ClickException(f"{artifact.path!r} would leave {root}: fetch it by itself, with --output")
+        fail(f"{artifact.path!r} would leave {root}: fetch it by itself, with --output", NOT_VALID)
     target.parent.mkdir(parents=True, exist_ok=True)
     return target
 

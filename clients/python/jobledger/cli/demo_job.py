@@ -64,8 +64,8 @@ class Control:
         self._file = os.open(path, os.O_WRONLY | os.O_NONBLOCK) if path else None
         self._next = 0.0
 
-    def report(self, phase: str, percent: float, completed: int, total: int) -> None:
-        """Says how far the job is; the end is never left unsaid."""
+    def report(self, phase: str, percent: float, completed: int) -> None:
+        """Says how far the job is; the end is never left unsaid. Of how many files is not known: time may end it."""
         if self._file is None or (percent < 100 and time.monotonic() < self._next):
             return
         self._next = time.monotonic() + 0.1
@@ -74,7 +74,6 @@ class Control:
             "phase": phase,
             "percent": round(percent, 1),
             "items_completed": completed,
-            "items_total": total,
         }
         os.write(self._file, json.dumps(message).encode() + b"\n")
 
@@ -144,7 +143,7 @@ def read_all(packages: Mapping[str, Package], control: Control) -> None:
         if spent > SECONDS:
             log("info", f"the time is over after {count} of {total} files", files=count, of=total)
             return
-        control.report("reading", 99 * max(count / total, spent / SECONDS), count, total)
+        control.report("reading", 99 * max(count / total, spent / SECONDS), count)
         try:
             read(path, package)
         except (SyntaxError, ValueError, RecursionError, OSError) as error:
@@ -207,7 +206,7 @@ def main() -> None:
     write_table(largest, output / "packages.csv")
     (output / "chart.svg").write_text(chart(largest[:BARS]), "utf-8")
     count = sum(package.read for package in largest)
-    control.report("done", 100, count, count)
+    control.report("done", 100, count)
     names: Counter[str] = Counter()
     for package in largest:
         names.update(package.identifiers)

@@ -10,7 +10,7 @@ from jobledger.cli.session import connected, json_option
 
 if TYPE_CHECKING:
     from jobledger.client import Client
-    from jobledger.v1.events_pb2 import Event
+    from jobledger.v1.events_pb2 import Event, Progress
 
 
 @click.command(name="events")
@@ -68,9 +68,7 @@ def detail(event: "Event") -> str:
             old = f"{short_name(JobState, change.old_state)} -> " if change.HasField("old_state") else ""
             return f"{old}{short_name(JobState, change.new_state)} {change.error_code}".rstrip()
         case "progress":
-            items = event.progress.items_total
-            counted = f" ({event.progress.items_completed} of {items})" if items else ""
-            return f"{event.progress.progress_percent:.0f}% {event.progress.phase}{counted}"
+            return f"{event.progress.progress_percent:.0f}% {event.progress.phase}{_counted(event.progress)}"
         case "artifact":
             return f"{event.artifact.artifact.path} {short_name(ArtifactStatus, event.artifact.artifact.status)}"
         case None:
@@ -78,3 +76,9 @@ def detail(event: "Event") -> str:
         case other:
             fields = plain(getattr(event, other))
             return " ".join(f"{name}={value}" for name, value in fields.items())
+
+
+def _counted(progress: "Progress") -> str:
+    if progress.items_total:
+        return f" ({progress.items_completed} of {progress.items_total})"
+    return f" ({progress.items_completed} done)" if progress.items_completed else ""

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from jobledger.client import Client
     from jobledger.v1.job_pb2 import JobSummary
 
+NO_JOBS = "No jobs. `jobledger run -- COMMAND...` submits one"
+NONE_FITS = "No job fits"
 HEADER = ("JOB", "STATE", "AGE", "RAN", "PROGRESS", "TYPE", "LABELS")
 
 
@@ -50,30 +52,31 @@ async def command(
     where: Any = {name: value for name, value in options.items() if value is not None}
     if labels:
         where["labels"] = dict(labels)
+    nothing = NONE_FITS if where or page_token else NO_JOBS
     if everything:
-        await _show_all(client, where, as_json=as_json)
+        await _show_all(client, where, as_json=as_json, nothing=nothing)
         return
     page = await client.list(limit=limit, page_token=page_token, **where)
     if as_json:
         output.document(page)
         return
-    show(page.jobs)
+    show(page.jobs, nothing=nothing)
     if page.HasField("next_page_token"):
         output.note(f"{len(page.jobs)} of {page.total} jobs; --all shows the rest")
 
 
-async def _show_all(client: "Client", where: Any, *, as_json: bool) -> None:
+async def _show_all(client: "Client", where: Any, *, as_json: bool, nothing: str) -> None:
     if as_json:
         async for job in client.iterate(**where):
             output.line(job)
         return
-    show([job async for job in client.iterate(**where)])
+    show([job async for job in client.iterate(**where)], nothing=nothing)
 
 
-def show(jobs: "list[JobSummary] | Any") -> None:
-    """Prints jobs as a table."""
+def show(jobs: "list[JobSummary] | Any", *, nothing: str = NO_JOBS) -> None:
+    """Prints jobs as a table, or that there are none."""
     if not jobs:
-        output.note("No jobs. `jobledger run -- COMMAND...` submits one")
+        output.note(nothing)
         return
     output.table(HEADER, [_row(job) for job in jobs], colour=1)
 

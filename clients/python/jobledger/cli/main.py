@@ -9,6 +9,9 @@ from typing import Any, Final
 
 import click
 
+from jobledger.cli import output
+from jobledger.cli.session import NO_READER, USAGE
+
 # In the order of `jobledger --help`. Each is a module of this package with a `command`.
 VERBS: Final = (
     "run",
@@ -45,9 +48,9 @@ EXIT_CODES: Final = """\b
 Exit codes:
   0    done; for a job that was waited for: it completed
   1    the job failed without an exit code of its own; what was checked is not valid
-  2    the command or the request is not right
+  2    the command or the request is not right, or something on this machine is in its way
   3    the server can't be reached, or does not let you in
-  4    the server refuses: no such job, already finished, ...
+  4    the server refuses: no such job, already finished, a path or secret that jobs may not have, ...
   124  the time given with --timeout is over
   130  the job was cancelled, or Ctrl-C was pressed
 A job that failed with an exit code of its own gives that one to `run --wait`, `run --follow` and `wait`.
@@ -56,7 +59,8 @@ A job that failed with an exit code of its own gives that one to `run --wait`, `
 The server is found by --target, --data-dir, JOBLEDGER_TARGET, JOBLEDGER_DATA_DIR, or on this machine.
 With TLS, --ca-file or JOBLEDGER_CA_FILE says whom to trust; --cert-file and --key-file, or JOBLEDGER_CERT_FILE and
 JOBLEDGER_KEY_FILE, show who you are.
-The token is found by --token-file, JOBLEDGER_TOKEN, JOBLEDGER_TOKEN_FILE, or on this machine.
+The token is found by --token-file, JOBLEDGER_TOKEN, JOBLEDGER_TOKEN_FILE, or, with a server on this machine and none
+of them given, in its data directory.
 """
 
 
@@ -117,11 +121,21 @@ def exit_code_of(run: Callable[[], object]) -> int:
     """Runs the command line and tells with which code to exit; what goes wrong becomes one line on stderr."""
     try:
         result = run()
+        sys.stdout.flush()
     except click.ClickException as error:
         error.show()
-        return error.exit_code
+        # Nothing that click itself or a verb of the server's raises is about how a job ended.
+        return USAGE if error.exit_code == 1 else error.exit_code
     except click.Abort:
         return 130
+    except BrokenPipeError:
+        output.abandon()
+        return NO_READER
+    except OSError as error:
+        # Else it would be tried again at the exit.
+        output.abandon()
+        output.note(f"Error: {error.filename or 'The output'} can't be used: {error.strerror}")
+        return USAGE
     return result if isinstance(result, int) else 0
 
 

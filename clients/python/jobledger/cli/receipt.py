@@ -12,18 +12,19 @@ import click
 from jobledger.cli import output
 from jobledger.cli.default_group import DefaultGroup
 from jobledger.cli.params import job_argument
-from jobledger.cli.session import USAGE, connected, fail
+from jobledger.cli.session import USAGE, connected, fail, json_option
 
 if TYPE_CHECKING:
     from jobledger.client import Client
     from jobledger.receipts import LogProof, VerificationReport
     from jobledger.signing_keys import Keys
-    from jobledger.v1.receipt_service_pb2 import ConsistencyProof
+    from jobledger.v1.receipt_service_pb2 import Checkpoint, ConsistencyProof
 
 NOT_CHECKED, VERIFY_USAGE = 2, 3
 A_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 # Of `verify`: one that is not there is no wrong usage, but keeps something from being checked.
 ANY_PATH = click.Path(path_type=Path)
+STDIN = Path("-")
 EXIT_CODES = (
     "Exit codes: 0 valid; 1 not valid, a check FAILED; 2 nothing failed, but something could not be checked: a file or"
     " a key is missing, can't be read, or is not what it should be; 3 wrong usage: the command line itself is wrong."
@@ -72,24 +73,35 @@ def _write(receipt: bytes, to: Path | None) -> None:
         to.write_bytes(receipt)
         return
     sys.stdout.buffer.write(receipt)
-    if sys.stdout.isatty():
+    if sys.stdout.isatty() and not receipt.endswith(b"\n"):
         print()
 
 
 @command.command(name="checkpoint")
 @click.option("--output", "-o", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+@json_option
 @connected
-async def checkpoint(client: "Client", /, *, to: Path | None) -> None:
+async def checkpoint(client: "Client", /, *, to: Path | None, as_json: bool) -> None:
     """Prints the signed state of the log of receipts: who keeps it can tell later whether the log has lost one."""
-    _write((await client.checkpoint()).note.encode(), to)
+    told = await client.checkpoint()
+    _write(_json(told) if as_json else told.note.encode(), to)
 
 
 @command.command(name="consistency")
 @click.option("--checkpoint", "kept", type=A_FILE, required=True, help="The checkpoint that you kept.")
 @click.option("--proof", type=A_FILE, help="A receipt's proof. Default: the log of now.")
 @click.option("--output", "-o", "to", type=click.Path(path_type=Path, dir_okay=False), help="Write it to this file.")
+@click.option("--json", "as_json", is_flag=True, help="Changes nothing but how an error is told: a proof is JSON.")
 @connected
-async def consistency(client: "Client", /, *, kept: Path, proof: Path | None, to: Path | None) -> None:
+async def consistency(
+    client: "Client",
+    /,
+    *,
+    kept: Path,
+    proof: Path | None,
+    to: Path | None,
+    as_json: bool,  # noqa: ARG001 - `fail_with` asks for it
+) -> None:
     """Prints the proof that the log of a receipt's proof still begins with what a checkpoint tells."""
     from jobledger.tlog import InclusionProof, note_of
 
@@ -109,10 +121,10 @@ def _size(path: Path, note_in: Callable[[str], str]) -> int:
         fail(f"{path} has no checkpoint: {error}", USAGE)
 
 
-def _json(proof: "ConsistencyProof") -> bytes:
+def _json(told: "Checkpoint | ConsistencyProof") -> bytes:
     from jobledger.cli.plain import plain
 
-    return json.dumps(plain(proof)).encode() + b"\n"
+    return json.dumps(plain(told)).encode() + b"\n"
 
 
 @command.command(name="verify", cls=VerifyCommand, epilog=EXIT_CODES)
@@ -145,8 +157,8 @@ def verify(
 ) -> None:
     """Checks a receipt offline: who signed it, whether files are what it says, and whether the log has it.
 
-    ENVELOPE is what `receipt JOB --format dsse` gives. Proof and checkpoint are read as text, or as the JSON in which
-    the REST API answers them.
+    ENVELOPE is what `receipt JOB --format dsse` gives; `-` reads it from standard input. Proof and checkpoint are read
+    as text, or as the JSON in which the REST API answers them.
     """
     from jobledger.receipts import verify as check
 
@@ -167,7 +179,7 @@ def verify(
 
 def _read(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return sys.stdin.buffer.read() if path == STDIN else path.read_bytes()
     except OSError as error:
         fail(f"{path} can't be read: {error.strerror}", NOT_CHECKED)
 

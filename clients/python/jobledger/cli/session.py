@@ -60,16 +60,17 @@ def _exit_code(error: "JobledgerError") -> int:
     match error:
         case errors.ValidationError():
             return USAGE
-        case (
-            errors.SetupError()
-            | errors.UnavailableError()
-            | errors.DeadlineError()
-            | errors.AuthenticationError()
-            | errors.PermissionDeniedError()
-        ):
+        case errors.SetupError() | errors.UnavailableError() | errors.DeadlineError() | errors.AuthenticationError():
             return NO_ACCESS
+        case errors.PermissionDeniedError():
+            return REFUSED if _asks_for_too_much(error) else NO_ACCESS
         case _:
             return REFUSED
+
+
+def _asks_for_too_much(error: "JobledgerError") -> bool:
+    """Whether it is what was asked for that nobody gets, a path or a secret, and not this token that may not ask."""
+    return error.error_code in ("E_PATH_NOT_ALLOWED", "E_PATH_TRAVERSAL") or "variable" in error.details
 
 
 def connected(verb: Callable[Concatenate["Client", P], Awaitable[int | None]]) -> Callable[..., None]:

@@ -1,6 +1,7 @@
 """`jobledger token`: who may use the server."""
 
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,8 +108,33 @@ async def create(
 @json_option
 @connected
 async def rotate(client: "Client", /, *, token_id: str, to: Path | None, as_json: bool) -> None:
-    """Replaces a token by a new one and prints that; the old one works for 60 s more."""
-    _hand_over(await client.rotate_token(token_id), to, as_json=as_json)
+    """Replaces a token by a new one and prints that; the old one works for 60 s more.
+
+    Where the old one is what your token file holds, the new one is put there.
+    """
+    source = _token_source()
+    issued = await client.rotate_token(token_id)
+    _renew_own(Path(source), token_id, issued.token)
+    _hand_over(issued, to, as_json=as_json)
+
+
+def _renew_own(path: Path, token_id: str, token: str) -> None:
+    """Puts the new token in the place of the old one in the file that the caller's was read from.
+
+    What can't be replaced is only told of: the new token is not lost, since it is printed after this.
+    """
+    reason: object = "it is a symbolic link" if path.is_symlink() else None
+    try:
+        if not path.is_file() or not path.read_text("utf-8").startswith(f"jl_{token_id}_"):
+            return
+        if reason is None:
+            _write_private(path, f"{token}\n")
+    except (OSError, ValueError) as error:
+        reason = error
+    told = "holds the new token"
+    if reason is not None:
+        told = f"still holds the old token ({reason}): put the new one there within 60 s"
+    print(f"{path} {told}", file=sys.stderr)
 
 
 @command.command(name="revoke")
@@ -137,6 +163,8 @@ def _write_private(path: Path, text: str) -> None:
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
+        file.flush()
+        os.fsync(descriptor)
     partial.replace(path)
 
 

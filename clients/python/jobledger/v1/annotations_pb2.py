@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejobledger/v1/annotations.proto\x12\x0cjobledger.v1\x1a google/protobuf/descriptor.proto\"\x1b\n\nAccessRule\x12\r\n\x05scope\x18\x01 \x01(\t\"\x99\x01\n\x10HttpResponseRule\x12\x16\n\x0esuccess_status\x18\x01 \x01(\x05\x12(\n\x06stream\x18\x02 \x01(\x0b\x32\x18.jobledger.v1.StreamRule\x12&\n\x05range\x18\x03 \x01(\x0b\x32\x17.jobledger.v1.RangeRule\x12\r\n\x05\x65rror\x18\x04 \x03(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\x08\"\x8e\x02\n\nStreamRule\x12\x12\n\nitem_field\x18\x01 \x01(\t\x12\x11\n\tend_field\x18\x02 \x01(\t\x12\x12\n\nevent_name\x18\x03 \x01(\t\x12\x13\n\x0b\x65vent_field\x18\x04 \x01(\t\x12\x10\n\x08id_field\x18\x05 \x01(\t\x12\x14\n\x0cresume_field\x18\x06 \x01(\t\x12\x14\n\x0cresume_error\x18\x07 \x01(\t\x12\x13\n\x0b\x65rror_event\x18\x08 \x01(\t\x12\x16\n\x0e\x62ookmark_field\x18\t \x01(\t\x12\x16\n\x0estart_metadata\x18\n \x01(\t\x12\x13\n\x0b\x62\x61tch_field\x18\x0b \x01(\t\x12\x18\n\x10\x62\x61tch_size_field\x18\x0c \x01(\t\"7\n\tRangeRule\x12\x14\n\x0coffset_field\x18\x01 \x01(\t\x12\x14\n\x0clength_field\x18\x02 \x01(\t\"H\n\x08JsonRule\x12\x0f\n\x07\x66latten\x18\x01 \x01(\x08\x12\x12\n\nomit_unset\x18\x02 \x01(\x08\x12\x17\n\x0f\x63omma_separated\x18\x03 \x01(\x08:W\n\rhttp_response\x12\x1e.google.protobuf.MethodOptions\x18\xc4\x8a\x03 \x01(\x0b\x32\x1e.jobledger.v1.HttpResponseRule:J\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xc6\x8a\x03 \x01(\x0b\x32\x18.jobledger.v1.AccessRule:E\n\x04json\x12\x1d.google.protobuf.FieldOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x16.jobledger.v1.JsonRuleb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ejobledger/v1/annotations.proto\x12\x0cjobledger.v1\x1a google/protobuf/descriptor.proto\"\x1b\n\nAccessRule\x12\r\n\x05scope\x18\x01 \x01(\t\"\xad\x01\n\x10HttpResponseRule\x12\x16\n\x0esuccess_status\x18\x01 \x01(\x05\x12(\n\x06stream\x18\x02 \x01(\x0b\x32\x18.jobledger.v1.StreamRule\x12&\n\x05range\x18\x03 \x01(\x0b\x32\x17.jobledger.v1.RangeRule\x12\r\n\x05\x65rror\x18\x04 \x03(\t\x12\x0c\n\x04\x65tag\x18\x05 \x01(\x08\x12\x12\n\nmedia_type\x18\x06 \x03(\t\"\x8e\x02\n\nStreamRule\x12\x12\n\nitem_field\x18\x01 \x01(\t\x12\x11\n\tend_field\x18\x02 \x01(\t\x12\x12\n\nevent_name\x18\x03 \x01(\t\x12\x13\n\x0b\x65vent_field\x18\x04 \x01(\t\x12\x10\n\x08id_field\x18\x05 \x01(\t\x12\x14\n\x0cresume_field\x18\x06 \x01(\t\x12\x14\n\x0cresume_error\x18\x07 \x01(\t\x12\x13\n\x0b\x65rror_event\x18\x08 \x01(\t\x12\x16\n\x0e\x62ookmark_field\x18\t \x01(\t\x12\x16\n\x0estart_metadata\x18\n \x01(\t\x12\x13\n\x0b\x62\x61tch_field\x18\x0b \x01(\t\x12\x18\n\x10\x62\x61tch_size_field\x18\x0c \x01(\t\"7\n\tRangeRule\x12\x14\n\x0coffset_field\x18\x01 \x01(\t\x12\x14\n\x0clength_field\x18\x02 \x01(\t\"H\n\x08JsonRule\x12\x0f\n\x07\x66latten\x18\x01 \x01(\x08\x12\x12\n\nomit_unset\x18\x02 \x01(\x08\x12\x17\n\x0f\x63omma_separated\x18\x03 \x01(\x08:W\n\rhttp_response\x12\x1e.google.protobuf.MethodOptions\x18\xc4\x8a\x03 \x01(\x0b\x32\x1e.jobledger.v1.HttpResponseRule:J\n\x06\x61\x63\x63\x65ss\x12\x1e.google.protobuf.MethodOptions\x18\xc6\x8a\x03 \x01(\x0b\x32\x18.jobledger.v1.AccessRule:E\n\x04json\x12\x1d.google.protobuf.FieldOptions\x18\xc5\x8a\x03 \x01(\x0b\x32\x16.jobledger.v1.JsonRuleb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,11 +35,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ACCESSRULE']._serialized_start=82
   _globals['_ACCESSRULE']._serialized_end=109
   _globals['_HTTPRESPONSERULE']._serialized_start=112
-  _globals['_HTTPRESPONSERULE']._serialized_end=265
-  _globals['_STREAMRULE']._serialized_start=268
-  _globals['_STREAMRULE']._serialized_end=538
-  _globals['_RANGERULE']._serialized_start=540
-  _globals['_RANGERULE']._serialized_end=595
-  _globals['_JSONRULE']._serialized_start=597
-  _globals['_JSONRULE']._serialized_end=669
+  _globals['_HTTPRESPONSERULE']._serialized_end=285
+  _globals['_STREAMRULE']._serialized_start=288
+  _globals['_STREAMRULE']._serialized_end=558
+  _globals['_RANGERULE']._serialized_start=560
+  _globals['_RANGERULE']._serialized_end=615
+  _globals['_JSONRULE']._serialized_start=617
+  _globals['_JSONRULE']._serialized_end=689
 # @@protoc_insertion_point(module_scope)

@@ -55,6 +55,7 @@ class HttpResponseRule(_message.Message):
     RANGE_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
     success_status: _builtins.int
     """Status of a successful answer; 0 means 200."""
     etag: _builtins.bool
@@ -73,6 +74,12 @@ class HttpResponseRule(_message.Message):
         documentation.
         """
 
+    @_builtins.property
+    def media_type(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Media types that an answer of bytes (google.api.HttpBody) can have, where they are known beforehand; for its
+        documentation.
+        """
+
     def __init__(
         self,
         *,
@@ -81,10 +88,11 @@ class HttpResponseRule(_message.Message):
         range: Global___RangeRule | None = ...,
         error: _abc.Iterable[_builtins.str] | None = ...,
         etag: _builtins.bool = ...,
+        media_type: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["range", b"range", "stream", b"stream"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "etag", b"etag", "range", b"range", "stream", b"stream", "success_status", b"success_status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "etag", b"etag", "media_type", b"media_type", "range", b"range", "stream", b"stream", "success_status", b"success_status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -133,7 +141,9 @@ class StreamRule(_message.Message):
     batch_field: _builtins.str
     """Path of a repeated field of the streamed message that holds several items where item_field holds none."""
     batch_size_field: _builtins.str
-    """Integer field of the request that says how many items may come so; the gateway sets it, and has them sent one by one."""
+    """Integer field of the request that says how many items may come so; the gateway sets it where the client does not, and
+    sends them one by one either way.
+    """
     def __init__(
         self,
         *,

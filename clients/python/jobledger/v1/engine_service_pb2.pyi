@@ -684,13 +684,15 @@ class AuditEntry(_message.Message):
     decision: Global___AuditDecision.ValueType
     """What was decided."""
     reason: _builtins.str
-    """Why it was refused or what it failed with, as in ErrorInfo.reason; empty where it did not."""
+    """Why it was refused or what it failed with, as in ErrorInfo.reason; `NO_CHANGE` where it was to change something and
+    had nothing to change, as a dry run has; else empty.
+    """
     peer: _builtins.str
     """The caller's address."""
     request_id: _builtins.str
     """What the caller sent as `x-request-id`, or else a random one."""
     count: _builtins.int
-    """How many such calls the entry stands for: what fails again and again is counted."""
+    """How many such calls the entry stands for: what fails, or changes nothing, again and again is counted."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When the call came; of several, the first."""

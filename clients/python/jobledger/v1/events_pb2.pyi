@@ -281,7 +281,7 @@ class QueueHeartbeat(_message.Message):
     QUEUED_MS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     queue_position: _builtins.int
-    """Place in the queue, from 1."""
+    """Place in the queue, from 1; 0 for a token that is bound to workspaces, which is not told it."""
     queued_ms: _builtins.int
     """How long it has waited, milliseconds."""
     reason: _builtins.str
@@ -316,7 +316,9 @@ class EngineHeartbeat(_message.Message):
     health: _builtins.str
     """`ok`, or what is wrong."""
     active_jobs: _builtins.int
-    """Jobs that are running or cancelling."""
+    """Jobs that are running or cancelling. For a token that is bound to workspaces this and `queue_depth` are 0, however
+    many there are: GetStatus counts what it may see.
+    """
     queue_depth: _builtins.int
     """Jobs that wait."""
     def __init__(

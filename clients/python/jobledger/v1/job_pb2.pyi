@@ -695,7 +695,7 @@ class Job(_message.Message):
     run_id: _builtins.str
     """`run_` and a ULID in lower case: this run of the specification."""
     queue_position: _builtins.int
-    """Place in the queue, from 1; unset unless queued."""
+    """Place in the queue, from 1; unset unless queued, and for a token that is bound to workspaces."""
     attempt: _builtins.int
     """Which attempt this is, from 1; 0 before the first has started."""
     error_message: _builtins.str

@@ -63,7 +63,7 @@ class Access(Guard):
         principal = await self._identify(context)
         _principal.set(principal)
         if self._rates is not None:
-            self._rates.take(principal.token_id)
+            self._rates.take(principal.line)
         scope = self._scopes.get(method)
         if scope is None:
             raise ServiceError(Reason.ERROR_REASON_UNIMPLEMENTED)

@@ -19,8 +19,8 @@ class AuditFilter:
 class AuditStore(Protocol):
     """The audit log.
 
-    A write of any other kind that a call makes stores the entry which is pending for that call (`core.audit`) in the
-    same transaction.
+    A write of any other kind that a call makes, and that changes something, stores the entry which is pending for that
+    call (`core.audit`) in the same transaction.
     """
 
     async def append_audit(self, entries: Sequence[AuditEntry]) -> None:

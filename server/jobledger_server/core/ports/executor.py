@@ -39,6 +39,7 @@ class Outcome:
         exit_code, signal: of the first process; both None where unknown.
         declared: every path that the job declared as an artifact, relative to `output/`.
         misdeclared: the first of what it declared that no artifact can be called: as it said that, cut where too long.
+        withheld: inodes of files and directories under `output/` whose names hold a secret of the job.
         ignored_messages: how many of its messages could not be understood.
         isolation: what it was started under, such as `none`.
     """
@@ -52,6 +53,7 @@ class Outcome:
     log: LogSummary = field(default_factory=LogSummary)
     declared: Sequence[str] = ()
     misdeclared: Sequence[str] = ()
+    withheld: Sequence[int] = ()
     ignored_messages: int = 0
     isolation: str = "none"
 

@@ -54,7 +54,13 @@ class ReceiptStore(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenRecord:
-    """A token without its secret. `digest` is SHA-256 of the whole token. 0 means unset for the instants."""
+    """A token without its secret. 0 means unset for the instants.
+
+    Attributes:
+        digest: SHA-256 of the whole token.
+        first_id: id of the token that the line of rotations to this one began with; empty where it is the first.
+        successor_id: id of the token that it was rotated to; empty where it was not.
+    """
 
     token_id: str
     digest: bytes
@@ -65,6 +71,8 @@ class TokenRecord:
     expires_at: int = 0
     revoked_at: int = 0
     last_used_at: int = 0
+    first_id: str = ""
+    successor_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

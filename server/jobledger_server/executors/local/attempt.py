@@ -19,7 +19,7 @@ from jobledger_server.core.ports import (
     ProgressReport,
     Running,
 )
-from jobledger_server.executors.local import cgroup
+from jobledger_server.executors.local import cgroup, core_dumps
 from jobledger_server.executors.local.child import PASSING
 from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir
 from jobledger_server.executors.local.guarded_files import UnreadableError, poke, read_bytes, write_json
@@ -332,6 +332,7 @@ def _spec(launch: Launch, isolation: Isolation) -> dict[str, Any]:
         "grace_seconds": launch.grace_seconds,
         "log_bytes": launch.log_bytes,
         "limits": {name: value for name, value in asdict(launch.limits).items() if value is not None},
+        "core_bytes": core_dumps.limit_of_job(has_secrets=bool(launch.secret_env)),
         "isolation": isolation._asdict(),
     }
 

@@ -72,6 +72,11 @@ def resource_limits(limits: Mapping[str, float]) -> list[ResourceLimit]:
     return found
 
 
+def core_limit(soft: int, hard: int) -> ResourceLimit:
+    """What the kernel is to hold the core files of each process to, bytes."""
+    return ResourceLimit(resource.RLIMIT_CORE, soft, hard)
+
+
 def _within(kind: int, soft: int, hard: int) -> ResourceLimit:
     highest = resource.getrlimit(kind)[1]
     if highest == resource.RLIM_INFINITY:

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from jobledger_server.executors.local import cgroup, open_files, shim
+from jobledger_server.executors.local import cgroup, core_dumps, open_files, shim
 from jobledger_server.executors.local.control_dir import ControlDir
 from jobledger_server.executors.local.process_tree import (
     PR_SET_CHILD_SUBREAPER,
@@ -52,6 +52,7 @@ def main(soft_open_files: str) -> None:
         soft_open_files: how many files jobs may have open, where they have no limit of their own.
     """
     open_files.lower_limit(int(soft_open_files))
+    core_dumps.forbid()
     if os.fork():
         os._exit(0)
     for number in shim.NOT_FOR_US:

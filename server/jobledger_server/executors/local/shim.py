@@ -20,7 +20,7 @@ from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir
 from jobledger_server.executors.local.feeder import Feeder
 from jobledger_server.executors.local.guarded_files import open_fifo, read_json, write_json
 from jobledger_server.executors.local.isolation import BWRAP, isolation_of, private_temp
-from jobledger_server.executors.local.limits import resource_limits
+from jobledger_server.executors.local.limits import core_limit, resource_limits
 from jobledger_server.executors.local.process_tree import (
     PR_SET_CHILD_SUBREAPER,
     boot_id,
@@ -29,6 +29,7 @@ from jobledger_server.executors.local.process_tree import (
     process_stat,
 )
 from jobledger_server.executors.local.record import Record
+from jobledger_server.executors.local.secret_names import withheld
 from jobledger_server.executors.local.supervisor import Pipes, Supervisor
 from jobledger_server.joblog.redaction import RedactingLogWriter, Secrets
 from jobledger_server.joblog.writer import LogWriter, wall_clock
@@ -127,7 +128,8 @@ def _supervise(
         log=log,
         secrets=secrets,
     ).run()
-    return {"started_at": started_at, **word}
+    named = withheld(Path(spec["job_dir"], "output"), secrets)
+    return {"started_at": started_at, **word, **({"withheld": named} if named else {})}
 
 
 def _open_log(log_dir: Path, cap_bytes: int, secrets: Secrets) -> LogWriter:
@@ -175,7 +177,7 @@ def _start(spec: dict[str, Any], prepared: Prepared) -> int:
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
-        limits=resource_limits(spec.get("limits", {})),
+        limits=[*resource_limits(spec.get("limits", {})), core_limit(*spec.get("core_bytes", (0, 0)))],
         isolation=isolation,
         job_dir=spec["job_dir"],
     )

@@ -139,6 +139,7 @@ def _outcome(word: dict[str, Any], declared: tuple[Sequence[str], Sequence[str]]
         log=replace(log, sha256=_text(log.sha256)),
         declared=declared[0],
         misdeclared=declared[1],
+        withheld=tuple(map(_inode, word.get("withheld", ()))),
         ignored_messages=_number(word.get("ignored_messages", 0)),
         isolation=isolation,
     )
@@ -148,6 +149,11 @@ def _number(value: object, largest: int = LARGEST) -> int:
     if type(value) is not int or not 0 <= value <= largest:
         raise ValueError(f"{value!r} is not a number from 0 to {largest}")
     return value
+
+
+def _inode(value: object) -> int:
+    # Of 64 bits, the highest among them.
+    return _number(value, 2**64 - 1)
 
 
 def _number_or_none(value: object) -> int | None:

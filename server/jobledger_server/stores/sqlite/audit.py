@@ -26,11 +26,15 @@ def append(connection: sqlite3.Connection, entries: Sequence[AuditEntry]) -> Non
     connection.executemany(INSERT, [_row(entry) for entry in entries])
 
 
-def append_with(connection: sqlite3.Connection, entry: AuditEntry, answer: Any) -> None:
-    """Stores the entry of a call whose write has come to `answer`: the job, where the call makes one."""
+def append_with(connection: sqlite3.Connection, entry: AuditEntry, answer: Any, *, changed: bool) -> None:
+    """Stores the entry of a call whose write has come to `answer`, if that changed something.
+
+    Where the call makes a job, or asks again for the one that it has made, the entry is about that.
+    """
     if entry.method == CREATE_JOB and isinstance(answer, JobRecord):
         entry.object = answer.job.job_id
-    append(connection, [entry])
+    if changed:
+        append(connection, [entry])
 
 
 def before(

@@ -12,7 +12,8 @@ from jobledger_server.stores.sqlite import events as event_rows
 from jobledger_server.stores.sqlite.writer import Transaction
 
 SELECT = (
-    "SELECT token_id, digest, name, scopes, workspaces, created_at, expires_at, revoked_at, last_used_at FROM tokens"
+    "SELECT token_id, digest, name, scopes, workspaces, created_at, expires_at, revoked_at, last_used_at,"
+    " first_id, successor_id FROM tokens"
 )
 
 
@@ -20,8 +21,9 @@ def put(transaction: Transaction, token: TokenRecord, events: Sequence[Event]) -
     """Stores a token, new or changed, with its events."""
     transaction.connection.execute(
         "INSERT OR REPLACE INTO tokens"
-        " (token_id, digest, name, scopes, workspaces, created_at, expires_at, revoked_at, last_used_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " (token_id, digest, name, scopes, workspaces, created_at, expires_at, revoked_at, last_used_at,"
+        " first_id, successor_id)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             token.token_id,
             token.digest,
@@ -32,6 +34,8 @@ def put(transaction: Transaction, token: TokenRecord, events: Sequence[Event]) -
             token.expires_at,
             token.revoked_at,
             token.last_used_at,
+            token.first_id,
+            token.successor_id,
         ),
     )
     event_rows.append(transaction, events)
@@ -67,7 +71,8 @@ def every(connection: sqlite3.Connection) -> Sequence[TokenRecord]:
 
 
 def _token_of(row: Sequence[Any]) -> TokenRecord:
-    token_id, digest, name, scopes, workspaces, created_at, expires_at, revoked_at, last_used_at = row
+    token_id, digest, name, scopes, workspaces, created_at, expires_at, revoked_at, last_used_at, *line = row
+    first_id, successor_id = line
     return TokenRecord(
         token_id=token_id,
         digest=digest,
@@ -78,4 +83,6 @@ def _token_of(row: Sequence[Any]) -> TokenRecord:
         expires_at=expires_at,
         revoked_at=revoked_at,
         last_used_at=last_used_at,
+        first_id=first_id,
+        successor_id=successor_id,
     )

@@ -127,16 +127,21 @@ class Writer:
         if pending is None:
             return await self._hand_in(lambda transaction: work(transaction, *args, **kwargs))
 
-        def audited(transaction: Transaction) -> T:
+        def audited(transaction: Transaction) -> tuple[bool, T]:
+            before = transaction.connection.total_changes
             answer = work(transaction, *args, **kwargs)
-            append_with(transaction.connection, pending.entry, answer)
-            return answer
+            changed = transaction.connection.total_changes != before
+            append_with(transaction.connection, pending.entry, answer, changed=changed)
+            return changed, answer
 
         try:
-            return await self._hand_in(audited)
+            changed, answer = await self._hand_in(audited)
         except Exception:  # a caller that is cancelled does not undo what it handed in
             pending.give_back()
             raise
+        if not changed:
+            pending.give_back()
+        return answer
 
     async def _hand_in(self, run: Callable[[Transaction], T]) -> T:
         future: asyncio.Future[T] = self._loop.create_future()
