@@ -133,7 +133,8 @@ ATTACKS: dict[str, Attack] = {
     "pings": pings,
     "silent": dawdling(b""),
     "header-drip": dawdling(REQUEST + b"X-Slow: ", b"x"),
-    "body-drip": dawdling(REQUEST + b"Content-Length: 1000000\r\n\r\n", b" "),
+    # Without something like a token the body is not waited for; with a large one the token is looked at first.
+    "body-drip": dawdling(REQUEST + b"Authorization: Bearer jl_0_0\r\nContent-Length: 16000\r\n\r\n", b" "),
 }
 # Those against gRPC; `silent` goes to either.
 OVER_GRPC = ("rapid-resets", "streams", "pings")
