@@ -330,3 +330,17 @@ async def test_the_heart_survives_a_store_that_fails_for_a_while(hub: EventHub) 
     hub.pulse = pulse
     events = await (await watch(hub)).take(2)
     assert events[1].event_type == "engine.heartbeat"
+
+
+@pytest.mark.usefixtures("quick_heart")
+async def test_a_fault_of_the_heart_is_logged(hub: EventHub, caplog: pytest.LogCaptureFixture) -> None:
+    async def pulse() -> EngineHeartbeat:
+        raise LookupError("no such organ")
+
+    hub.pulse = pulse
+    watcher = await watch(hub)
+    await watcher.take(1)
+    [told] = await eventually(lambda: asyncio.sleep(0, caplog.records), until=bool)
+    assert told.getMessage() == "the task heartbeat failed"
+    assert "no such organ" in str(told.exc_info)
+    await watcher.stream.aclose()

@@ -5,15 +5,13 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from jobledger_server.archive.believing import Believed, Trusted, believed
 from jobledger_server.archive.files import ReceiptArchive
 from jobledger_server.core.ports import Clock
 from jobledger_server.core.ports.archive import ArchiveError
 from jobledger_server.service.damage import Damage
-from jobledger_server.service.tasks import Tasks
+from jobledger_server.service.tasks import Background
 
 log = logging.getLogger(__name__)
 FIRST_SECONDS, INTERVAL_SECONDS = 60.0, 6 * 3600.0
@@ -25,7 +23,7 @@ REMEDY = (
 )
 
 
-class ArchiveChecker:
+class ArchiveChecker(Background):
     """Checks all of the archive, as `recover` would, soon after the start and then every few hours.
 
     Args:
@@ -44,6 +42,7 @@ class ArchiveChecker:
         interval: float = INTERVAL_SECONDS,
         rest: float = REST,
     ) -> None:
+        super().__init__("archive check")
         self._directory = directory
         self._keys = keys
         self._clock = clock
@@ -51,16 +50,6 @@ class ArchiveChecker:
         self._first = first
         self._interval = interval
         self._rest = rest
-        self._tasks = Tasks()
-
-    async def __aenter__(self) -> Self:
-        self._tasks.start(self._run(), "archive check")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._tasks.stop()
 
     async def check(self) -> None:
         """Reads all of it once, and takes note of what is wrong."""

@@ -11,8 +11,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import suppress
-from types import TracebackType
-from typing import Self, TypeAlias
+from typing import TypeAlias
 
 from jobledger.v1.events_pb2 import Bookmark, EngineHeartbeat, Event, ReplayComplete, ShuttingDown
 from jobledger.v1.job_service_pb2 import WatchEventsRequest
@@ -23,6 +22,7 @@ from jobledger_server.core.ports import Clock, EventStore, StoreUnavailableError
 from jobledger_server.core.times import timestamp
 from jobledger_server.service.event_views import EventViews, View
 from jobledger_server.service.rounds import Rounds
+from jobledger_server.service.tasks import Background
 
 log = logging.getLogger(__name__)
 HEARTBEAT = "engine.heartbeat"
@@ -54,10 +54,11 @@ class Watch(AsyncIterator[list[Event]]):
         await self._bursts.aclose()
 
 
-class EventHub:
+class EventHub(Background):
     """Fans events out to watchers, and lets the engine's heart beat while there are any."""
 
     def __init__(self, *, store: EventStore, clock: Clock) -> None:
+        super().__init__("heartbeat")
         self._store = store
         self._clock = clock
         self._recent: list[Event] = []
@@ -70,7 +71,6 @@ class EventHub:
         self._watched = asyncio.Event()
         self._unwatched = asyncio.Event()
         self._unwatched.set()
-        self._heart: asyncio.Task[None] | None = None
         self.pulse: Callable[[], Awaitable[EngineHeartbeat]] | None = None
         store.on_events(self._publish)
 
@@ -78,17 +78,6 @@ class EventHub:
     def watchers(self) -> int:
         """How many streams are open."""
         return self._watchers
-
-    async def __aenter__(self) -> Self:
-        self._heart = asyncio.create_task(self._beat(), name="heartbeat")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._heart is not None:
-            self._heart.cancel()
-            await asyncio.gather(self._heart, return_exceptions=True)
 
     async def announce_shutdown(self, *, stopping_jobs: bool) -> None:
         """Tells every watcher, and ends all streams after that. Waits for their end, but not long for slow readers."""
@@ -233,7 +222,7 @@ class EventHub:
             replay_complete=ReplayComplete(replayed_count=count, last_sequence=last),
         )
 
-    async def _beat(self) -> None:
+    async def _run(self) -> None:
         while True:
             await self._watched.wait()
             await asyncio.sleep(HEARTBEAT_SECONDS)

@@ -2,8 +2,6 @@
 
 import asyncio
 import logging
-from types import TracebackType
-from typing import Self
 
 from jobledger.v1.events_pb2 import Event, QueueHeartbeat
 
@@ -12,7 +10,7 @@ from jobledger_server.core.times import SECOND, micros, timestamp
 from jobledger_server.core.transitions import event_job
 from jobledger_server.service.events import EventHub
 from jobledger_server.service.slots import Slots
-from jobledger_server.service.tasks import Tasks
+from jobledger_server.service.tasks import Background
 
 log = logging.getLogger(__name__)
 AT_MOST = 100
@@ -24,28 +22,19 @@ FOR_ROOM = "waiting until the machine has room to start it"
 FOR_ITS_START = "being started"
 
 
-class QueueHeart:
+class QueueHeart(Background):
     """Beats while somebody watches: an event for each of the first jobs in the queue that has waited half an interval.
 
     A job is so told of after an interval on average, and not at all where it has to wait for no more than a moment.
     """
 
     def __init__(self, *, store: Store, clock: Clock, events: EventHub, slots: Slots, interval: float) -> None:
+        super().__init__("queue heartbeat")
         self._store = store
         self._clock = clock
         self._events = events
         self._slots = slots
         self._interval = interval
-        self._tasks = Tasks()
-
-    async def __aenter__(self) -> Self:
-        self._tasks.start(self._run(), "queue heartbeat")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._tasks.stop()
 
     async def _run(self) -> None:
         while True:

@@ -4,8 +4,6 @@ import asyncio
 import errno
 import logging
 import os
-from types import TracebackType
-from typing import Self
 
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job
 
@@ -27,7 +25,7 @@ from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.secret_values import SecretError
 from jobledger_server.service.signals import JobSignals, wait_at_most
 from jobledger_server.service.slots import Slots
-from jobledger_server.service.tasks import Tasks
+from jobledger_server.service.tasks import Background
 from jobledger_server.service.workspace import Workspaces
 
 log = logging.getLogger(__name__)
@@ -42,7 +40,7 @@ LONGEST_PAUSE_SECONDS = 30.0
 PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
 
 
-class Scheduler:
+class Scheduler(Background):
     """Hands queued jobs to the executor."""
 
     def __init__(
@@ -57,6 +55,7 @@ class Scheduler:
         signals: JobSignals,
         slots: Slots,
     ) -> None:
+        super().__init__("scheduler")
         self._store = store
         self._clock = clock
         self._executor = executor
@@ -65,16 +64,6 @@ class Scheduler:
         self._locks = locks
         self._signals = signals
         self._slots = slots
-        self._tasks = Tasks()
-
-    async def __aenter__(self) -> Self:
-        self._tasks.start(self._run(), "scheduler")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._tasks.stop()
 
     async def note_started(self, job_id: str, attempt: int, running: Running) -> None:
         """Stores that an attempt runs."""

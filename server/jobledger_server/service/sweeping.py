@@ -2,13 +2,11 @@
 
 import asyncio
 import logging
-from types import TracebackType
-from typing import Self
 
 from jobledger_server.core.ports import StoreUnavailableError
 from jobledger_server.service.garbage import GarbageCollector
 from jobledger_server.service.storage import Storage
-from jobledger_server.service.tasks import Tasks
+from jobledger_server.service.tasks import Background
 
 log = logging.getLogger(__name__)
 FIRST_SECONDS, INTERVAL_SECONDS = 5.0, 300.0
@@ -16,7 +14,7 @@ FIRST_SECONDS, INTERVAL_SECONDS = 5.0, 300.0
 REST = 4.0
 
 
-class Sweeper:
+class Sweeper(Background):
     """Makes passes in the background as long as it is open: soon after it is, and then after each interval."""
 
     def __init__(
@@ -27,20 +25,11 @@ class Sweeper:
         first: float = FIRST_SECONDS,
         interval: float = INTERVAL_SECONDS,
     ) -> None:
+        super().__init__("sweep")
         self._garbage = garbage
         self._storage = storage
         self._first = first
         self._interval = interval
-        self._tasks = Tasks()
-
-    async def __aenter__(self) -> Self:
-        self._tasks.start(self._run(), "sweep")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._tasks.stop()
 
     async def _run(self) -> None:
         await asyncio.sleep(self._first)

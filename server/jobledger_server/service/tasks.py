@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 log = logging.getLogger(__name__)
 
@@ -36,3 +38,24 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("the task %s failed", task.get_name(), exc_info=error)
+
+
+class Background(ABC):
+    """What goes on as long as it is open. An async context manager."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._tasks = Tasks()
+
+    async def __aenter__(self) -> Self:
+        self._tasks.start(self._run(), self._name)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._tasks.stop()
+
+    @abstractmethod
+    async def _run(self) -> None:
+        """Goes on until it is cancelled; what it raises ends it, and is logged."""

@@ -2,37 +2,26 @@
 
 import asyncio
 import logging
-from types import TracebackType
-from typing import Self
 
 from jobledger_server.access.server_tls import ServerTls
-from jobledger_server.service.tasks import Tasks
+from jobledger_server.service.tasks import Background
 
 log = logging.getLogger(__name__)
 INTERVAL_SECONDS = 10.0
 
 
-class TlsWatch:
+class TlsWatch(Background):
     """Has changed files count as long as it is open: at most an interval after they have changed."""
 
     def __init__(self, tls: ServerTls, *, interval: float = INTERVAL_SECONDS) -> None:
+        super().__init__("TLS watch")
         self.tls = tls
         self._interval = interval
         self._told = asyncio.Event()
-        self._tasks = Tasks()
 
     def look(self) -> None:
         """Reads the files soon, changed or not."""
         self._told.set()
-
-    async def __aenter__(self) -> Self:
-        self._tasks.start(self._run(), "TLS watch")
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._tasks.stop()
 
     async def _run(self) -> None:
         while True:
