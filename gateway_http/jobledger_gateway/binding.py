@@ -110,7 +110,7 @@ class Binder:
 
     def _is_of_path(self, name: str) -> bool:
         """Whether a name is that of a variable, of a part of it, or of what it is part of."""
-        fields, is_whole = fields_of(self._request, name)
+        fields, is_whole = fields_of(self._request, name, self._dialect)
         path = tuple(field.name for field in fields)
         bound = [it.variable.field for it in self._variables]
         return any(path[: len(it)] == it or (is_whole and it[: len(path)] == path) for it in bound)

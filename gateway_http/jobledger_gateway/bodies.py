@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from google.api import httpbody_pb2
-from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from jobledger_gateway.decoding import decode
@@ -64,13 +64,28 @@ class JsonBody:
     def parse(self, body: bytes, content_type: str | None) -> Mapping[str, Any]:
         if not body:
             return {}
-        if content_type is not None and not JSON_TYPE.fullmatch(content_type):
-            raise GatewayError(problem("UNSUPPORTED_MEDIA_TYPE"))
+        _check_type(content_type)
         value = parse_object(body) if self.is_object else parse_json(body)
         return {self.field: value} if self.field else value
 
     def fill(self, message: Message, fields: Mapping[str, Any]) -> list[Violation]:
         return decode(message, fields, self.dialect)
+
+
+@dataclass(frozen=True, slots=True)
+class ValueBody:
+    """JSON of a request that is one value, such as a google.protobuf.Value. An empty body leaves it unset."""
+
+    dialect: Dialect
+
+    def parse(self, body: bytes, content_type: str | None) -> Mapping[str, Any]:
+        if not body:
+            return {}
+        _check_type(content_type)
+        return {"": parse_json(body)}
+
+    def fill(self, message: Message, fields: Mapping[str, Any]) -> list[Violation]:
+        return decode(message, fields[""], self.dialect) if fields else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +106,35 @@ class RawBody:
         return []
 
 
+def _check_type(content_type: str | None) -> None:
+    if content_type is not None and not JSON_TYPE.fullmatch(content_type):
+        raise GatewayError(problem("UNSUPPORTED_MEDIA_TYPE"))
+
+
 def body_of(rule: Rule, dialect: Dialect) -> Body:
     """How the bodies of a rule are read."""
     if not rule.body:
         return NoBody()
     request = rule.rpc.input_type
+    if rule.body == ANY and request.full_name == HTTP_BODY:
+        return RawBody("")
     if rule.body == ANY:
-        return RawBody("") if request.full_name == HTTP_BODY else JsonBody("", True, dialect)
+        return JsonBody("", True, dialect) if _is_object(request, dialect) else ValueBody(dialect)
     field = request.fields_by_name[rule.body]
-    if field.message_type is not None and field.message_type.full_name == HTTP_BODY and not field.is_repeated:
+    if is_content(field):
         return RawBody(rule.body)
-    one_object = is_map(field) or (not field.is_repeated and _is_object(field.message_type, dialect))
-    return JsonBody(rule.body, one_object, dialect)
+    return JsonBody(rule.body, takes_one_object(rule, dialect), dialect)
+
+
+def takes_one_object(rule: Rule, dialect: Dialect) -> bool:
+    """Whether any other JSON than an object, null included, is none for the field that a rule has as its body."""
+    field = rule.rpc.input_type.fields_by_name[rule.body]
+    return is_map(field) or (not field.is_repeated and _is_object(field.message_type, dialect))
+
+
+def is_content(field: FieldDescriptor) -> bool:
+    """Whether a field is one google.api.HttpBody."""
+    return field.message_type is not None and field.message_type.full_name == HTTP_BODY and not field.is_repeated
 
 
 def _is_object(message: Descriptor | None, dialect: Dialect) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.descriptor import MethodDescriptor
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from jobledger_gateway.metadata import MAX_DEADLINE, Metadata
@@ -28,6 +28,17 @@ class Reply:
     initial_metadata: Any
 
 
+def read(message: Any) -> Any:
+    """A message as a call gives it: grpc.aio has None for one that it could not read.
+
+    Raises:
+        DecodeError: it is none.
+    """
+    if message is None:
+        raise DecodeError("the server sent a message that is not of the type that the descriptors give the method")
+    return message
+
+
 class Rpc:
     """One method at the other end of a channel."""
 
@@ -46,9 +57,10 @@ class Rpc:
 
         Raises:
             grpc.aio.AioRpcError: the call failed.
+            DecodeError: the answer is not of the method's type.
         """
         call = self._start(request, timeout=deadline or MAX_DEADLINE, metadata=metadata)
-        message = await call
+        message = read(await call)
         return Reply(message, await call.initial_metadata())
 
     def open(self, request: Message, *, metadata: Metadata, deadline: float | None = None) -> Any:

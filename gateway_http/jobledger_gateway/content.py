@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from jobledger.v1 import annotations_pb2
 
 from jobledger_gateway.binding import Binder
-from jobledger_gateway.calls import Rpc
+from jobledger_gateway.calls import Rpc, read
 from jobledger_gateway.conditions import etag_matches, not_modified
 from jobledger_gateway.errors import GatewayError, problem_of
 from jobledger_gateway.exchange import Exchange
@@ -76,14 +76,15 @@ def content_response(
 
 
 class ContentEndpoint:
-    """Answers with the bytes of a stream of HttpBody.
+    """Answers with the bytes of a stream of HttpBody, or of messages that `take` takes one out of.
 
     Where the method has a RangeRule, the call's initial metadata says the size of the whole (`x-content-length`).
     """
 
-    def __init__(self, binder: Binder, rpc: Rpc, rule: annotations_pb2.RangeRule) -> None:
+    def __init__(self, binder: Binder, rpc: Rpc, rule: annotations_pb2.RangeRule, take: Callable[[Any], Any]) -> None:
         self._binder = binder
         self._rpc = rpc
+        self._take = take
         self._rule = rule if rule.offset_field else None
         for name in (rule.offset_field, rule.length_field) if self._rule else ():
             if resolve(rpc.method.input_type, (name,)).message_type is not None:
@@ -134,7 +135,7 @@ class ContentEndpoint:
         """A call that has answered with its first piece. It ends when the context does."""
         call = self._rpc.open(message, metadata=exchange.metadata, deadline=exchange.deadline)
         try:
-            pieces = aiter(call)
+            pieces = Pieces(call, self._take)
             first = await anext(pieces, None)
             initial = await call.initial_metadata()
             size = lookup(initial, SIZE)
@@ -148,6 +149,19 @@ class ContentEndpoint:
             raise _unsatisfiable(failure) or failure from None
         finally:
             call.cancel()
+
+
+class Pieces:
+    """The HttpBody of each message of a call."""
+
+    def __init__(self, call: Any, take: Callable[[Any], Any]) -> None:
+        self._messages, self._take = aiter(call), take
+
+    def __aiter__(self) -> "Pieces":
+        return self
+
+    async def __anext__(self) -> Any:
+        return self._take(read(await anext(self._messages)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,10 +220,12 @@ async def _pump(request: web.Request, response: web.StreamResponse, content: Con
     """Sends the pieces, and says how many bytes they had; stops at the piece that would pass what is expected."""
     sent, piece = 0, content.first
     while piece is not None:
-        sent += len(piece.data)
+        # Each look at the field copies it.
+        data = piece.data
+        sent += len(data)
         if expected is not None and sent > expected:
             break
-        await write(request, response, piece.data)
+        await write(request, response, data)
         piece = await anext(content.rest, None)
     return sent
 

@@ -22,6 +22,8 @@ from jobledger_gateway.fields import assign, descriptor_of, find_message, is_map
 from jobledger_gateway.scalars import InvalidValueError, scalar_from_text
 from jobledger_gateway.well_known_in import from_json, message_from_json, takes_null
 
+EMPTY_NAME = "google.protobuf.Empty"
+
 # Reads a JSON value into a message; where the value is bad it adds violations, under the given path.
 Read = Callable[[Message, Any, str, list[Violation]], None]
 # Makes one value (of a field, an item, a map's entry) of a JSON value; None where it added violations instead.
@@ -80,12 +82,17 @@ def _well_known(message: Descriptor, dialect: Dialect) -> Read | None:
 
 
 def _readers(message: Descriptor, dialect: Dialect) -> Mapping[str, Reader]:
-    """Readers by each name that a field goes by: that of the .proto, and the camel case of canonical ProtoJSON."""
-    readers: dict[str, Reader] = {}
-    for field in message.fields:
-        made = Reader(field=field, read=_reader(field, dialect), takes_null=_sets_by_null(field, dialect))
-        readers[field.name] = readers[field.json_name] = made
-    return readers
+    """Readers by each name that a field goes by: that of the .proto, and the camel case of canonical ProtoJSON.
+
+    Of two fields that share one, it is the one's that the dialect writes by it.
+    """
+    made = [
+        Reader(field=field, read=_reader(field, dialect), takes_null=_sets_by_null(field, dialect))
+        for field in message.fields
+    ]
+    by_name = {reader.field.name: reader for reader in made}
+    by_json_name = {reader.field.json_name: reader for reader in made}
+    return {**by_json_name, **by_name} if dialect is Dialect.PLAIN else {**by_name, **by_json_name}
 
 
 def _sets_by_null(field: FieldDescriptor, dialect: Dialect) -> bool:
@@ -263,6 +270,9 @@ def _any_converter(pool: DescriptorPool, dialect: Dialect) -> Callable[[Any], An
         if found is None:
             raise InvalidValueError("must name a type that is known here as '@type'")
         rest: Any = {name: item for name, item in value.items() if name != "@type"}
+        if found.full_name == EMPTY_NAME and rest == {"value": {}}:
+            # As Go writes it, to whom Empty is a well-known type.
+            rest = {}
         if found.full_name in VALUES:
             if rest.keys() != {"value"}:
                 raise InvalidValueError(f"must hold its {found.name} as 'value', and nothing else")

@@ -14,7 +14,7 @@ from keyword import iskeyword
 from typing import Any
 
 import orjson
-from google.protobuf import json_format, wrappers_pb2
+from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
@@ -61,12 +61,27 @@ def encoder(message: Descriptor, dialect: Dialect = Dialect.PLAIN) -> Encode:
         return _unwrapped(message, dialect)
     if message.full_name == ANY_NAME:
         return _any_encoder(dialect)
-    if dialect is Dialect.PLAIN:
-        return _compiled(_plain_source, message, dialect)
-    if message.is_extendable:
-        # Only protobuf's own JSON knows how extensions are written.
-        return lambda value: json_format.MessageToDict(value, descriptor_pool=message.file.pool)
-    return _compiled(_canonical_source, message, dialect)
+    made = _compiled(_plain_source if dialect is Dialect.PLAIN else _canonical_source, message, dialect)
+    return _extended(made, dialect) if message.is_extendable else made
+
+
+def _extended(encode: Encode, dialect: Dialect) -> Encode:
+    """What adds the extensions that a message has: which there can be, its type does not say."""
+
+    def encode_all(value: Any) -> dict[str, Any]:
+        made: dict[str, Any] = encode(value)
+        for field, held in value.ListFields():
+            if field.is_extension:
+                made[f"[{field.full_name}]"] = _extension(field, dialect)(held)
+        return made
+
+    return encode_all
+
+
+@cache
+def _extension(field: FieldDescriptor, dialect: Dialect) -> Encode:
+    convert = _single(field, {}, "", dialect) or (lambda value: value)
+    return (lambda values: [*map(convert, values)]) if field.is_repeated else convert
 
 
 def json_rule(field: FieldDescriptor) -> annotations_pb2.JsonRule:

@@ -13,8 +13,25 @@ HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 @cache
 def short_names(enum: EnumDescriptor) -> Mapping[int, str]:
-    """Short name of each number: `JOB_STATE_RUNNING` of `JobState` is `running`."""
-    return {number: _short(enum, name) for number, name in _full_names(enum).items()}
+    """Short name of each number: `JOB_STATE_RUNNING` of `JobState` is `running`.
+
+    A name that would be no name, or that of another number too, is not shortened.
+    """
+    known = _numbers_by_short_name(enum)
+    return {
+        number: short if (short := _short(enum, name)) in known else name for number, name in _full_names(enum).items()
+    }
+
+
+@cache
+def _numbers_by_short_name(enum: EnumDescriptor) -> Mapping[str, int]:
+    """Number of each short name, those of aliases too, that means no other number."""
+    meant: dict[str, set[int]] = {}
+    for value in enum.values:
+        meant.setdefault(_short(enum, value.name), set()).add(value.number)
+        meant.setdefault(value.name, set()).add(value.number)
+    shorts = (_short(enum, value.name) for value in enum.values)
+    return {short: next(iter(meant[short])) for short in shorts if short and len(meant[short]) == 1}
 
 
 def _short(enum: EnumDescriptor, name: str) -> str:
@@ -36,16 +53,9 @@ def names(enum: EnumDescriptor, dialect: Dialect) -> Mapping[int, str]:
 
 
 def numbers(enum: EnumDescriptor, dialect: Dialect) -> Mapping[str, int]:
-    """Number of each name that is understood: those of the .proto, and in the plain dialect the short ones.
-
-    Those of aliases too, where no name that is written means another number.
-    """
-    short = {_short(enum, value.name): value.number for value in enum.values} if dialect is Dialect.PLAIN else {}
-    return {
-        **short,
-        **{name: number for number, name in names(enum, dialect).items()},
-        **{value.name: value.number for value in enum.values},
-    }
+    """Number of each name that is understood: those of the .proto, and in the plain dialect the short ones."""
+    short = _numbers_by_short_name(enum) if dialect is Dialect.PLAIN else {}
+    return {**short, **{value.name: value.number for value in enum.values}}
 
 
 def choices(enum: EnumDescriptor, dialect: Dialect) -> str:

@@ -140,7 +140,9 @@ def bad_request(message: str) -> GatewayError:
 def invalid(fields: Sequence[Violation]) -> GatewayError:
     """A request whose values break rules. The message repeats the first, for those who read no further."""
     first = fields[0]
-    return GatewayError(problem("VALIDATION", f"{first.field}: {first.description}", fields=fields))
+    # Of a body that is one value, no field has a name.
+    text = f"{first.field}: {first.description}" if first.field else f"The body {first.description}"
+    return GatewayError(problem("VALIDATION", text, fields=fields))
 
 
 def internal(cause: BaseException, message: str | None = None) -> Problem:

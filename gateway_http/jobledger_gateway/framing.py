@@ -2,7 +2,8 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, islice, repeat
 from operator import attrgetter
 from typing import Any
 
@@ -26,6 +27,8 @@ LINE_BREAKS = re.compile(r"[\r\n\0]")
 # How many messages, and bursts of them, are remembered with their bytes; and the most bytes of each.
 MESSAGES, MESSAGE_BYTES = 1024, 2048
 BURSTS, BURST_BYTES = 16, 64 * 1024
+# How many items that come coded are put together at once.
+TOGETHER = 256
 
 
 class StreamShape:
@@ -167,9 +170,15 @@ class Framing(ABC):
     def ping(self) -> bytes:
         """What keeps the connection alive."""
 
+    def coded(self, numbers: Iterable[bytes], items: Iterable[bytes]) -> Iterator[bytes]:
+        """Items that come as JSON with their numbers, from a server within this process: some of them at a time."""
+        framed = self._coded(numbers, items)
+        while together := b"".join(chain.from_iterable(islice(framed, TOGETHER))):
+            yield together
+
     @abstractmethod
-    def coded(self, items: Iterable[Any]) -> list[bytes]:
-        """Each of items that come with their number and their JSON, from a server within this process."""
+    def _coded(self, numbers: Iterable[bytes], items: Iterable[bytes]) -> Iterator[Iterable[bytes]]:
+        """What each of them consists of."""
 
     @abstractmethod
     def _item(self, item: Message) -> bytes:
@@ -211,9 +220,8 @@ class ServerSentEvents(Framing):
         numbered = b"" if number is None else b"id: %d\n" % number
         return b"event: %s\n%sdata: %s\n\n" % (self._shape.event_of(item), numbered, data)
 
-    def coded(self, items: Iterable[Any]) -> list[bytes]:
-        head = self._head
-        return [b"%b%d\ndata: %b\n\n" % (head, item.number, item.plain_json) for item in items]
+    def _coded(self, numbers: Iterable[bytes], items: Iterable[bytes]) -> Iterator[Iterable[bytes]]:
+        return zip(repeat(self._head), numbers, repeat(b"\ndata: "), items, repeat(b"\n\n"))
 
     def end(self, last: Message | None) -> bytes:
         return b"event: end\ndata: %s\n\n" % (b"{}" if last is None else orjson.dumps(self._shape.last(last)))
@@ -240,8 +248,8 @@ class JsonLines(Framing):
     def _item(self, item: Message) -> bytes:
         return _line("result", self._shape.value_of(item))
 
-    def coded(self, items: Iterable[Any]) -> list[bytes]:
-        return [b'{"result":%b}\n' % item.plain_json for item in items]
+    def _coded(self, numbers: Iterable[bytes], items: Iterable[bytes]) -> Iterator[Iterable[bytes]]:  # noqa: ARG002
+        return zip(repeat(b'{"result":'), items, repeat(b"}\n"))
 
     def end(self, last: Message | None) -> bytes:
         return _line("end", {} if last is None else self._shape.last(last))

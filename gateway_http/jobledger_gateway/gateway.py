@@ -14,7 +14,7 @@ from jobledger_gateway.http_rule import RuleError, Template
 from jobledger_gateway.metadata import Passing
 from jobledger_gateway.metrics import Counted, Counters
 from jobledger_gateway.origins import Origins
-from jobledger_gateway.percent import check_target, decode_segment
+from jobledger_gateway.percent import check_path, check_target
 from jobledger_gateway.reading import Room, too_large
 from jobledger_gateway.router import Router
 from jobledger_gateway.writing import abort
@@ -104,7 +104,9 @@ class Gateway:
         except GatewayError as error:
             return self._error_response(request, await self._told(request, error))
         except grpc.aio.AioRpcError as failure:
-            return self._error_response(request, problem_of(failure, self._codec))
+            answer = self._error_response(request, problem_of(failure, self._codec))
+            answer.headers.extend(self._passing.named_headers(failure.initial_metadata(), without=answer.headers))
+            return answer
         except Exception as failure:  # noqa: BLE001 - logged by `internal`, and told as a reference
             return self._error_response(request, internal(failure))
 
@@ -113,8 +115,7 @@ class Gateway:
         if (request.content_length or 0) > self._max_body_bytes:
             raise too_large(self._max_body_bytes)
         check_target(request.raw_path)
-        for segment in target.segments:
-            decode_segment(segment)
+        check_path(target.path)
         if request.method == "OPTIONS":
             return self._options(request, target)
         served = self._router.find(request.method, target.segments)

@@ -89,8 +89,6 @@ def rules_of(rpc: MethodDescriptor) -> list[Rule]:
     options = rpc.GetOptions()
     if not options.HasExtension(annotations_pb2.http):
         return []
-    if rpc.client_streaming:
-        raise RuleError(f"{rpc.full_name}: a stream of requests can't be sent over HTTP")
     _check_names(rpc)
     annotation = options.Extensions[annotations_pb2.http]
     rules = [_rule(rpc, annotation, 0)]

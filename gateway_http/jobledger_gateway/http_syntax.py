@@ -5,6 +5,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from aiohttp.http_parser import RawRequestMessage
 
 CHUNKED = "chunked"
+SPOKEN = frozenset({HttpVersion11, HttpVersion10})
 
 
 class HeadError(BadHttpMessage):
@@ -13,7 +14,7 @@ class HeadError(BadHttpMessage):
 
 def fault_of(message: RawRequestMessage) -> HeadError | None:
     """Why a request is not answered, and its connection closed; None where nothing is wrong."""
-    if message.version not in {HttpVersion11, HttpVersion10}:
+    if message.version not in SPOKEN:
         return HeadError("The request is not of HTTP/1.1 or HTTP/1.0")
     codings = message.headers.getall(hdrs.TRANSFER_ENCODING, None)
     if codings is None:

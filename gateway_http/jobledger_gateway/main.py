@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import signal
+import ssl
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -140,13 +141,22 @@ def _app(channel: grpc.aio.Channel, descriptor_set: Path | None, options: Transc
     return build_app(channel, options=own)
 
 
+def _certificates(ca: Path) -> bytes:
+    """Whom to trust, as PEM. With anything else gRPC would start, and reach nobody."""
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=ca)
+    except ssl.SSLError:
+        raise click.UsageError(f"--target-ca {ca} holds no certificate in PEM") from None
+    return ca.read_bytes()
+
+
 class _Channel:
     """How the server is reached."""
 
     def __init__(self, target: str, secure: bool, ca: Path | None) -> None:
         self.target = target
         self._secure = secure
-        self._roots = None if ca is None else ca.read_bytes()
+        self._roots = None if ca is None else _certificates(ca)
 
     def open(self) -> grpc.aio.Channel:
         if not self._secure:

@@ -4,7 +4,7 @@ import base64
 import binascii
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 
 from aiohttp import web
 from multidict import CIMultiDict
@@ -71,10 +71,19 @@ class Passing:
         """Headers that a call's initial metadata sets on the answer; of a key that an option names, all values."""
         always = response_headers(initial)
         found = CIMultiDict(always)
+        if self._response:
+            found.extend(self.named_headers(initial, without=always))
+        return found
+
+    def named_headers(
+        self, initial: Iterable[tuple[str, str | bytes]] | None, *, without: Container[str]
+    ) -> CIMultiDict[str]:
+        """The headers of the keys that an option names, all values of each, but for those that the answer has."""
+        found = CIMultiDict[str]()
         for key, value in initial or () if self._response else ():
             name = self._response.get(key, "")
             text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-            if name and name not in always and PLAIN.fullmatch(text):
+            if name and name not in without and PLAIN.fullmatch(text):
                 found.add(name, text)
         return found
 

@@ -5,14 +5,15 @@ from typing import Any
 
 from jobledger_gateway import dashboard_schemas
 from jobledger_gateway.about import About, about_jobledger
-from jobledger_gateway.bodies import HTTP_BODY
+from jobledger_gateway.bodies import HTTP_BODY, is_content, takes_one_object
 from jobledger_gateway.dashboard import PREFIX
+from jobledger_gateway.encoding import VALUES
 from jobledger_gateway.errors import RULES
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.framing import NDJSON, SSE
-from jobledger_gateway.http_rule import Rule, RuleError, resolve
+from jobledger_gateway.http_rule import ANY, Rule, RuleError, resolve
 from jobledger_gateway.openapi_paths import GATEWAY, Names, Place, places_of
-from jobledger_gateway.request_schemas import RequestSchemas
+from jobledger_gateway.request_schemas import RequestSchemas, must_be_given
 from jobledger_gateway.routes import Route, response_rule
 from jobledger_gateway.schemas import Schema, Schemas
 
@@ -112,6 +113,7 @@ def _operation(place: Place, schemas: Both) -> dict[str, Any]:
         "description": "\n\n".join(filter(None, [text, *map(_left_out, place.left_out)])),
         "parameters": [*_path_parameters(place, schemas), *_query_parameters(route, schemas), *_headers(rule, schemas)],
         "responses": _responses(rule, schemas),
+        **({"deprecated": True} if rule.rpc.GetOptions().deprecated else {}),
     }
     if rule.body:
         operation["requestBody"] = _request_body(rule, schemas)
@@ -143,7 +145,9 @@ def _query_parameters(route: Route, schemas: Both) -> Iterator[dict[str, Any]]:
         style = {"style": "form", "explode": not parameter.splits} if parameter.field.is_repeated else {}
         # With commas between them, no values are one empty value.
         least = {"minItems": 1} if parameter.splits else {}
-        yield {"name": name, "in": "query", **style, **_about({**schemas.requests.value(parameter.field), **least})}
+        needed = {"required": True} if len(parameter.path) == 1 and must_be_given(parameter.field) else {}
+        about = _about({**schemas.requests.value(parameter.field), **least})
+        yield {"name": name, "in": "query", **needed, **style, **about}
 
 
 def _about(schema: Schema) -> dict[str, Any]:
@@ -168,13 +172,15 @@ def _headers(rule: Rule, schemas: Both) -> Iterator[dict[str, Any]]:
 
 def _request_body(rule: Rule, schemas: Both) -> dict[str, Any]:
     request = rule.rpc.input_type
-    body = request if rule.body == "*" else request.fields_by_name[rule.body].message_type
-    if body is not None and body.full_name == HTTP_BODY:
+    if request.full_name == HTTP_BODY if rule.body == ANY else is_content(request.fields_by_name[rule.body]):
         return {"content": {ANY_BYTES: {}}}
-    if rule.body == "*":
-        schema = schemas.requests.object_of(
-            request, without=[variable.field[0] for variable in rule.template.variables]
-        )
+    if rule.body == ANY and request.full_name in VALUES:
+        schema = schemas.requests.reference(request)
+    elif rule.body == ANY:
+        paths = [variable.field for variable in rule.template.variables]
+        schema = schemas.requests.object_of(request, without=[path[0] for path in paths if len(path) == 1])
+    elif takes_one_object(rule, schemas.requests.dialect):
+        schema = schemas.requests.value(request.fields_by_name[rule.body])
     else:
         schema = schemas.requests.field(request.fields_by_name[rule.body])
     return {"required": "required" in schema, "content": {JSON: {"schema": schema}}}
@@ -212,15 +218,13 @@ def _schema_of(media_type: str) -> Schema:
 
 def _success(rule: Rule, schemas: Both) -> dict[str, Any]:
     method = rule.rpc
-    if method.output_type.full_name == HTTP_BODY:
+    part = method.output_type.fields_by_name[rule.response_body] if rule.response_body else None
+    if method.output_type.full_name == HTTP_BODY if part is None else is_content(part):
         return _bytes(rule)
     if method.server_streaming:
         return _stream(rule, schemas)
-    if rule.response_body:
-        part = method.output_type.fields_by_name[rule.response_body]
-        if part.message_type is not None and part.message_type.full_name == HTTP_BODY:
-            return _bytes(rule)
-        return _json("Success.", schemas.answers.value(part))
+    if part is not None:
+        return _json("Success.", schemas.answers.part(part))
     text = schemas.texts.get(method.output_type.full_name, "Success.")
     return _json(text, schemas.answers.reference(method.output_type))
 
@@ -240,7 +244,7 @@ def _stream(rule: Rule, schemas: Both) -> dict[str, Any]:
     answer, message = response_rule(rule.rpc).stream, rule.rpc.output_type
     item = message_of(resolve(message, (answer.item_field,))) if answer.item_field else message
     part = message.fields_by_name[rule.response_body] if rule.response_body else None
-    schema = schemas.answers.reference(item) if part is None else schemas.answers.value(part)
+    schema = schemas.answers.reference(item) if part is None else schemas.answers.part(part)
     markers = {"heartbeat": {"type": "object"}, "end": {"type": "object"}, "error": ERROR_SCHEMA}
     line = {"type": "object", "properties": {"result": schema, **markers}}
     return {

@@ -59,7 +59,7 @@ def _places(alike: Sequence[Route]) -> Iterator[Place]:
     """The places of routes of one shape. Where two have the same method, the narrower one is asked first."""
     ordered = sorted(alike, key=lambda route: ANY_DEPTH in route.rule.template.segments)
     first = ordered[0].rule
-    names = [wildcard.name for wildcard in _wildcards(first)]
+    names = _without_dots([wildcard.name for wildcard in _wildcards(first)])
     path = _path(first, names)
     found: dict[str, Place] = {}
     for route in ordered:
@@ -69,6 +69,12 @@ def _places(alike: Sequence[Route]) -> Iterator[Place]:
         if kept is not place:
             kept.left_out.append(route.rule)
     yield from found.values()
+
+
+def _without_dots(names: Sequence[str]) -> Sequence[str]:
+    """Names that programs take which would look for the part of an object behind a dot."""
+    plain = [name.replace(".", "_") for name in names]
+    return plain if len(set(plain)) == len(plain) else names
 
 
 def _shape(rule: Rule) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 
-from aiohttp import HttpVersion11, web
+from aiohttp import HttpVersion11, hdrs, web
 from yarl import URL
 
 from jobledger_gateway.errors import GatewayError, bad_request, problem
@@ -31,16 +31,27 @@ Authority = tuple[str, int | None]
 class Origins:
     """Holds requests against names that are allowed: against DNS rebinding, and pages of other origins."""
 
-    def __init__(self, *, hosts: Sequence[str] | None, origins: Sequence[str]) -> None:
+    def __init__(
+        self,
+        *,
+        hosts: Sequence[str] | None,
+        origins: Sequence[str],
+        sent: Sequence[str] = (),
+        shown: Sequence[str] = (),
+    ) -> None:
         """Takes what is allowed.
 
         Args:
             hosts: names, or names with a port, such as `ops.example.org` or `localhost:9000`; None for any. A name
                 alone is allowed with every port, one of this machine itself with the one that it is served at.
             origins: exact, such as `https://ops.example.org`.
+            sent: headers that pages may send beside the usual ones.
+            shown: headers of answers that they may read beside the usual ones.
         """
         self._hosts = None if hosts is None else set(map(_listed, hosts))
         self._origins = set(origins)
+        self._allowed = ", ".join((ALLOWED_HEADERS, *map(str.title, sent)))
+        self._exposed = ", ".join((EXPOSED_HEADERS, *map(str.title, shown)))
 
     def admit(self, request: web.Request) -> Target:
         """Checks host and origin, and takes the target apart.
@@ -48,11 +59,11 @@ class Origins:
         Raises:
             GatewayError: `HOST_NOT_ALLOWED`, `FORBIDDEN`, or `BAD_REQUEST` for a target that is no path.
         """
-        hosts = request.headers.getall("Host", [])
+        hosts = request.headers.getall(hdrs.HOST, [])
         if len(hosts) > 1 or (not hosts and request.version >= HttpVersion11):
             raise GatewayError(problem("BAD_REQUEST", "Send exactly one Host header"), token_first=False)
         authority, target = _split(request.raw_path)
-        for name in (*hosts, *([authority] if authority is not None else [])):
+        for name in hosts if authority is None else (*hosts, authority):
             self._check_host(name, request)
         self._check_origin(request)
         return target
@@ -60,14 +71,16 @@ class Origins:
     def _check_host(self, given: str, request: web.Request) -> None:
         if self._hosts is None:
             return
-        name, port = _authority_of(given) if AUTHORITY.fullmatch(given) else ("", None)
+        name, port = _named(given)
         if port is not None and (name, port) in self._hosts:
             return
-        if (name, None) not in self._hosts or (_is_loopback(name) and port not in (None, _own_port(request, port))):
+        if (name, None) not in self._hosts or (
+            port is not None and _is_loopback(name) and port != _own_port(request, port)
+        ):
             raise GatewayError(problem("HOST_NOT_ALLOWED"), token_first=False)
 
     def _check_origin(self, request: web.Request) -> None:
-        for origin in request.headers.getall("Origin", []):
+        for origin in request.headers.getall(hdrs.ORIGIN, ()):
             if origin not in self._origins and not _is_own(origin, request):
                 raise GatewayError(
                     problem("FORBIDDEN", "Pages of that origin may not call this server"), token_first=False
@@ -83,7 +96,7 @@ class Origins:
         return {
             "Vary": "Origin",
             "Access-Control-Allow-Origin": origin,
-            "Access-Control-Expose-Headers": EXPOSED_HEADERS,
+            "Access-Control-Expose-Headers": self._exposed,
         }
 
     def preflight(self, request: web.BaseRequest, methods: Sequence[str]) -> dict[str, str]:
@@ -93,7 +106,7 @@ class Origins:
         asked = request.headers.get(PRIVATE_NETWORK) == "true"
         return {
             "Access-Control-Allow-Methods": ", ".join(methods),
-            "Access-Control-Allow-Headers": ALLOWED_HEADERS,
+            "Access-Control-Allow-Headers": self._allowed,
             "Access-Control-Max-Age": PREFLIGHT_SECONDS,
             **({PRIVATE_NETWORK_ALLOWED: "true"} if asked else {}),
         }
@@ -102,7 +115,7 @@ class Origins:
 def _split(raw: str) -> tuple[str | None, Target]:
     """Authority (of an absolute target) and the rest of a request's target."""
     authority = None
-    if raw.lower().startswith(("http://", "https://")):
+    if not raw.startswith("/") and raw.lower().startswith(("http://", "https://")):
         authority, slash, rest = raw.partition("://")[2].partition("/")
         raw = slash + rest
     if not raw.startswith("/"):
@@ -112,6 +125,11 @@ def _split(raw: str) -> tuple[str | None, Target]:
 
 
 @lru_cache(REMEMBERED)
+def _named(given: str) -> Authority:
+    """What a client names; "" for what programs would differ over."""
+    return _authority_of(given) if AUTHORITY.fullmatch(given) else ("", None)
+
+
 def _authority_of(given: str) -> Authority:
     """What a Host header or an absolute target names; "" for what is no authority."""
     if "@" in given:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -13,8 +14,9 @@ from jobledger_gateway.fields import assign, descriptor_of, message_of
 from jobledger_gateway.scalars import Convert, InvalidValueError
 from jobledger_gateway.well_known_in import from_text
 
-# How deep fields of fields are listed. Deeper ones are understood too: a type within itself has no last one.
-LISTED_DEPTH = 3
+# How deep fields of fields are listed, and how many in all. Others are understood too: a type within itself has no last
+# one, and of types within types there may be more than a document can hold.
+LISTED_DEPTH, MOST_LISTED = 3, 500
 # How many fields a name may lead through.
 MOST_LEVELS = 32
 
@@ -42,17 +44,17 @@ class Parameter:
 
 def find_parameter(message: Descriptor, name: str, dialect: Dialect) -> Parameter | None:
     """The parameter of a name such as `inner.count`, in snake or camel case; None where there is none."""
-    fields, is_whole = fields_of(message, name)
+    fields, is_whole = fields_of(message, name, dialect)
     return _parameter(fields, dialect) if is_whole else None
 
 
-def fields_of(message: Descriptor, name: str) -> tuple[tuple[FieldDescriptor, ...], bool]:
+def fields_of(message: Descriptor, name: str, dialect: Dialect) -> tuple[tuple[FieldDescriptor, ...], bool]:
     """The fields that the parts of a name lead through, as far as they do, and whether all of them do."""
     found: tuple[FieldDescriptor, ...] = ()
     current: Descriptor | None = message
     # What is left over past the last level holds a dot, and so names no field.
     for part in name.split(".", MOST_LEVELS - 1):
-        field = None if current is None else current.fields_by_name.get(part) or _by_json_name(current, part)
+        field = None if current is None else _field(current, part, dialect)
         if field is None:
             return found, False
         found, current = (*found, field), _entered(field)
@@ -65,8 +67,12 @@ def _entered(field: FieldDescriptor) -> Descriptor | None:
     return None if message is None or message.full_name in VALUES else message
 
 
-def _by_json_name(message: Descriptor, name: str) -> FieldDescriptor | None:
-    return next((field for field in message.fields if field.json_name == name), None)
+def _field(message: Descriptor, name: str, dialect: Dialect) -> FieldDescriptor | None:
+    """The field of either name; where that is two, the one that the dialect writes by it."""
+    by_name = message.fields_by_name.get(name)
+    if by_name is not None and dialect is Dialect.PLAIN:
+        return by_name
+    return next((field for field in message.fields if field.json_name == name), by_name)
 
 
 def _parameter(fields: tuple[FieldDescriptor, ...], dialect: Dialect) -> Parameter | None:
@@ -90,16 +96,25 @@ def is_choice(fields: Sequence[FieldDescriptor]) -> bool:
     return any(group is not None and len(group.fields) > 1 for group in groups)
 
 
-def list_parameters(
-    message: Descriptor, dialect: Dialect, above: tuple[FieldDescriptor, ...] = ()
+def list_parameters(message: Descriptor, dialect: Dialect) -> Sequence[Parameter]:
+    """The parameters of a message, nested ones too, as deep as they are not too many; its own in any case."""
+    for depth in range(LISTED_DEPTH, 0, -1):
+        found = list(islice(_listed(message, dialect, depth), MOST_LISTED + 1))
+        if len(found) <= MOST_LISTED:
+            return found
+    return list(_listed(message, dialect, 0))
+
+
+def _listed(
+    message: Descriptor, dialect: Dialect, depth: int, above: tuple[FieldDescriptor, ...] = ()
 ) -> Iterator[Parameter]:
-    """The parameters of a message, nested ones too; a type within itself is not followed."""
+    """Parameters down to a depth; a type within itself is not followed."""
     for field in message.fields:
         found = _parameter((*above, field), dialect)
         if found is not None:
             yield found
-        elif not field.is_repeated and len(above) < LISTED_DEPTH and _is_followed(message_of(field), above):
-            yield from list_parameters(message_of(field), dialect, (*above, field))
+        elif not field.is_repeated and len(above) < depth and _is_followed(message_of(field), above):
+            yield from _listed(message_of(field), dialect, depth, (*above, field))
 
 
 def _is_followed(message: Descriptor, above: Sequence[FieldDescriptor]) -> bool:

@@ -22,6 +22,18 @@ def check_target(raw: str) -> None:
         raise bad_request("The request's target holds bytes that must be percent-encoded")
 
 
+def check_path(path: str) -> None:
+    """Refuses what can't be decoded in the path of a target that `check_target` lets pass.
+
+    Raises:
+        GatewayError: `BAD_REQUEST`, as of `decode_segment`.
+    """
+    # Of printable segments that escape nothing, those of dots alone are refused.
+    if "%" in path or "/." in path:
+        for segment in path.split("/"):
+            decode_segment(segment)
+
+
 def decode_segment(raw: str) -> str:
     """One segment of a path. `%2F` becomes a slash that does not part segments.
 

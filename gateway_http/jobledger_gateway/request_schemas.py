@@ -14,12 +14,14 @@ from jobledger_gateway.enums import names
 from jobledger_gateway.scalars import NULL_VALUE
 from jobledger_gateway.schemas import WIDE_TEXT, Schema, Schemas, constraints, limits, or_null
 from jobledger_gateway.times import LONGEST_DURATION
+from jobledger_gateway.well_known_in import MASK_PATH
 
-DURATION = "google.protobuf.Duration"
-STRUCT = "google.protobuf.Struct"
 # Not its bounds at every depth: a schema that refers to itself is one that many generators of clients can't read.
 JSON_VALUE: Schema = {"description": "Any JSON. Whole numbers past 2^53 would lose digits: send them as strings."}
 CANONICAL = "As in canonical ProtoJSON."
+# Base64 in either alphabet, padded or not.
+BASE64 = r"^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2,3})?=*$"
+MASK = rf"^(({MASK_PATH.pattern})(,({MASK_PATH.pattern}))*)?$"
 NANOSECOND = 1e-9
 FRACTION = r"(\.[0-9]{1,9})?"
 
@@ -59,12 +61,17 @@ class RequestSchemas(Schemas):
     def _single(self, field: FieldDescriptor, rules: Any) -> Schema:
         if field.enum_type is not None:
             return self._enum_value(field.enum_type, rules)
-        if field.message_type is None or field.message_type.full_name not in {DURATION, STRUCT}:
-            return super()._single(field, rules)
-        if field.message_type.full_name == DURATION:
-            text, number = _duration(rules.duration)
-            return {"anyOf": [text, number]} if self.dialect is Dialect.PLAIN else text
-        return {"type": "object", "additionalProperties": dict(JSON_VALUE)}
+        if field.type == FieldDescriptor.TYPE_BYTES:
+            return {"pattern": BASE64, **super()._single(field, rules)}
+        match field.message_type.full_name if field.message_type is not None else "":
+            case "google.protobuf.Duration":
+                text, number = _duration(rules.duration)
+                return {"anyOf": [text, number]} if self.dialect is Dialect.PLAIN else text
+            case "google.protobuf.Struct":
+                return {"type": "object", "additionalProperties": dict(JSON_VALUE)}
+            case "google.protobuf.FieldMask":
+                return {"pattern": MASK, **super()._single(field, rules)}
+        return super()._single(field, rules)
 
     def _wide(self, rules: Any) -> Schema:
         return {"anyOf": [dict(WIDE_TEXT), {"type": "integer", **limits(rules)}]}
@@ -92,7 +99,7 @@ class RequestSchemas(Schemas):
 def must_be_given(field: FieldDescriptor) -> bool:
     """Whether a request without the field is refused."""
     rules = constraints(field)
-    if rules.required:
+    if rules.required or field.is_required:
         return True
     if field.has_presence:
         return False

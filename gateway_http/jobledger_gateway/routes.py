@@ -11,13 +11,14 @@ from jobledger.v1 import annotations_pb2
 from jobledger_gateway.answers import Answers
 from jobledger_gateway.binding import Binder
 from jobledger_gateway.bodies import HTTP_BODY
-from jobledger_gateway.calls import Rpc
+from jobledger_gateway.calls import Rpc, is_own
 from jobledger_gateway.codec import PLAIN, Codec
 from jobledger_gateway.content import ContentEndpoint
 from jobledger_gateway.exchange import Endpoint
 from jobledger_gateway.http_rule import ANY, Rule, RuleError, rules_of
 from jobledger_gateway.streaming import StreamEndpoint, StreamSettings
-from jobledger_gateway.unary import UnaryEndpoint
+from jobledger_gateway.unary import UnaryEndpoint, content_of
+from jobledger_gateway.unserved import Unserved
 
 # Methods that a request can have here: the parser of HTTP refuses others before anybody else sees them.
 RECEIVABLE = frozenset(
@@ -55,8 +56,10 @@ def routes_of(
 ) -> Iterator[Route]:
     """The routes of services. Once `stopping` is set, streams end.
 
+    Those of methods that take a stream of requests keep their paths, and answer that they are not served.
+
     Raises:
-        RuleError: an annotation can't be served.
+        RuleError: an annotation can't be served, or is on a method of Jobledger's own that takes a stream of requests.
     """
     answers = Answers()
     for service in services:
@@ -64,27 +67,43 @@ def routes_of(
             rules = rules_of(method)
             if not rules:
                 continue
+            if method.client_streaming:
+                yield from _unserved(rules, codec)
+                continue
             rpc = Rpc(channel, method)
             for rule in rules:
                 yield _route(rule, rpc, answers, settings, stopping, codec)
 
 
-def _route(
-    rule: Rule, rpc: Rpc, answers: Answers, settings: StreamSettings, stopping: asyncio.Event, codec: Codec
-) -> Route:
+def _unserved(rules: Sequence[Rule], codec: Codec) -> Iterator[Route]:
+    """Routes of a method that takes a stream of requests. They are held to the same rules as others."""
+    for rule in rules:
+        if is_own(rule.rpc):
+            raise RuleError(f"{rule}: a stream of requests can't be sent over HTTP")
+        _check_method(rule)
+        yield Route(rule=rule, binder=Binder(rule, dialect=codec.dialect), endpoint=Unserved(rule.rpc))
+
+
+def _check_method(rule: Rule) -> None:
     if rule.method != ANY and rule.method not in RECEIVABLE:
         known = ", ".join(sorted(RECEIVABLE))
         raise RuleError(f"{rule}: no request can have the method {rule.method}: it must be '*' or one of {known}")
+
+
+def _route(
+    rule: Rule, rpc: Rpc, answers: Answers, settings: StreamSettings, stopping: asyncio.Event, codec: Codec
+) -> Route:
+    _check_method(rule)
     answer = response_rule(rpc.method)
     hidden = [name for name in (answer.range.offset_field, answer.range.length_field) if name]
     binder = Binder(rule, hidden=hidden, dialect=codec.dialect)
     endpoint: Endpoint
     if not rpc.method.server_streaming:
         endpoint = UnaryEndpoint(binder, rpc, answers=answers, codec=codec, status=answer.success_status or 200)
-    elif rpc.method.output_type.full_name == HTTP_BODY:
-        if rule.response_body:
-            raise RuleError(f"{rule}: a stream of google.api.HttpBody can't have a response_body")
-        endpoint = ContentEndpoint(binder, rpc, answer.range)
+    elif rule.response_body and rpc.method.output_type.full_name == HTTP_BODY:
+        raise RuleError(f"{rule}: a stream of google.api.HttpBody can't have a response_body")
+    elif (take := content_of(rule)) is not None:
+        endpoint = ContentEndpoint(binder, rpc, answer.range, take)
     else:
         endpoint = StreamEndpoint(binder, rpc, answer.stream, settings=settings, stopping=stopping, codec=codec)
     return Route(rule=rule, binder=binder, endpoint=endpoint)

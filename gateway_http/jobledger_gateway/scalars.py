@@ -75,9 +75,18 @@ def scalar_from_text(field: FieldDescriptor, dialect: Dialect) -> Convert:
     if field.type == FieldDescriptor.TYPE_BOOL:
         return _bool_text
     read = scalar_from_json(field, dialect)
-    if field.type == FieldDescriptor.TYPE_ENUM:
-        return lambda text: read(int(text) if len(text) <= 20 and INTEGER.fullmatch(text) else text)
-    return read
+    return _enum_text(enum_of(field), dialect, read) if field.type == FieldDescriptor.TYPE_ENUM else read
+
+
+def _enum_text(enum: EnumDescriptor, dialect: Dialect, read: Convert) -> Convert:
+    """Reads names before numbers: the short name of `HTTP_VERSION_2`, whatever its number, is `2`."""
+    by_name = numbers(enum, dialect)
+
+    def read_text(text: str) -> Any:
+        is_number = text not in by_name and len(text) <= 20 and INTEGER.fullmatch(text)
+        return read(int(text) if is_number else text)
+
+    return read_text
 
 
 def enum_reader(enum: EnumDescriptor, dialect: Dialect) -> Convert:

@@ -41,7 +41,7 @@ WELL_KNOWN: Mapping[str, Schema] = {
     "google.protobuf.FieldMask": {"type": "string", "description": "Paths of fields, with commas between them."},
     ANY_NAME: {"type": "object", "properties": {"@type": {"type": "string"}}, "additionalProperties": True},
 }
-WIDE_TEXT: Schema = {"type": "string", "format": "int64", "pattern": "^-?[0-9]+$"}
+WIDE_TEXT: Schema = {"type": "string", "format": "int64", "pattern": "^-?(0|[1-9][0-9]{0,19})$"}
 NO_RULES = validate_pb2.FieldRules()
 
 # Rules of protovalidate that JSON Schema can say, by the kind of field that they are for.
@@ -107,6 +107,11 @@ class Schemas:
         value = self.value(field)
         unset = field.has_presence and not field.is_repeated and self.dialect is Dialect.PLAIN
         return {**or_null(value), **self.described(field.full_name)} if unset else value
+
+    def part(self, field: FieldDescriptor) -> Schema:
+        """The schema of a field that is an answer by itself: null where it is unset, in either dialect."""
+        value = self.value(field)
+        return {**or_null(value), **self.described(field.full_name)} if field.has_presence else value
 
     def value(self, field: FieldDescriptor) -> Schema:
         """The schema of a field that is set."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
@@ -97,7 +97,8 @@ class StreamEndpoint:
         feed = Feed(call, silence=self._settings.ping_seconds, stopping=self._stopping)
         try:
             metadata = await feed.accepted(self._settings.accept_seconds, self._most_seconds)
-            response = web.StreamResponse(headers={"Content-Type": framing.media_type, "X-Accel-Buffering": "no"})
+            response = web.StreamResponse(headers=exchange.answers_with(metadata))
+            response.headers.update({"Content-Type": framing.media_type, "X-Accel-Buffering": "no"})
             await response.prepare(request)
             if request.method != "HEAD":
                 preamble = framing.preamble(self._starts_after(message, metadata))
@@ -187,8 +188,9 @@ class StreamEndpoint:
         """
         if not entry:
             return (framing.ping(),), False
-        if hasattr(entry[0], "plain_json"):
-            return framing.coded(entry), False
+        numbers: Sequence[bytes] | None = getattr(entry, "numbers", None)
+        if numbers is not None:
+            return framing.coded(numbers, entry), False
         if not self._rule.end_field:
             return map(framing.single if isinstance(entry, Singles) else framing.message, entry), False
         # What ends is told to one reader alone, and not worth remembering.

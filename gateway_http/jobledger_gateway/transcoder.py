@@ -34,6 +34,7 @@ from jobledger_gateway.origins import Origins
 from jobledger_gateway.routes import Route, routes_of
 from jobledger_gateway.serving import Address, serve
 from jobledger_gateway.streaming import StreamSettings
+from jobledger_gateway.unserved import warn_of
 
 __all__ = [
     "Address",
@@ -80,7 +81,7 @@ def transcode(
     """The application that answers HTTP with calls over the channel, as the annotations of the services say.
 
     `/healthz`, `/readyz`, `/metrics` (of the application itself), `/docs` and `/v1/openapi.json` are added, each where
-    no annotation answers its path.
+    no annotation answers its path. Methods that take a stream of requests are answered for with 501, and logged.
 
     Raises:
         RuleError: an annotation can't be served, or two of them mean the same requests.
@@ -88,7 +89,12 @@ def transcode(
     """
     options = options or TranscoderOptions()
     stopping = asyncio.Event()
-    origins = Origins(hosts=options.allowed_hosts, origins=options.allowed_origins)
+    origins = Origins(
+        hosts=options.allowed_hosts,
+        origins=options.allowed_origins,
+        sent=options.request_headers,
+        shown=options.response_headers,
+    )
     pool = services[0].file.pool if services else descriptor_pool.Default()
     codec, counters = Codec(dialect=options.dialect, pool=pool), Counters()
     gateway = Gateway(
@@ -101,6 +107,7 @@ def transcode(
     routes = list(routes_of(services, channel, options.streams, stopping, codec))
     for route in routes:
         gateway.add(route.rule.method, route.rule.template, route.endpoint, name=str(route))
+    warn_of(route.rule.rpc for route in routes)
     about = about_services(services, dialect=options.dialect, texts=options.texts)
     _add_pages(gateway, routes, about, Health(channel), Metrics(None, counters, public=True))
     return application(gateway, origins, stopping)
@@ -109,11 +116,12 @@ def transcode(
 def _add_pages(gateway: Gateway, routes: Sequence[Route], about: About, health: Health, metrics: Metrics) -> None:
     """Pages at those of their paths that no annotation has, wildcards included: a service's own comes first."""
     free = {path for path in PAGES if not gateway.answers("GET", path)}
+    served = [route for route in routes if not route.rule.rpc.client_streaming]
     pages = {
         "/healthz": Page(health.alive),
         "/readyz": Page(health.ready),
         "/metrics": Page(metrics.respond),
-        **Docs(document(routes, about, pages=free)).pages(),
+        **Docs(document(served, about, pages=free)).pages(),
     }
     for path, page in pages.items():
         if not gateway.answers("GET", path):

@@ -1,6 +1,7 @@
 """Unary calls as HTTP endpoints."""
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -8,7 +9,7 @@ from aiohttp import web
 
 from jobledger_gateway.answers import Answers
 from jobledger_gateway.binding import Binder
-from jobledger_gateway.bodies import HTTP_BODY
+from jobledger_gateway.bodies import HTTP_BODY, is_content
 from jobledger_gateway.calls import Rpc, is_own
 from jobledger_gateway.codec import Codec
 from jobledger_gateway.conditions import not_modified
@@ -31,7 +32,7 @@ class UnaryEndpoint:
         self._binder = binder
         self._rpc = rpc
         self._status = status
-        self._content = _content_of(binder.rule)
+        self._content = content_of(binder.rule)
         self._encode = _encoder(binder.rule, answers, codec)
 
     async def answer(self, exchange: Exchange) -> web.StreamResponse:
@@ -51,14 +52,12 @@ def json_response(body: bytes, *, status: int, headers: Mapping[str, str]) -> we
     return web.Response(status=status, body=body, content_type="application/json", headers=headers)
 
 
-def _content_of(rule: Rule) -> Callable[[Any], Any] | None:
+def content_of(rule: Rule) -> Callable[[Any], Any] | None:
     """What takes the google.api.HttpBody out of an answer; None where the answer is JSON."""
     if not rule.response_body:
         return (lambda message: message) if rule.rpc.output_type.full_name == HTTP_BODY else None
     field = rule.rpc.output_type.fields_by_name[rule.response_body]
-    if field.message_type is None or field.message_type.full_name != HTTP_BODY or field.is_repeated:
-        return None
-    return lambda message: getattr(message, field.name)
+    return attrgetter(field.name) if is_content(field) else None
 
 
 def _encoder(rule: Rule, answers: Answers, codec: Codec) -> Encode:

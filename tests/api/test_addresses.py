@@ -1,21 +1,29 @@
 """Where the server listens: what is taken by another is left to it, and what others could reach is refused."""
 
+import asyncio
+import errno
 import logging
+import os
+import shutil
 import socket
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
 import pytest
+from aiohttp import web
 from jobledger_server.access.private_files import PrivateFileError
 from jobledger_server.access.tls_files import TlsFileError
-from jobledger_server.addresses import bind, reachable, socket_path
+from jobledger_server.addresses import bind, reachable, serving, socket_path
 from jobledger_server.api.grpc_server import OPTIONS
 from jobledger_server.config import Settings
 from jobledger_server.lifecycle import StartError
 from jobledger_server.wiring.tls import open_tls
 from support.certificates import Authority
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -52,6 +60,46 @@ def test_a_directory_of_sockets_that_others_can_reach_is_refused(settings: Setti
     run.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(PrivateFileError, match="run is not a directory"):
         socket_path(settings, "http.sock")
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A data directory that everybody may enter, as none is: what keeps others from the sockets is their own."""
+    directory = Path(tempfile.mkdtemp())
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+def refusal_to_nobody(path: Path) -> int:
+    """What another user gets who connects: an error's number, 0 where he is let in and, having said nothing, out."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(10)
+        os.seteuid(NOBODY)
+        try:
+            refusal = connection.connect_ex(str(path))
+        finally:
+            os.seteuid(0)
+        if not refusal:
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(1024):
+                pass
+        return refusal
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_another_user_of_the_machine_gets_to_no_socket(open_directory: Path, server: grpc.aio.Server) -> None:
+    """Whatever the mode of the sockets: so the directory is all that there is between."""
+    settings = Settings(data_dir=open_directory, grpc_port=0, http_port=0)
+    bind(server, settings, None)
+    await server.start()
+    async with serving(web.Application(), settings, None):
+        sockets = [open_directory / "run" / name for name in ("grpc.sock", "http.sock")]
+        for path in sockets:
+            path.chmod(0o777)
+        assert [await asyncio.to_thread(refusal_to_nobody, path) for path in sockets] == [errno.EACCES] * 2
+        (open_directory / "run").chmod(0o755)
+        assert [await asyncio.to_thread(refusal_to_nobody, path) for path in sockets] == [0, 0]
 
 
 async def test_a_port_of_another_server_is_never_shared(

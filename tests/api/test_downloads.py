@@ -2,12 +2,18 @@
 
 import re
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jobledger_server.api.downloads import attachment, bodies
+from jobledger_server.api.inprocess_context import InProcessContext
+
+OVER_A_SOCKET: Any = SimpleNamespace()
+CONTEXTS = [OVER_A_SOCKET, InProcessContext]
 
 
 @pytest.mark.parametrize(
@@ -41,13 +47,15 @@ async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
         yield part
 
 
-async def test_the_first_message_says_what_it_is() -> None:
-    messages = [message async for message in bodies(chunks(b"a", b"b"), "text/plain")]
+@pytest.mark.parametrize("context", CONTEXTS)
+async def test_the_first_message_says_what_it_is(context: Any) -> None:
+    messages = [message async for message in bodies(chunks(b"a", b"b"), "text/plain", context)]
     assert [(message.content_type, message.data) for message in messages] == [("text/plain", b"a"), ("", b"b")]
 
 
-async def test_no_bytes_are_one_message() -> None:
-    [message] = [message async for message in bodies(chunks(), "text/plain")]
+@pytest.mark.parametrize("context", CONTEXTS)
+async def test_no_bytes_are_one_message(context: Any) -> None:
+    [message] = [message async for message in bodies(chunks(), "text/plain", context)]
     assert (message.content_type, message.data) == ("text/plain", b"")
 
 
@@ -61,7 +69,7 @@ async def test_the_source_is_closed_where_the_reader_leaves() -> None:
         finally:
             closed.append(True)
 
-    messages = bodies(source(), "text/plain")
+    messages = bodies(source(), "text/plain", OVER_A_SOCKET)
     await anext(messages)
     await messages.aclose()  # type: ignore[attr-defined]
     assert closed

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -22,8 +23,10 @@ from jobledger_server.access.throttle import FailureThrottle
 from jobledger_server.access.tokens import Authenticator
 from jobledger_server.api.interceptors.access import Access
 from jobledger_server.api.interceptors.errors import Errors
-from jobledger_server.api.interceptors.tenure import Tenure
+from jobledger_server.api.interceptors.tenure import Accepting, Tenure
 from jobledger_server.api.types import Metadata
+from jobledger_server.core.errors import ServiceError
+from jobledger_server.core.policy import Principal
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.eventually import eventually
@@ -88,6 +91,29 @@ async def test_revoking_a_token_ends_its_streams_at_once_and_no_others(stub: Any
     await guarded.live.sweep()
     assert not theirs.done()
     theirs.cancel()
+
+
+async def test_a_stream_that_is_being_accepted_is_told_of_its_end_afterwards(guarded: Guarded) -> None:
+    """Cancelled within, grpc.aio could send no status any more: its client would wait for ever."""
+    issued = await guarded.token()
+    sending, sent = asyncio.Event(), asyncio.Event()
+
+    async def send(metadata: Metadata) -> None:
+        sending.set()
+        await sent.wait()
+
+    async def accepted() -> None:
+        with guarded.live.open(Principal(token_id=issued.info.token_id, scopes=frozenset()), is_stream=True) as live:
+            context: Any = SimpleNamespace(send_initial_metadata=send)
+            await Accepting(context, live).send_initial_metadata(())
+
+    call = asyncio.create_task(accepted())
+    await sending.wait()
+    await guarded.admin.revoke(issued.info.token_id)
+    assert not call.cancelling()
+    sent.set()
+    with pytest.raises(ServiceError, match="revoked"):
+        await call
 
 
 async def test_a_wait_ends_with_its_token_and_what_changes_something_finishes(stub: Any, guarded: Guarded) -> None:

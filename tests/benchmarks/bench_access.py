@@ -55,7 +55,8 @@ async def access(run: Run) -> list[Row]:
 
     The handler does nothing; no socket is between. A token that is known, as of every call but a client's first.
 
-    - read: GetJob of a job of its own each time. again: the same GetJob, whose bytes were found good before.
+    - read: GetJob of a job of its own each time. again: the same ListJobs, which has a rule over the whole of it; its
+      bytes were found good before.
     - write: CreateJob of a small spec. Its entry of the audit log is made, and not stored: that is the commit's time.
     """
     async with SqliteStore(run.directory / "jobledger.db") as store:
@@ -65,7 +66,7 @@ async def access(run: Run) -> list[Row]:
         writes = [_create(number) for number in range(calls)]
         return [
             await _row("read", chain, caller, "GetJob", reads),
-            await _row("again", chain, caller, "GetJob", [reads[0]] * calls),
+            await _row("again", chain, caller, "ListJobs", [pb.ListJobsRequest(limit=50)] * calls),
             await _row("write", chain, caller, "CreateJob", writes),
         ]
 

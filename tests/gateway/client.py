@@ -3,12 +3,13 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
 from gateway.engine import TOKEN
+from multidict import CIMultiDict
 from yarl import URL
 
 
@@ -66,10 +67,23 @@ class Client:
 
 
 def parse(received: bytes) -> Answer:
+    """The first answer in what a server sent.
+
+    Raises:
+        ValueError: it comes in chunks, and breaks off before the last of them.
+    """
     head, _, body = received.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
-    headers = dict(line.split(": ", 1) for line in lines)
-    return Answer(int(first.split()[1]), headers, body)
+    headers = CIMultiDict[str]((name, value) for name, _, value in (line.partition(": ") for line in lines))
+    in_chunks = headers.get("Transfer-Encoding") == "chunked"
+    return Answer(int(first.split()[1]), headers, b"".join(_chunks(body)) if in_chunks else body)
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    size, _, rest = body.partition(b"\r\n")
+    while length := int(size, 16):
+        yield rest[:length]
+        size, _, rest = rest[length + 2 :].partition(b"\r\n")
 
 
 async def eventually(holds: Callable[[], bool], *, within: float = 30.0) -> None:

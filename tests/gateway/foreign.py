@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from gateway import channels
+from gateway.engine import peer_of
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
@@ -17,6 +18,7 @@ from grpc_tools import protoc
 from jobledger_gateway.descriptors import services_in
 
 VECTORS = Path(__file__).with_name("vectors")
+PROTOS = Path(__file__).parents[2] / "protos"
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
@@ -27,6 +29,7 @@ def compile_protos(out: Path, *files: Path, imports: bool = True, more: Sequence
         "protoc",
         f"--proto_path={files[0].parent}",
         f"--proto_path={google}",
+        f"--proto_path={PROTOS}",
         f"--proto_path={Path(protoc.__file__).parent / '_proto'}",
         f"--descriptor_set_out={out}",
         *(["--include_imports"] if imports else []),
@@ -72,7 +75,15 @@ class Recorder:
         self.initial_metadata: Sequence[tuple[str, str | bytes]] = ()
         self.calls: list[tuple[str, Any]] = []
         self.metadata: list[Any] = []
+        self.peers: list[str] = []
+        self.seconds: list[float | None] = []
         self.ended = 0
+
+    def forget(self) -> None:
+        """Forgets the calls, and what they were to be answered with."""
+        for told in (self.calls, self.metadata, self.peers, self.seconds):
+            told.clear()
+        self.answers, self.initial_metadata = {}, ()
 
     async def unary(self, method: MethodDescriptor, request: Any, context: Any) -> Any:
         self._record(method, request, context)
@@ -81,6 +92,8 @@ class Recorder:
 
     async def stream(self, method: MethodDescriptor, request: Any, context: Any) -> AsyncIterator[Any]:
         self._record(method, request, context)
+        if self.initial_metadata:
+            await context.send_initial_metadata(self.initial_metadata)
         try:
             script = self.answers.get(method.name, ())
             if hasattr(script, "__aiter__"):
@@ -95,9 +108,11 @@ class Recorder:
     def _record(self, method: MethodDescriptor, request: Any, context: Any) -> None:
         self.calls.append((method.name, request))
         self.metadata.append(tuple(context.invocation_metadata()))
+        self.peers.append(peer_of(context))
+        self.seconds.append(context.time_remaining())
 
     def handler(self) -> Any:
-        methods = {method.name: self._handler(method) for method in self.service.methods if not method.client_streaming}
+        methods = {method.name: self._handler(method) for method in self.service.methods}
         return grpc.method_handlers_generic_handler(self.service.full_name, methods)
 
     def _handler(self, method: MethodDescriptor) -> Any:
@@ -108,10 +123,18 @@ class Recorder:
             async for item in self.stream(method, request, context):
                 yield item
 
-        streams = method.server_streaming
-        make: Any = grpc.unary_stream_rpc_method_handler if streams else grpc.unary_unary_rpc_method_handler
+        async def collect(requests: AsyncIterator[Any], context: Any) -> Any:
+            return await self.unary(method, [request async for request in requests], context)
+
+        kinds: dict[tuple[bool, bool], tuple[Any, Any]] = {
+            (False, False): (grpc.unary_unary_rpc_method_handler, unary),
+            (False, True): (grpc.unary_stream_rpc_method_handler, stream),
+            (True, False): (grpc.stream_unary_rpc_method_handler, collect),
+            (True, True): (grpc.stream_stream_rpc_method_handler, stream),
+        }
+        make, behaviour = kinds[method.client_streaming, method.server_streaming]
         return make(
-            stream if streams else unary,
+            behaviour,
             request_deserializer=GetMessageClass(method.input_type).FromString,
             response_serializer=GetMessageClass(method.output_type).SerializeToString,
         )

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from gateway.client import Client
 from gateway.foreign import Recorder, listening, vectors_service, vectors_set
-from gateway.test_vectors import FILES, lines, of_call, request_bytes, script, transcoded
+from gateway.test_vectors import FILES, lines, of_call, of_headers, prepare, request_bytes, transcoded
 from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto
 from jobledger_gateway.bodies import HTTP_BODY
@@ -32,10 +32,12 @@ UNSTEADY = "B34"
 
 @dataclass(frozen=True)
 class Told:
-    """An answer: its status, and its JSON where it is that of a call."""
+    """An answer: its status, its JSON where it is that of a call, its headers, and whether it has a body."""
 
     status: int
     json: Any
+    headers: Any
+    has_body: bool
 
 
 @asynccontextmanager
@@ -80,14 +82,14 @@ def _ask(address: str, data: bytes) -> Told | None:
         answer = http.client.HTTPResponse(connection, method=data.split(b" ")[0].decode())
         try:
             answer.begin()
-            return _told(answer.status, answer.getheader("Content-Type", ""), answer.read())
+            return _told(answer.status, answer.headers, answer.read())
         except http.client.HTTPException:
             return None
 
 
-def _told(status: int, content_type: str, body: bytes) -> Told:
-    is_json = status == 200 and content_type.startswith("application/json") and body
-    return Told(status, json.loads(body) if is_json else None)
+def _told(status: int, headers: Any, body: bytes) -> Told:
+    is_json = status == 200 and headers.get("Content-Type", "").startswith("application/json") and body
+    return Told(status, json.loads(body) if is_json else None, headers, bool(body))
 
 
 def applies(vector: dict[str, Any]) -> bool:
@@ -97,17 +99,18 @@ def applies(vector: dict[str, Any]) -> bool:
 async def differences(vector: dict[str, Any], recorder: Recorder, address: str, client: Client) -> list[str]:
     """In what Envoy's answer is another than the gateway's, and its call than the vector's."""
     request = request_bytes(vector)
-    recorder.calls.clear()
-    recorder.answers = script(vector)
+    prepare(recorder, vector)
     ours = await client.raw(request)
-    wanted = _told(ours.status, ours.headers.get("Content-Type", ""), ours.body)
-    recorder.calls.clear()
+    wanted = _told(ours.status, ours.headers, ours.body)
+    prepare(recorder, vector)
     told = await ask_envoy(address, request)
     if told is None:
         return ["no answer"]
-    found = list(of_call(recorder, vector))
+    found = [*of_call(recorder, vector), *of_headers(told.headers, vector)]
     if told.status != (400 if wanted.status == 422 else wanted.status):
         found.append(f"status {told.status} for {wanted.status}")
+    if "fails" in vector and not told.has_body:
+        found.append("an error without a word")
     if told.json != wanted.json:
         found.append(f"json {told.json} for {wanted.json}")
     return found

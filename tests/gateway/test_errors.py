@@ -20,35 +20,6 @@ async def test_every_reason_has_its_status_code_and_message(client: Client, engi
     assert answer.headers.get("WWW-Authenticate") == ("Bearer" if rule.http_status == 401 else None)
 
 
-BARE = [
-    (grpc.StatusCode.CANCELLED, 499, "E_CANCELLED"),
-    (grpc.StatusCode.UNKNOWN, 500, "E_INTERNAL"),
-    (grpc.StatusCode.INVALID_ARGUMENT, 400, "E_BAD_REQUEST"),
-    (grpc.StatusCode.DEADLINE_EXCEEDED, 504, "E_DEADLINE"),
-    (grpc.StatusCode.NOT_FOUND, 404, "E_NOT_FOUND"),
-    (grpc.StatusCode.ALREADY_EXISTS, 409, "E_ALREADY_EXISTS"),
-    (grpc.StatusCode.PERMISSION_DENIED, 403, "E_FORBIDDEN"),
-    (grpc.StatusCode.RESOURCE_EXHAUSTED, 429, "E_RESOURCE_EXHAUSTED"),
-    (grpc.StatusCode.FAILED_PRECONDITION, 400, "E_FAILED_PRECONDITION"),
-    (grpc.StatusCode.ABORTED, 409, "E_ABORTED"),
-    (grpc.StatusCode.OUT_OF_RANGE, 400, "E_OUT_OF_RANGE"),
-    (grpc.StatusCode.UNIMPLEMENTED, 501, "E_UNIMPLEMENTED"),
-    (grpc.StatusCode.INTERNAL, 500, "E_INTERNAL"),
-    (grpc.StatusCode.UNAVAILABLE, 503, "E_ENGINE_UNREACHABLE"),
-    (grpc.StatusCode.DATA_LOSS, 500, "E_DATA_LOSS"),
-    (grpc.StatusCode.UNAUTHENTICATED, 401, "E_AUTH_INVALID"),
-]
-
-
-@pytest.mark.parametrize(("code", "status", "error_code"), BARE)
-async def test_a_status_without_details_goes_by_its_code(
-    client: Client, engine: Engine, code: grpc.StatusCode, status: int, error_code: str
-) -> None:
-    engine.on("GetJob", Bare(code, "text"))
-    answer = await client.get("/v1/jobs/job_1")
-    assert (answer.status, answer.json["error_code"]) == (status, error_code)
-
-
 async def test_a_reason_that_is_not_known_keeps_its_name_and_goes_by_its_code(client: Client, engine: Engine) -> None:
     engine.on("GetJob", Refusal("MOON_PHASE", "wrong moon", code=grpc.StatusCode.ABORTED))
     answer = await client.get("/v1/jobs/job_1")
@@ -90,13 +61,6 @@ async def test_a_fault_tells_a_reference_that_the_log_has_and_nothing_else(
     assert reference in answer.json["message"]
     assert reference in caplog.text
     assert b"secret" not in answer.body
-
-
-async def test_messages_never_reach_headers_and_may_hold_any_text(client: Client, engine: Engine) -> None:
-    engine.on("GetJob", Refusal("JOB_NOT_FOUND", "no\r\nSet-Cookie: é"))
-    answer = await client.get("/v1/jobs/job_1")
-    assert answer.json["message"] == "no\r\nSet-Cookie: é"
-    assert "Set-Cookie" not in answer.headers
 
 
 LOCAL_ERRORS = [

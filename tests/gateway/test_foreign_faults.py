@@ -17,7 +17,6 @@ from gateway.client import Client, eventually
 from gateway.foreign import Failure, Recorder, compile_protos, listening, message_class, reached, vectors_service
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message_factory import GetMessageClass
-from google.rpc import error_details_pb2
 from jobledger.v1.annotations_pb2 import StreamRule
 from jobledger_gateway.descriptors import load_services
 from jobledger_gateway.framing import Framings, StreamShape
@@ -80,25 +79,6 @@ async def test_all_values_of_passed_metadata_become_headers(client: Client, reco
         assert answer.headers.getall("Set-Cookie") == ["a=b", "c=d"]
 
 
-@pytest.mark.parametrize(("headers", "ping"), [({}, b": ping"), (NDJSON, b'{"heartbeat":{}}')])
-async def test_a_stream_whose_server_says_nothing_begins_and_pings(
-    client: Client, recorder: Recorder, headers: dict[str, str], ping: bytes
-) -> None:
-    """gRPC servers send initial metadata with the first message, where nobody makes them."""
-    say = asyncio.Event()
-
-    async def idle() -> AsyncIterator[Any]:
-        await say.wait()
-        yield Job(id="late")
-
-    recorder.answers["Watch"] = idle()
-    async with asyncio.timeout(10), client.session.get(client.base + "/v1/watch/x", headers=headers) as response:
-        assert response.status == 200
-        await response.content.readuntil(ping)
-        say.set()
-        assert b"late" in await response.content.read()
-
-
 async def test_a_refusal_after_silence_is_told_in_the_stream(client: Client, recorder: Recorder) -> None:
     async def refused() -> AsyncIterator[Any]:
         await say.wait()
@@ -112,12 +92,6 @@ async def test_a_refusal_after_silence_is_told_in_the_stream(client: Client, rec
         say.set()
         *_, last = (await response.read()).splitlines()
     assert json.loads(last)["error"]["error_code"] == "E_INTERNAL"
-
-
-async def test_a_refusal_at_once_is_a_status_without_initial_metadata_too(client: Client, recorder: Recorder) -> None:
-    recorder.answers["Watch"] = [Failure(5, "gone")]
-    answer = await client.get("/v1/watch/x")
-    assert (answer.status, answer.json["message"]) == (404, "gone")
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
@@ -195,13 +169,6 @@ async def test_credentials_that_can_not_be_passed_on_are_not_held_to_our_form(cl
     answer = await client.line(b"GET /v1/jobs/x HTTP/1.1", b"Authorization: Basic \xe9", token=False)
     assert (answer.status, answer.json["error_code"]) == (401, "E_AUTH_MALFORMED")
     assert answer.json["message"].startswith("The header Authorization ")
-
-
-async def test_metadata_of_a_foreign_error_is_text_as_it_was_sent(client: Client, recorder: Recorder) -> None:
-    info = AnyMessage()
-    info.Pack(error_details_pb2.ErrorInfo(reason="BAD_FONT", domain="example.org", metadata={"font_size": "12"}))
-    recorder.answers["Get"] = Failure(5, "no", [info])
-    assert (await client.get("/v1/jobs/x")).json["details"] == {"font_size": "12"}
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])

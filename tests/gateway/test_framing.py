@@ -7,10 +7,9 @@ from jobledger.v1.annotations_pb2 import StreamRule
 from jobledger.v1.job_pb2 import LogEntry
 from jobledger.v1.job_service_pb2 import LogBatch, TailLogsResponse
 from jobledger_gateway.encoding import encode_json
-from jobledger_gateway.framing import BURSTS, MESSAGES, Framings, JsonLines, Remembered, StreamShape
+from jobledger_gateway.framing import BURSTS, MESSAGES, TOGETHER, Framings, JsonLines, Remembered, StreamShape
 from jobledger_gateway.http_rule import RuleError
 from jobledger_gateway.routes import response_rule
-from jobledger_server.joblog.plain_json import PlainItem
 
 METHOD = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods_by_name["WatchEvents"]
 
@@ -45,13 +44,13 @@ def test_one_message_is_never_taken_for_another() -> None:
 
 def test_an_entry_looks_the_same_singly_in_a_batch_and_coded_by_the_server() -> None:
     method = METHOD.containing_service.methods_by_name["TailLogs"]
-    entries = [LogEntry(id=7 + n, job_sequence=n, message=f"é{n}") for n in (1, 2)]
+    entries = [LogEntry(id=7 + n, job_sequence=n, message=f"é{n}") for n in range(1, 2 * TOGETHER)]
     for accept in ("", "application/x-ndjson"):
         framing = Framings(StreamShape(method.output_type, response_rule(method).stream)).asked_for(accept)
         singly = [framing.single(TailLogsResponse(log=entry)) for entry in entries]
         assert framing.single(TailLogsResponse(batch=LogBatch(logs=entries))) == b"".join(singly)
-        items = [PlainItem(entry.job_sequence, encode_json(entry)) for entry in entries]
-        assert framing.coded(items) == singly
+        numbers, items = [b"%d" % entry.job_sequence for entry in entries], [*map(encode_json, entries)]
+        assert b"".join(framing.coded(numbers, items)) == b"".join(singly)
 
 
 def test_a_batch_of_something_else_is_a_fault_in_the_rule() -> None:

@@ -148,7 +148,6 @@ def method_with(**rule: Any) -> MethodDescriptor:
         )
     message.field.add(name="inner", number=3, type=field.TYPE_MESSAGE, type_name=inner, label=field.LABEL_OPTIONAL)
     method = file.service.add(name="Service").method.add(name="Do", input_type=inner, output_type=inner)
-    method.client_streaming = bool(rule.pop("client_streaming", False))
     rule_message = method.options.Extensions[annotations_pb2.http]
     rule_message.MergeFrom(type(rule_message)(**rule))
     pool = descriptor_pool.Default()
@@ -177,7 +176,6 @@ def method_with(**rule: Any) -> MethodDescriptor:
         ({"get": "/" + "/".join("a" * 33)}, "more than 32 segments"),
         ({"body": "*"}, "names no HTTP method"),
         ({"get": "/v1", "additional_bindings": [{"get": "/v2", "additional_bindings": [{"get": "/v3"}]}]}, "nested"),
-        ({"post": "/v1", "body": "*", "client_streaming": True}, "a stream of requests"),
     ],
 )
 def test_a_rule_that_can_not_be_served_is_refused_and_named(rule: dict[str, object], why: str) -> None:

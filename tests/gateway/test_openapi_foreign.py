@@ -11,7 +11,7 @@ import aiohttp
 import grpc
 import pytest
 from gateway.client import Client
-from gateway.foreign import Recorder, compile_protos, reached, vectors_service
+from gateway.foreign import VECTORS, Recorder, compile_protos, reached, vectors_service
 from jobledger_gateway.about import about_services
 from jobledger_gateway.codec import Codec
 from jobledger_gateway.comments import comments_in
@@ -194,3 +194,30 @@ async def test_the_vectors_can_be_read_by_generators_too() -> None:
         service = vectors_service()
         routes = list(routes_of([service], channel, StreamSettings(), asyncio.Event()))
         check_generators_can_read(document(routes, about_services([service], dialect=Dialect.PLAIN, texts={})))
+
+
+async def test_a_query_lists_nested_fields_while_they_are_not_too_many(tmp_path: Path) -> None:
+    """Twenty fields of twenty fields of twenty are more than anybody reads, or a document should hold."""
+
+    def of(name: str, inner: str, wide: int) -> str:
+        return f"message {name} {{ string id = 1000; " + "".join(f"{inner} f{n} = {n}; " for n in range(1, wide)) + "}"
+
+    for wide, deepest in ((4, "f1.f1.f1"), (21, "f1.id"), (600, "id")):
+        rpc = RPC % ("Get", "A", "A", 'get: "/a"')
+        text = HEAD % "p" + of("A", "B", wide) + of("B", "C", wide) + of("C", "string", wide) + f"service S {{ {rpc} }}"
+        openapi = await openapi_of(written(tmp_path, p=text))
+        names = [parameter["name"] for parameter in openapi["paths"]["/a"]["get"]["parameters"]]
+        assert len(names) <= 500
+        assert "id" in names
+        assert max(names, key=lambda name: name.count(".")).count(".") == deepest.count(".")
+
+
+async def test_what_proto2_requires_is_required(tmp_path: Path) -> None:
+    files = (VECTORS / "awkward.proto", VECTORS / "required.proto")
+    openapi = await openapi_of(compile_protos(tmp_path / "set.binpb", *files).read_bytes())
+    path = openapi["paths"]["/required"]
+    needed = {parameter["name"]: parameter.get("required", False) for parameter in path["get"]["parameters"]}
+    assert (needed["id"], needed["count"], needed["self.id"]) == (True, False, False)
+    body = path["post"]["requestBody"]
+    assert body["required"]
+    assert body["content"]["application/json"]["schema"]["required"] == ["id"]

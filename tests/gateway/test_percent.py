@@ -1,8 +1,12 @@
 """Percent-encoding."""
 
+from collections.abc import Callable
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from jobledger_gateway.errors import GatewayError
-from jobledger_gateway.percent import check_target, decode_segment, parse_query
+from jobledger_gateway.percent import check_path, check_target, decode_segment, parse_query
 
 
 @pytest.mark.parametrize(
@@ -27,6 +31,20 @@ def test_a_segment_that_can_not_be_read_is_a_bad_request(raw: str) -> None:
     with pytest.raises(GatewayError) as refused:
         decode_segment(raw)
     assert refused.value.problem.code == "E_BAD_REQUEST"
+
+
+def refuses(check: Callable[[str], object], text: str) -> bool:
+    try:
+        check(text)
+    except GatewayError:
+        return True
+    return False
+
+
+@given(st.lists(st.text("a./%2eE0:~", max_size=6), max_size=3))
+def test_a_path_is_refused_where_one_of_its_segments_is(parts: list[str]) -> None:
+    path = f"/{'/'.join(parts)}"
+    assert refuses(check_path, path) == any(refuses(decode_segment, segment) for segment in path.split("/"))
 
 
 def test_a_plus_in_a_query_is_a_space_and_order_is_kept() -> None:

@@ -10,7 +10,6 @@ import pytest
 from gateway.client import Client, eventually
 from gateway.engine import TOKEN, Bare, Engine, Refusal
 from jobledger.v1 import events_pb2, job_pb2, job_service_pb2
-from yarl import URL
 
 NDJSON = {"Accept": "application/x-ndjson"}
 
@@ -62,23 +61,6 @@ async def test_events_have_name_number_and_one_line_of_data(client: Client, engi
     assert "id" not in replay
     assert data(replay)["replayed_count"] == 2
     assert end == {"event": "end", "data": "{}"}
-
-
-async def test_ndjson_wraps_each_item_and_marks_the_end(client: Client, engine: Engine) -> None:
-    engine.on("WatchEvents", [changed(1), changed(2)])
-    answer = await client.get("/v1/stream", headers=NDJSON)
-    assert answer.headers["Content-Type"] == "application/x-ndjson"
-    first, second, end = lines(answer.body)
-    assert (first["result"]["sequence_number"], second["result"]["sequence_number"]) == (1, 2)
-    assert end == {"end": {}}
-
-
-@pytest.mark.parametrize("headers", [{}, NDJSON], ids=["sse", "ndjson"])
-async def test_a_stream_of_nothing_still_has_an_end(client: Client, engine: Engine, headers: dict[str, str]) -> None:
-    engine.on("WatchEvents", [])
-    answer = await client.get("/v1/stream", headers=headers)
-    assert answer.status == 200
-    assert b"end" in answer.body
 
 
 async def test_the_end_message_is_the_data_of_the_end(client: Client, engine: Engine) -> None:
@@ -192,18 +174,6 @@ async def test_a_bookmark_has_the_number_that_it_marks_as_its_id(client: Client,
     assert (line["result"]["event_type"], line["result"]["last_sequence"]) == ("stream.bookmark", 9)
 
 
-async def test_text_of_items_can_not_forge_events(client: Client, engine: Engine) -> None:
-    event = changed(1)
-    event.event_type = "a\ndata: forged\r\n\r\nevent: b"
-    engine.on("WatchEvents", [event])
-    engine.on("TailLogs", [log(1, "a\n\ndata: forged\u2028\r")])
-    assert [found.get("event") for found in events((await client.get("/v1/stream")).body)] == [
-        None, "a data: forged    event: b", "end",
-    ]  # fmt: skip
-    *_, entry, _end = events((await client.get("/v1/jobs/j/logs/tail")).body)
-    assert data(entry)["message"] == "a\n\ndata: forged\u2028\r"
-
-
 class Source:
     """A stream that goes on until it is told to end."""
 
@@ -217,64 +187,12 @@ class Source:
         await self.end.wait()
 
 
-async def test_headers_come_at_once_and_heartbeats_while_nothing_happens(client: Client, engine: Engine) -> None:
-    source = Source()
-    engine.on("WatchEvents", lambda _: source())
-    target = URL(client.base + "/v1/stream")
-    async with client.session.get(target, headers={"Authorization": TOKEN}) as response:
-        assert response.status == 200
-        assert await response.content.readuntil(b"\n\n") == b"retry: 2000\n\n"
-        assert await response.content.readuntil(b"\n\n") == b": ping\n\n"
-        source.end.set()
-        assert (await response.content.read()).endswith(b"event: end\ndata: {}\n\n")
-
-
-@pytest.mark.parametrize(("path", "method"), [("/v1/stream", "WatchEvents"), ("/v1/jobs/j/logs/tail", "TailLogs")])
-async def test_silence_is_told_in_ndjson_too(client: Client, engine: Engine, path: str, method: str) -> None:
-    source = Source()
-    engine.on(method, lambda _: source())
-    async with client.session.get(client.base + path, headers={"Authorization": TOKEN, **NDJSON}) as response:
-        assert orjson.loads(await response.content.readline()) == {"heartbeat": {}}
-        source.end.set()
-        *_, last = (await response.content.read()).splitlines()
-    assert orjson.loads(last) == {"end": {}}
-
-
-async def test_the_call_ends_when_the_reader_leaves(client: Client, engine: Engine) -> None:
-    source = Source(changed(1))
-    engine.on("WatchEvents", lambda _: source())
-    async with client.session.get(client.base + "/v1/stream", headers={"Authorization": TOKEN}) as response:
-        await response.content.readuntil(b"id: 1")
-        assert engine.open_calls == 1
-        response.close()
-    await eventually(lambda: engine.open_calls == 0)
-
-
 async def test_head_of_a_stream_opens_it_and_leaves(client: Client, engine: Engine) -> None:
     source = Source()
     engine.on("WatchEvents", lambda _: source())
     answer = await client.ask("HEAD", "/v1/stream")
     assert (answer.status, answer.headers["Content-Type"], answer.body) == (200, "text/event-stream", b"")
     await eventually(lambda: engine.open_calls == 0)
-
-
-async def test_a_reader_that_takes_nothing_is_cut_off(client: Client, engine: Engine) -> None:
-    produced = 0
-
-    async def flood() -> AsyncIterator[Any]:
-        nonlocal produced
-        for number in range(1, 100_000):
-            produced = number
-            yield log(number, "x" * 50_000)
-
-    engine.on("TailLogs", lambda _: flood())
-    _, writer = await asyncio.open_connection(client.host, client.port)
-    request = f"GET /v1/jobs/j/logs/tail HTTP/1.1\r\nHost: localhost\r\nAuthorization: {TOKEN}\r\n\r\n"
-    writer.write(request.encode())
-    await eventually(lambda: engine.open_calls == 1)
-    await eventually(lambda: engine.open_calls == 0, within=10)
-    assert produced < 2000
-    writer.transport.abort()
 
 
 async def test_many_items_arrive_complete_and_in_order(client: Client, engine: Engine) -> None:

@@ -2,17 +2,16 @@
 
 import asyncio
 import ipaddress
-import json
 import os
 import re
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import aiohttp
 import grpc
@@ -21,10 +20,9 @@ from click.testing import CliRunner
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from gateway.client import Client, eventually
+from gateway.client import Client
 from gateway.foreign import (
     VECTORS,
-    Failure,
     Recorder,
     compile_protos,
     listening,
@@ -32,14 +30,11 @@ from gateway.foreign import (
     reached,
     vectors_service,
 )
-from google.protobuf.any_pb2 import Any as AnyMessage
-from google.rpc import error_details_pb2
 from jobledger_gateway.descriptors import DescriptorError, services_in
 from jobledger_gateway.main import gateway
 from jobledger_gateway.transcoder import Dialect, RuleError, TranscoderOptions, serve, transcode
 
 PAGE = Path(__file__).parents[2] / "gateway_http" / "README.md"
-NDJSON = {"Accept": "application/x-ndjson"}
 Job: Any = message_class("vectors.v1.Job")
 Body: Any = message_class("google.api.HttpBody")
 
@@ -67,37 +62,6 @@ async def serving(recorder: Recorder, channel: Any) -> AsyncIterator[Client]:
         yield Client(session, at.host, at.port)
 
 
-async def test_a_stream_is_events_or_lines_with_an_end(client: Client, recorder: Recorder) -> None:
-    recorder.answers["Watch"] = [Job(display_name="a\n\u2028"), Job(seq=2)]
-    answer = await client.get("/v1/watch/x")
-    assert answer.body.decode() == (
-        'retry: 2000\n\nevent: message\ndata: {"displayName":"a\\n\u2028"}\n\n'
-        'event: message\ndata: {"seq":"2"}\n\nevent: end\ndata: {}\n\n'
-    )
-    answer = await client.get("/v1/watch/x", headers=NDJSON)
-    assert [json.loads(line) for line in answer.body.split(b"\n")[:-1]] == [
-        {"result": {"displayName": "a\n\u2028"}}, {"result": {"seq": "2"}}, {"end": {}},
-    ]  # fmt: skip
-
-
-async def test_a_stream_of_a_response_body_is_that_field_of_each(client: Client, recorder: Recorder) -> None:
-    recorder.answers["WatchNames"] = [Job(display_name="a"), Job(display_name="b")]
-    answer = await client.post("/v1/watch/x:names", json={}, headers=NDJSON)
-    assert answer.body == b'{"result":"a"}\n{"result":"b"}\n{"end":{}}\n'
-
-
-async def test_an_error_is_never_lost_whenever_it_comes(client: Client, recorder: Recorder) -> None:
-    recorder.answers["Watch"] = [Failure(5, "gone")]
-    answer = await client.get("/v1/watch/x")
-    assert (answer.status, answer.json["error_code"]) == (404, "E_NOT_FOUND")
-    recorder.answers["Watch"] = [Job(), Job(), Failure(9, "broken")]
-    told = {"error_code": "E_FAILED_PRECONDITION", "message": "broken", "details": {}}
-    lines = (await client.get("/v1/watch/x", headers=NDJSON)).body.splitlines()
-    assert (len(lines), json.loads(lines[-1])) == (3, {"error": told})
-    *_, last = (await client.get("/v1/watch/x")).body.decode().strip().split("\n\n")
-    assert last == "event: error\ndata: " + json.dumps(told, separators=(",", ":"))
-
-
 async def test_bytes_come_and_go_as_they_are(client: Client, recorder: Recorder) -> None:
     recorder.answers["Echo"] = Body(content_type="image/png", data=b"\x89PNG\xff")
     answer = await client.post("/v1/echo", data=b"\x00\xff", headers={"Content-Type": "application/x-thing"})
@@ -111,24 +75,16 @@ async def test_bytes_come_and_go_as_they_are(client: Client, recorder: Recorder)
     assert (answer.headers["Content-Type"], answer.body) == ("text/csv", b"a,b")
 
 
-async def test_only_metadata_that_is_on_the_lists_passes(client: Client, recorder: Recorder) -> None:
-    recorder.initial_metadata = (
-        ("x-cost", "5"),
-        ("x-signature-bin", b"\xff\x00"),
-        ("x-secret", "no"),
-        ("etag", '"v1"'),
+async def test_pages_of_allowed_origins_may_send_and_read_the_headers_of_the_lists(recorder: Recorder) -> None:
+    options = TranscoderOptions(
+        allowed_origins=("https://a.example",), request_headers=("x-tenant",), response_headers=("x-cost",)
     )
-    headers = {"X-Tenant": "t", "X-Trace-Bin": "_w", "Cookie": "a=b", "X-Other": "o", "Grpc-Status": "0"}
-    answer = await client.get("/v1/jobs/x", headers=headers, token="Bearer any")
-    sent = dict(recorder.metadata[0])
-    assert (sent["x-tenant"], sent["x-trace-bin"], sent["authorization"]) == ("t", b"\xff", "Bearer any")
-    assert not {"cookie", "x-other", "grpc-status"} & sent.keys()
-    assert (answer.headers["X-Cost"], answer.headers["X-Signature-Bin"], answer.headers["ETag"]) == (
-        "5",
-        "/wA=",
-        '"v1"',
-    )
-    assert "X-Secret" not in answer.headers
+    page = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
+    app = transcode([recorder.service], Mock(), options=options)
+    async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:
+        answer = await Client(session, at.host, at.port).ask("OPTIONS", "/v1/jobs/x", headers=page)
+    assert "X-Tenant" in answer.headers["Access-Control-Allow-Headers"].split(", ")
+    assert "X-Cost" in answer.headers["Access-Control-Expose-Headers"].split(", ")
 
 
 @pytest.mark.parametrize("name", ["grpc-timeout", "Host", "a b", "", "x-jobledger-peer", "content-length"])
@@ -137,46 +93,6 @@ async def test_headers_of_http_and_grpc_can_not_be_passed(name: str, recorder: R
         transcode(
             [recorder.service], grpc.aio.insecure_channel("x:1"), options=TranscoderOptions(request_headers=(name,))
         )
-
-
-async def test_details_are_told_and_an_unknown_one_spoils_nothing(client: Client, recorder: Recorder) -> None:
-    known, fields = AnyMessage(), AnyMessage()
-    known.Pack(error_details_pb2.Help(links=[{"url": "https://example.org"}]))
-    fields.Pack(error_details_pb2.BadRequest(field_violations=[{"field": "id", "description": "is bad"}]))
-    unknown = AnyMessage(type_url="type.example/no.such.Type", value=b"\x01")
-    own = AnyMessage(type_url="type.googleapis.com/vectors.v1.Inner", value=b"\x18\x05")
-    broken = AnyMessage(type_url="type.googleapis.com/vectors.v1.Inner", value=b"\x01")
-    recorder.answers["Get"] = Failure(5, "no", [known, unknown, own, broken, fields])
-    answer = await client.get("/v1/jobs/x")
-    assert answer.status == 404
-    assert answer.json["details"] == {
-        "fields": [{"field": "id", "description": "is bad"}],
-        "others": [
-            {"@type": "type.googleapis.com/google.rpc.Help", "links": [{"url": "https://example.org"}]},
-            {"@type": "type.example/no.such.Type", "value": "AQ=="},
-            {"@type": "type.googleapis.com/vectors.v1.Inner", "countOfThings": 5},
-            {"@type": "type.googleapis.com/vectors.v1.Inner", "value": "AQ=="},
-        ],
-    }
-
-
-async def test_a_call_ends_within_a_tenth_of_a_second_of_its_client(client: Client, recorder: Recorder) -> None:
-    """The best of some tries: a machine that is busy elsewhere may take longer."""
-
-    async def endless() -> AsyncIterator[Any]:
-        yield Job()
-        await asyncio.Event().wait()
-
-    taken = []
-    for tries in range(1, 4):
-        recorder.answers["Watch"] = endless()
-        async with client.session.get(client.base + "/v1/watch/x") as response:
-            await response.content.readuntil(b"event: message")
-            response.close()
-        began = time.monotonic()
-        await eventually(lambda tries=tries: recorder.ended == tries)  # type: ignore[misc]
-        taken.append(time.monotonic() - began)
-    assert min(taken) < 0.1
 
 
 async def test_a_service_without_health_is_ready_and_one_that_is_away_is_not(recorder: Recorder) -> None:
@@ -199,10 +115,8 @@ RPC = "rpc %s (M) returns (M) { option (google.api.http) = { %s }; }"
     [
         (RPC % ("A", 'get: "/x/{nope}"'), "p.S.A: GET /x/{nope}: p.M has no field 'nope'"),
         (RPC % ("A", 'get: "/x/{a}"') + RPC % ("B", 'get: "/x/*"'), "p.S.B: GET /x/*: .*p.S.A: GET /x/{a}"),
-        (
-            'rpc A (stream M) returns (M) { option (google.api.http) = { post: "/x" body: "*" }; }',
-            "p.S.A: a stream of req",
-        ),
+        (RPC.replace("(M)", "(stream M)", 1) % ("A", 'post: "/{nope}"'), "p.S.A: POST /{nope}"),
+        (RPC.replace("(M)", "(stream M)", 1) % ("A", 'get: "/x"') + RPC % ("B", 'get: "/x"'), "p.S.B: GET /x.*p.S.A"),
     ],
 )
 async def test_a_rule_that_can_not_be_served_stops_the_start(tmp_path: Path, rpcs: str, says: str) -> None:
@@ -243,6 +157,7 @@ def test_a_descriptor_set_that_can_not_be_served_is_told_with_what_to_do(tmp_pat
         (["--target", "127.0.0.1:1", "--dialect", "protojson"], "--descriptor-set"),
         (["--target", "127.0.0.1:1", "--descriptor-set", __file__], "not a FileDescriptorSet"),
         (["--target", "127.0.0.1:1", "--http-host", "0.0.0.0"], "--insecure-bind"),
+        (["--target", "127.0.0.1:1", "--target-ca", __file__], "holds no certificate"),
     ],
 )
 def test_the_command_refuses_what_it_can_not_or_must_not_do(arguments: list[str], says: str) -> None:
@@ -261,6 +176,8 @@ async def command(*arguments: str) -> AsyncIterator[str]:
     )  # fmt: skip
     assert process.stderr is not None
     try:
+        warning = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
+        assert "vectors.v1.Vectors.Collect" in warning, warning
         line = (await asyncio.wait_for(process.stderr.readline(), 60)).decode()
         assert line.startswith("http://"), line + (await process.stderr.read()).decode()
         yield line.split()[0]

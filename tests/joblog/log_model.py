@@ -84,6 +84,10 @@ def from_line(line: bytes) -> tuple[int, str, str, str | None, Struct | None]:
         has_payload = True
     else:
         has_payload = bool(fields)
+    if "continued" in carried:
+        # What the engine says of a piece of a line is not for a line to say.
+        quoted = {key: carried.pop(key) for key in ("continued", "quoted") if key in carried}
+        carried["quoted"] = quoted
     payload = None
     if has_payload:
         payload = Struct()

@@ -119,6 +119,10 @@ def test_every_page_equals_that_of_the_model(
         assert page.offset == min(skip, len(expected))
         assert page.has_more == (skip + query.limit < len(expected))
         assert reader.last_sequence() == len(model.entries)
+        for is_final in (False, True):
+            seen, last = reader.look(query, is_final=is_final)
+            goes_on = page.has_more or (page.pieces and not is_final)
+            assert (seen.entries, last) == (page.entries, None if goes_on else len(model.entries))
         assert reader.content_size() == len(model.content)
         assert reader.read_content(0, 1 << 20) == model.content
         assert reader.read_content(query.offset, query.limit) == model.content[query.offset :][: query.limit]

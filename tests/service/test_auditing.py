@@ -17,8 +17,7 @@ from jobledger_server.access.private_files import PrivateFileError
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.pages import PageTokens
 from jobledger_server.core.policy import Principal
-from jobledger_server.core.ports import AuditFilter
-from jobledger_server.core.times import timestamp
+from jobledger_server.core.ports import AuditFilter, AuditRecord
 from jobledger_server.service.auditing import AuditLog
 from jobledger_server.service.repeated import MOST_KNOWN, MOST_OBJECTS, MOST_STRANGERS, Repeated
 from jobledger_server.stores.sqlite import SqliteStore
@@ -43,14 +42,13 @@ def audit_log(store: SqliteStore, clock: ManualClock, directory: Path) -> AuditL
     return AuditLog(store=store, clock=clock, pages=PageTokens(b"s" * 32), copy=AuditFile(directory))
 
 
-def failure(peer: str = "192.0.2.1", token_id: str = "") -> AuditEntry:
-    return AuditEntry(
+def failure(peer: str = "192.0.2.1", token_id: str = "") -> AuditRecord:
+    return AuditRecord(
         method="jobledger.v1.JobService/GetJob",
         token_id=token_id,
         peer=peer,
         decision=AUDIT_DECISION_DENIED,
         reason="AUTH_INVALID",
-        count=1,
     )
 
 
@@ -74,6 +72,14 @@ async def test_a_thousand_failures_of_a_stranger_are_two_entries(
     assert others.peer == "192.0.2.1"
 
 
+async def test_each_request_has_an_id_of_its_own(store: SqliteStore, clock: ManualClock, tmp_path: Path) -> None:
+    log = audit_log(store, clock, tmp_path / "audit")
+    made = [log.complete(AuditRecord()).request_id for _ in range(1000)]
+    assert len({*made}) == 1000
+    assert {len(made_id) for made_id in made} == {len("req_") + 16}
+    assert log.complete(AuditRecord(request_id="r1")).request_id == "r1"
+
+
 def test_strangers_from_ten_thousand_addresses_add_a_few_entries_a_minute(clock: ManualClock) -> None:
     """And none of them keeps what a known caller does from being told."""
     repeated = Repeated(clock=clock)
@@ -93,7 +99,7 @@ def test_what_a_known_caller_tries_on_many_jobs_is_told_of_each_up_to_a_bound(cl
     """So that a look around leaves the jobs' names, and does not fill the log; refusals are not mixed with failures."""
     repeated = Repeated(clock=clock)
 
-    def tried(number: int, token_id: str = "known") -> AuditEntry:
+    def tried(number: int, token_id: str = "known") -> AuditRecord:
         entry = failure(token_id=token_id)
         entry.object = f"job_{number}"
         return entry
@@ -115,7 +121,7 @@ def test_what_a_known_caller_tries_on_many_jobs_is_told_of_each_up_to_a_bound(cl
 
 
 async def test_pages_are_bound_to_filter_and_caller(store: SqliteStore, clock: ManualClock, tmp_path: Path) -> None:
-    await store.append_audit([AuditEntry(at=timestamp(clock.now()), token_id="a", count=1) for _ in range(5)])
+    await store.append_audit([AuditRecord(at=clock.now(), token_id="a") for _ in range(5)])
     log = audit_log(store, clock, tmp_path / "audit")
     seen, token = [], ""
     while True:
@@ -169,9 +175,7 @@ def test_a_file_that_has_grown_large_is_begun_anew(tmp_path: Path) -> None:
     file = AuditFile(tmp_path / "audit", most_bytes=300)
     assert file.last() == 0
     for number in range(1, 21):
-        entry = failure()
-        entry.number = number
-        file.append([entry])
+        file.append([AuditEntry(number=number, peer="192.0.2.1")])
     kept = sorted(path.name for path in file.path.parent.iterdir())
     assert kept[-4:] == [f"audit.jsonl.{number}" for number in (1, 2, 3, 4)]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in file.path.parent.iterdir())
@@ -182,8 +186,7 @@ def test_what_does_not_fit_is_not_written_in_part(tmp_path: Path) -> None:
     """A disk that is full takes a part of a line; the next try writes it whole."""
     file = AuditFile(tmp_path / "audit")
     assert file.last() == 0
-    entry = failure()
-    entry.number = 1
+    entry = AuditEntry(number=1, peer="192.0.2.1")
     file.append([entry])
     limit = file.path.stat().st_size + 10
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -29,17 +29,20 @@ def from_file(path: Path, content: bytes, allowed: AllowedSecrets) -> bytes:
 
 def test_each_reference_gets_its_value_and_nothing_else_does(allowed: AllowedSecrets) -> None:
     env = {"A": "secret:env:API_TOKEN", "B": "plain", "C": "secret:env:API_TOKEN"}
-    assert secret_values(env, {"API_TOKEN": "hunter2"}, allowed) == {"A": "hunter2", "C": "hunter2"}
+    assert secret_values(env, {"API_TOKEN": "hunter2-and-more"}, allowed) == {
+        "A": "hunter2-and-more",
+        "C": "hunter2-and-more",
+    }
 
 
 @pytest.mark.parametrize(
     ("content", "value"),
     [
-        (b"key1", b"key1"),
-        (b"key1\n", b"key1"),
-        (b"key1\r\n", b"key1"),
-        (b"a key\n\n", b"a key\n"),
-        (b"\xff\xfe\xfd\xfc", b"\xff\xfe\xfd\xfc"),
+        (b"the key1", b"the key1"),
+        (b"the key1\n", b"the key1"),
+        (b"the key1\r\n", b"the key1"),
+        (b"one of my keys\n\n", b"one of my keys\n"),
+        (b"\xff\xfe\xfd\xfc" * 2, b"\xff\xfe\xfd\xfc" * 2),
     ],
 )
 def test_a_file_is_taken_without_the_newline_at_its_end(
@@ -60,7 +63,13 @@ def test_what_is_missing_is_named_by_its_reference(tmp_path: Path, allowed: Allo
 
 @pytest.mark.parametrize(
     ("value", "why"),
-    [("", "0 bytes"), ("abc", "3 bytes"), (" ab \n", "2 bytes"), ("a\0bcd", "NUL"), ("x" * 131_072, "more than")],
+    [
+        ("", "0 bytes"),
+        ("seven-7", "7 bytes"),
+        (" seven-7 \n", "7 bytes"),
+        ("a\0bcdefg", "NUL"),
+        ("x" * 131_072, "more than"),
+    ],
 )
 def test_what_can_not_be_hidden_or_passed_on_is_refused_without_telling_it(
     allowed: AllowedSecrets, value: str, why: str
@@ -86,7 +95,7 @@ def test_secrets_have_no_room_together_that_a_process_has_not(allowed: AllowedSe
 def test_what_is_not_allowed_any_more_is_not_had() -> None:
     """The settings may have changed since the job was accepted."""
     assert "jobs may not refer to the variable API_TOKEN" in complaint(
-        "secret:env:API_TOKEN", NO_SECRETS, API_TOKEN="hunter2"
+        "secret:env:API_TOKEN", NO_SECRETS, API_TOKEN="hunter2-and-more"
     )
 
 
@@ -105,8 +114,8 @@ def test_a_shortage_that_passes_is_no_fault_of_the_secret(
 def test_an_attempt_gets_secrets_beside_its_environment(tmp_path: Path, allowed: AllowedSecrets) -> None:
     workspaces = Workspaces(data_dir=tmp_path / "data", secrets=allowed)
     spec = JobSpec(command=["true"], env={"TOKEN": "secret:env:API_TOKEN", "PLAIN": "x"})
-    launch = workspaces.prepare(Job(job_id="job_1", spec=spec), 1, {"API_TOKEN": "hunter2"})
-    assert launch.secret_env == {"TOKEN": "hunter2"}
+    launch = workspaces.prepare(Job(job_id="job_1", spec=spec), 1, {"API_TOKEN": "hunter2-and-more"})
+    assert launch.secret_env == {"TOKEN": "hunter2-and-more"}
     assert launch.env["PLAIN"] == "x"
     assert "TOKEN" not in launch.env
-    assert "hunter2" not in repr(launch)
+    assert "hunter2-and-more" not in repr(launch)

@@ -31,9 +31,10 @@ class CachedTokens:
 
     async def token(self, token_id: str) -> TokenRecord | None:
         """See `ports.TokenStore.token`."""
-        if token_id in self._known:
+        known = self._known.get(token_id)
+        if known is not None:
             self._known.move_to_end(token_id)
-            return self._known[token_id]
+            return known
         changes = self._changes
         record = await self._tokens.token(token_id)
         # What was read while a change was under way may be from before it.

@@ -65,7 +65,7 @@ class Authenticator:
                 return await self._jwts.authenticate(token, peer)
             raise ServiceError(Reason.ERROR_REASON_AUTH_MALFORMED)
         record = await self._tokens.token(match[1].decode())
-        known = record is not None and hmac.compare_digest(record.digest, digest(match[0]))
+        known = record is not None and hmac.compare_digest(record.digest, digest(token))
         now = self._clock.now()
         if record is None or not known or (record.revoked_at and record.revoked_at <= now):
             self._throttle.failed(peer)

@@ -6,16 +6,19 @@ from urllib.parse import quote
 
 from google.api.httpbody_pb2 import HttpBody
 
+from jobledger_server.api.types import Body, Context
 
-async def bodies(chunks: AsyncIterator[bytes], content_type: str) -> AsyncIterator[HttpBody]:
+
+async def bodies(chunks: AsyncIterator[bytes], content_type: str, context: Context) -> AsyncIterator[HttpBody | Body]:
     """The chunks as messages. The content type stands in the first one, which comes even where there are no bytes."""
+    form = Body if getattr(context, "takes_bodies", False) else HttpBody
     first = True
     async with aclosing(chunks):  # type: ignore[type-var]
         async for chunk in chunks:
-            yield HttpBody(content_type=content_type if first else "", data=chunk)
+            yield form(content_type=content_type if first else "", data=chunk)
             first = False
     if first:
-        yield HttpBody(content_type=content_type)
+        yield form(content_type=content_type, data=b"")
 
 
 def attachment(name: str) -> str:

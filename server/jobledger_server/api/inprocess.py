@@ -14,10 +14,11 @@ from typing import Any, Self, TypeVar
 import grpc
 
 from jobledger_server.api.inprocess_context import InProcessContext
+from jobledger_server.api.patience import within
 from jobledger_server.api.types import GenericHandler, Handler, Metadata, ServerInterceptor
 
 END = object()
-QUEUED_RESPONSES = 64
+QUEUED_RESPONSES = 2
 CallT = TypeVar("CallT", bound="Call")
 
 
@@ -116,11 +117,7 @@ class InProcessChannel:
 
 
 class Call:
-    """A client's side of a call. The behaviour runs in a task, so that it can be cancelled.
-
-    Attributes:
-        ended: done once the call is over, however that came.
-    """
+    """A client's side of a call. The behaviour runs in a task, so that it can be cancelled."""
 
     def __init__(
         self, channel: InProcessChannel, method: str, request: Any, timeout: float | None, metadata: Metadata
@@ -131,9 +128,19 @@ class Call:
         self._timeout = timeout
         self.context = InProcessContext(metadata, timeout)
         self._loop = asyncio.get_running_loop()
-        self.ended: asyncio.Future[None] = self._loop.create_future()
+        self._is_over = False
+        self._ended: asyncio.Future[None] | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancelled = False
+
+    @property
+    def ended(self) -> asyncio.Future[None]:
+        """Done once the call is over, however that came."""
+        if self._ended is None:
+            self._ended = self._loop.create_future()
+            if self._is_over:
+                self._ended.set_result(None)
+        return self._ended
 
     def _start(self) -> None:
         """Begins in a task of its own."""
@@ -146,8 +153,9 @@ class Call:
     def _end(self, *, cancelled: bool) -> None:
         self._cancelled = cancelled
         self._channel.forget(self)
-        if not self.ended.done():
-            self.ended.set_result(None)
+        self._is_over = True
+        if self._ended is not None and not self._ended.done():
+            self._ended.set_result(None)
 
     async def _answer(self, handler: Handler) -> Any:
         raise NotImplementedError
@@ -155,14 +163,10 @@ class Call:
     async def _run(self) -> Any:
         context = self.context
         try:
-            async with asyncio.timeout(self._timeout):
-                handler = await self._channel.handler(self._method)
-                if handler is None:
-                    await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"Method not found: {self._method}")
-                answer = await self._answer(handler)
-                if context.status_code is not grpc.StatusCode.OK:
-                    raise self._failed()
-                return answer
+            answer = await within(self._timeout, self._handled())
+            if context.status_code is not grpc.StatusCode.OK:
+                raise self._failed()
+            return answer
         except grpc.aio.AbortError:
             raise self._failed() from None
         except TimeoutError:
@@ -171,19 +175,24 @@ class Call:
         finally:
             await context.send_initial_metadata(())
 
+    async def _handled(self) -> Any:
+        handler = await self._channel.handler(self._method)
+        if handler is None:
+            await self.context.abort(grpc.StatusCode.UNIMPLEMENTED, f"Method not found: {self._method}")
+        return await self._answer(handler)
+
     def _failed(self) -> grpc.aio.AioRpcError:
         context = self.context
         return grpc.aio.AioRpcError(
             context.status_code,
-            initial_metadata=grpc.aio.Metadata(),
+            initial_metadata=grpc.aio.Metadata(*(context.initial or ())),
             trailing_metadata=grpc.aio.Metadata(*context.trailing),
             details=context.status_details,
         )
 
     async def initial_metadata(self) -> Metadata:
         """What the servicer sent when it accepted the call; empty where the call failed before."""
-        accepted = self.context.accepted
-        return accepted.result() if accepted.done() else await asyncio.shield(accepted)
+        return await self.context.initial_metadata()
 
     async def trailing_metadata(self) -> Metadata:
         await asyncio.wait([self.ended])
@@ -206,7 +215,7 @@ class Call:
 
     def done(self) -> bool:
         # `ended` hears of a task of its own a turn later.
-        return self.ended.done() or (self._task is not None and self._task.done())
+        return self._is_over or (self._task is not None and self._task.done())
 
 
 class UnaryCall(Call):
@@ -229,7 +238,7 @@ class UnaryCall(Call):
         return self._response
 
     def __await__(self) -> Generator[Any, None, Any]:
-        if self._task is None and not self.ended.done():
+        if self._task is None and not self._is_over:
             return (yield from self._run_here().__await__())
         try:
             yield from asyncio.wait([self.ended]).__await__()
@@ -257,7 +266,7 @@ class UnaryCall(Call):
             self._end(cancelled=cancelled)
 
     def cancel(self) -> bool:
-        if self._task is None and not self.ended.done():
+        if self._task is None and not self._is_over:
             self._beginning.cancel()
             self._end(cancelled=True)
             return True

@@ -21,18 +21,25 @@ class InProcessContext:
 
     takes_bursts = True
     takes_json = True
+    takes_bodies = True
     # Takes a list of responses at once, past the queue, or says that it can't: set by a reader that is able to.
     push: Callable[[list[Any]], bool] | None = None
     # Takes a response, or a list of them; of calls that have more than one.
     deliver: Callable[[Any], Awaitable[None]]
 
     def __init__(self, metadata: Metadata, timeout: float | None) -> None:
-        self._metadata = tuple([pair for pair in metadata if pair[0] not in OUR_KEYS])
-        ours = [pair for pair in metadata if pair[0] in OUR_KEYS]
-        self._certificate = next((value for key, value in ours if key == CERTIFICATE_KEY), None)
-        self._peer = next((str(value) for key, value in ours if key == PEER_KEY), "inprocess")
+        ours, others = dict[str, str | bytes](), list[tuple[str, str | bytes]]()
+        for key, value in metadata:
+            if key in OUR_KEYS:
+                ours.setdefault(key, value)
+            else:
+                others.append((key, value))
+        self._metadata = tuple(others)
+        self._certificate = ours.get(CERTIFICATE_KEY)
+        self._peer = str(ours.get(PEER_KEY, "inprocess"))
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self.accepted: asyncio.Future[Metadata] = asyncio.get_running_loop().create_future()
+        self.initial: Metadata | None = None
+        self._accepted: asyncio.Future[None] | None = None
         self.status_code = grpc.StatusCode.OK
         self.status_details = ""
         self.trailing: Metadata = ()
@@ -45,12 +52,22 @@ class InProcessContext:
         await self.abort(status.code, status.details, status.trailing_metadata)
 
     async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
-        if not self.accepted.done():
-            self.accepted.set_result(tuple(initial_metadata))
+        if self.initial is None:
+            self.initial = tuple(initial_metadata)
+            if self._accepted is not None:
+                self._accepted.set_result(None)
+
+    async def initial_metadata(self) -> Metadata:
+        """What was sent as such, once that is."""
+        while self.initial is None:
+            if self._accepted is None:
+                self._accepted = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._accepted)
+        return self.initial
 
     async def write(self, message: Any) -> None:
         """Takes a response, or a list of those that are ready together."""
-        if not self.accepted.done():
+        if self.initial is None:
             await self.send_initial_metadata(())
         await self.deliver(message)
 

@@ -110,7 +110,7 @@ class JobServicer(JobServiceServicer):
             await context.send_initial_metadata((("etag", page.etag),))
         return PlainJson(page.body) if takes_json else page.body
 
-    async def GetLogContent(self, request: pb.GetLogContentRequest, context: Context) -> AsyncIterator[HttpBody]:
+    async def GetLogContent(self, request: pb.GetLogContentRequest, context: Context) -> AsyncIterator[Any]:
         content = await self._do.logs.content(request, current_principal())
         await context.send_initial_metadata(
             (
@@ -119,7 +119,7 @@ class JobServicer(JobServiceServicer):
                 ("jobledger-log-redacted", "true" if content.redacted else "false"),
             )
         )
-        async for body in bodies(content.chunks, TEXT):
+        async for body in bodies(content.chunks, TEXT, context):
             yield body
 
     async def TailLogs(self, request: pb.TailLogsRequest, context: Context) -> AsyncIterator[Any]:
@@ -136,7 +136,7 @@ class JobServicer(JobServiceServicer):
     async def GetArtifacts(self, request: pb.GetArtifactsRequest, context: Context) -> pb.GetArtifactsResponse:
         return pb.GetArtifactsResponse(artifacts=await self._do.artifacts.list(request.job_id, current_principal()))
 
-    async def DownloadArtifact(self, request: pb.DownloadArtifactRequest, context: Context) -> AsyncIterator[HttpBody]:
+    async def DownloadArtifact(self, request: pb.DownloadArtifactRequest, context: Context) -> AsyncIterator[Any]:
         download = await self._do.artifacts.download(request, current_principal())
         await context.send_initial_metadata(
             (
@@ -145,7 +145,7 @@ class JobServicer(JobServiceServicer):
                 ("content-disposition", attachment(download.artifact.name)),
             )
         )
-        async for body in bodies(download.chunks, BYTES):
+        async for body in bodies(download.chunks, BYTES, context):
             yield body
 
     async def GetReceipt(self, request: pb.GetReceiptRequest, context: Context) -> HttpBody:

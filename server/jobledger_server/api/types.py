@@ -22,3 +22,11 @@ class PlainJson:
     """In place of a response, for who takes it: its JSON, as the gateway would make it of the message."""
 
     plain_json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """In place of an HttpBody, within this process: a message would copy the bytes in, and again at each look."""
+
+    content_type: str
+    data: bytes

@@ -14,8 +14,6 @@ from jobledger_server.core.durable import sync_path
 from jobledger_server.core.ports import BlobDamagedError, StoredBlob
 
 SHA256 = re.compile(r"[0-9a-f]{64}")
-# What is handed out at a time: readers that are slow have many of them waiting.
-PIECE = 256 * 1024
 PREFIX = re.compile(r"[0-9a-f]{2}")
 
 
@@ -76,14 +74,13 @@ class FileBlobs:
         end = min(look.size, offset + length)
         while offset < end:
             number, within = divmod(offset, CHUNK)
-            chunk = await asyncio.to_thread(_read_chunk, path, number)
-            if not self._seen.is_chunk(tags, number, chunk):
+            chunk = await asyncio.to_thread(self._checked, path, number, tags)
+            if chunk is None:
                 self._seen.forget(sha256)
                 raise _damaged(sha256)
-            checked = memoryview(chunk)[within : within + end - offset]
-            offset += len(checked)
-            for at in range(0, len(checked), PIECE):
-                yield bytes(checked[at : at + PIECE])
+            asked = chunk[within : within + end - offset]
+            offset += len(asked)
+            yield asked
 
     async def verify(self, sha256: str) -> bool:
         """As `Blobs.verify`: bytes that were read since the start are read again only where the file was touched."""
@@ -171,6 +168,13 @@ class FileBlobs:
             tags = self._seen.tags(sha256, look)
             return (look, tags) if tags is not None else await asyncio.to_thread(self._read_all, path, sha256)
 
+    def _checked(self, path: Path, number: int, tags: bytes) -> bytes | None:
+        """A chunk of a file; None where it is not what it was."""
+        # Opened for each chunk: a descriptor kept over an await would be closed under a thread that still reads.
+        with path.open("rb", buffering=0) as file:
+            chunk = read_chunk(file.fileno(), number * CHUNK)
+        return chunk if self._seen.is_chunk(tags, number, chunk) else None
+
     def _read_all(self, path: Path, sha256: str) -> tuple[Look, bytes]:
         tagger = self._seen.tagger()
         with path.open("rb", buffering=0) as file:
@@ -199,9 +203,3 @@ def _list(directory: Path) -> Sequence[StoredBlob]:
         except FileNotFoundError:
             continue
     return found
-
-
-def _read_chunk(path: Path, number: int) -> bytes:
-    # Opened for each chunk: a descriptor kept over an await would be closed under a thread that still reads.
-    with path.open("rb", buffering=0) as file:
-        return read_chunk(file.fileno(), number * CHUNK)

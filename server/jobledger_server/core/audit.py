@@ -3,15 +3,17 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import cache
 
 from google.api.annotations_pb2 import http
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_ALLOWED, AUDIT_DECISION_DENIED, AuditDecision, AuditEntry
+from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_ALLOWED, AUDIT_DECISION_DENIED, AuditDecision
 
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import SERVICES
+from jobledger_server.core.ports.audit import AuditRecord
 
 # Refusals of the caller; any other error is the call's own.
 DENIALS = frozenset(
@@ -44,7 +46,7 @@ class PendingEntry:
 
     __slots__ = ("_taken", "entry", "hidden")
 
-    def __init__(self, entry: AuditEntry) -> None:
+    def __init__(self, entry: AuditRecord) -> None:
         self.entry = entry
         self.hidden: list[str] = []
         self._taken = False
@@ -99,9 +101,7 @@ def entry_about(object_id: str) -> Iterator[None]:
     if whole is None:
         yield
         return
-    part = PendingEntry(AuditEntry())
-    part.entry.CopyFrom(whole.entry)
-    part.entry.object = object_id
+    part = PendingEntry(replace(whole.entry, object=object_id))
     outer = _pending.set(part)
     try:
         yield

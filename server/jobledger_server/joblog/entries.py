@@ -94,7 +94,7 @@ class EntryList:
 def _json_sizes(job_number: int, piece: Piece) -> list[int]:
     """Bytes of each entry as JSON; of plain lines, at most."""
     if not isinstance(piece, Lines):
-        return [len(item.plain_json) + 1 for item in json_items(job_number, [piece])]
+        return [len(item) + 1 for item in json_items(job_number, [piece])]
     return [
         JSON_FRAME + JSON_ESCAPE * len(message) - (JSON_ESCAPE - 1) * len(message.translate(None, ESCAPED))
         for message in piece.messages

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
 from itertools import chain, repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 from jobledger.v1.job_service_pb2 import GetLogsResponse
@@ -25,11 +25,16 @@ NULL = b"null"
 Columns = Sequence[Iterable[bytes]]
 
 
-class PlainItem(NamedTuple):
-    """An item of a stream: its number, and its JSON."""
+class PlainItems(list[bytes]):
+    """Items of a stream that are ready together, each as its JSON.
 
-    number: int
-    plain_json: bytes
+    Attributes:
+        numbers: theirs, as JSON too.
+    """
+
+    def __init__(self, items: Iterable[bytes], numbers: Sequence[bytes]) -> None:
+        super().__init__(items)
+        self.numbers = numbers
 
 
 def json_answer(job_number: int, pieces: Iterable[Piece], totals: GetLogsResponse) -> bytes:
@@ -43,19 +48,21 @@ def json_answer(job_number: int, pieces: Iterable[Piece], totals: GetLogsRespons
             "log_removed_at": rfc3339(micros(totals.log_removed_at)) if totals.HasField("log_removed_at") else None,
         }
     )
-    entries = chain.from_iterable(_entries(job_number, piece) for piece in pieces)
+    entries = chain.from_iterable(_entries(job_number, piece, _numbers(piece.sequences)) for piece in pieces)
     return b'{"logs":[%b],%b' % (b",".join(entries), rest[1:])
 
 
-def json_items(job_number: int, pieces: Iterable[Piece]) -> list[PlainItem]:
+def json_items(job_number: int, pieces: Iterable[Piece]) -> PlainItems:
     """The items of TailLogs."""
-    return [item for piece in pieces for item in map(PlainItem, piece.sequences, _entries(job_number, piece))]
+    numbered = [(piece, _numbers(piece.sequences)) for piece in pieces]
+    entries = chain.from_iterable(_entries(job_number, piece, numbers) for piece, numbers in numbered)
+    return PlainItems(entries, [*chain.from_iterable(numbers for _, numbers in numbered)])
 
 
-def _entries(job_number: int, piece: Piece) -> Iterator[bytes]:
+def _entries(job_number: int, piece: Piece, numbers: Iterable[bytes]) -> Iterator[bytes]:
     """Each entry. A column is coded at once, or has the same bytes for all: a call for each entry takes longer."""
     columns = _lines(piece) if isinstance(piece, Lines) else _said(piece)
-    ids, numbers = _numbers(log_entry_ids(job_number, piece.sequences)), _numbers(piece.sequences)
+    ids = _numbers(log_entry_ids(job_number, piece.sequences))
     return map(b"".join, zip(repeat(b'{"id":'), ids, repeat(b',"job_sequence":'), numbers, *columns, strict=False))
 
 

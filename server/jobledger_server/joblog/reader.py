@@ -90,6 +90,20 @@ class LogReader:
         """
         return self._read(lambda snapshot: _Paging(snapshot, query, self._job_number, abandoned).page())
 
+    def look(self, query: LogQuery, *, is_final: bool) -> tuple[LogPage, int | None]:
+        """A page, and the number of the last entry at that moment: None where more entries are to come.
+
+        Args:
+            is_final: whether nothing is written to the log any more.
+        """
+
+        def look(snapshot: Snapshot) -> tuple[LogPage, int | None]:
+            page = _Paging(snapshot, query, self._job_number, lambda: False).page()
+            goes_on = page.has_more or (page.pieces and not is_final)
+            return page, None if goes_on else snapshot.last_sequence()
+
+        return self._read(look)
+
     def last_sequence(self) -> int:
         """Number of the last entry, 0 without any."""
         return self._read(Snapshot.last_sequence)

@@ -38,10 +38,10 @@ class JobLog(LogReader):
         with self._telling():
             return super().page(query, abandoned)
 
-    def last_sequence(self) -> int:
-        """See `LogReader.last_sequence`."""
+    def look(self, query: LogQuery, *, is_final: bool) -> tuple[LogPage, int | None]:
+        """See `LogReader.look`."""
         with self._telling():
-            return super().last_sequence()
+            return super().look(query, is_final=is_final)
 
     def content_size(self) -> int:
         """See `LogReader.content_size`."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, JOB_STATE_RUNNING, Job
 from jobledger.v1.job_service_pb2 import SendInputRequest, WaitJobRequest
@@ -45,6 +46,8 @@ class Jobs:
         self._signals = signals
         self._locks = locks
         self._deletions = deletions
+        # As text: to make a path takes as long as all else that a read does.
+        self._job_dirs = f"{workspaces.job_dir('')}{os.sep}"
 
     async def get(self, job_id: str, principal: Principal) -> Job:
         """The job in full."""
@@ -57,8 +60,9 @@ class Jobs:
         """
         job = Job()
         job.CopyFrom(record.job)
-        if job.HasField("job_dir") and job.job_dir != str(own := self._workspaces.job_dir(job.job_id)):
+        if job.HasField("job_dir") and job.job_dir != self._job_dirs + job.job_id:
             # It is of the installation that this one was restored from, or of this one before it was moved.
+            own = self._workspaces.job_dir(job.job_id)
             job.job_dir = str(own)
             if not await asyncio.to_thread(own.is_dir):
                 job.ClearField("job_dir")

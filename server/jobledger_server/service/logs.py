@@ -247,10 +247,9 @@ async def _sized(reader: JobLog, _: Job) -> tuple[JobLog, int]:
 
 async def _look(query: LogQuery, form: TailForm, reader: JobLog, job: Job) -> Look:
     def read() -> Look:
-        page = reader.page(query)
+        page, last = reader.look(query, is_final=is_terminal(job.state))
         responses = form(page.job_number, page.pieces) if page.pieces else ()
-        goes_on = page.has_more or (page.pieces and not is_terminal(job.state))
-        return Look(reader, query, page.pieces, responses, None if goes_on else reader.last_sequence())
+        return Look(reader, query, page.pieces, responses, last)
 
     return await asyncio.to_thread(read)
 

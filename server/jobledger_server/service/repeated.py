@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from jobledger.v1.engine_service_pb2 import AuditDecision, AuditEntry
+from jobledger.v1.engine_service_pb2 import AuditDecision
 
-from jobledger_server.core.ports import Clock
+from jobledger_server.core.ports import AuditRecord, Clock
 
 WINDOW_SECONDS = 60.0
 # Kinds within a window: of strangers, and of callers who are known. What is beyond them is one kind more, of nobody.
@@ -38,14 +38,14 @@ class Repeated:
         self.window = window
         self._clock = clock
         self._began = 0.0
-        self._kinds: dict[Kind, AuditEntry | None] = {}
+        self._kinds: dict[Kind, AuditRecord | None] = {}
         self._sizes = {True: 0, False: 0}
         self._objects: Counter[Kind] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._kinds)
 
-    def is_first(self, entry: AuditEntry) -> bool:
+    def is_first(self, entry: AuditRecord) -> bool:
         """Whether the entry is to be told by itself; else it is counted."""
         if not self._kinds:
             self._began = self._clock.monotonic()
@@ -60,19 +60,19 @@ class Repeated:
         counted.count += 1
         return False
 
-    def due(self) -> Iterator[AuditEntry]:
+    def due(self) -> Iterator[AuditRecord]:
         """What was counted, once the window is over; then a new one begins."""
         over = self._kinds and self._clock.monotonic() - self._began >= self.window
         return self.all() if over else iter(())
 
-    def all(self) -> Iterator[AuditEntry]:
+    def all(self) -> Iterator[AuditRecord]:
         """What was counted so far."""
         counted = [entry for entry in self._kinds.values() if entry is not None]
         self._kinds, self._sizes = {}, {True: 0, False: 0}
         self._objects.clear()
         return iter(counted)
 
-    def _kind_of(self, entry: AuditEntry) -> Kind:
+    def _kind_of(self, entry: AuditRecord) -> Kind:
         kind = Kind(entry.token_id, entry.subject, entry.method, "", entry.decision, entry.reason, entry.peer)
         if entry.token_id and entry.object and (about := self._about(kind, entry.object)):
             return about
@@ -94,5 +94,5 @@ class Repeated:
         return whole
 
 
-def _of_kind(entry: AuditEntry, kind: Kind) -> AuditEntry:
-    return AuditEntry(at=entry.at, request_id=entry.request_id, **kind._asdict())
+def _of_kind(entry: AuditRecord, kind: Kind) -> AuditRecord:
+    return AuditRecord(at=entry.at, request_id=entry.request_id, count=0, **kind._asdict())

@@ -8,8 +8,8 @@ from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.secret_references import AllowedSecrets, file_of, references, variable_of
 from jobledger_server.core.specs import MAX_ARGUMENT_BYTES, MAX_STRING_BYTES
 
-# What is shorter can't be hidden: it would be found everywhere.
-SHORTEST = 4
+# What is shorter can't be hidden: it would be found where nobody meant it, and would soon be guessed.
+SHORTEST = 8
 # Why a file can't be read, whenever one tries; anything else may pass.
 LASTING = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.ELOOP})
 

@@ -1,6 +1,7 @@
 """Who calls, and whether they may. Nothing passes without a rule; only health needs no token."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import aclosing
 from contextvars import ContextVar
 from functools import lru_cache
 from typing import Any
@@ -11,8 +12,8 @@ import grpc
 from jobledger_server.access.certificates import ClientCertificates
 from jobledger_server.access.rates import RequestRates
 from jobledger_server.access.tokens import Authenticator
-from jobledger_server.api.interceptors.base import Guard
-from jobledger_server.api.types import Context, Handler
+from jobledger_server.api.interceptors.base import Wrapping
+from jobledger_server.api.types import Context, Handler, Stream, Unary
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import Principal, is_open, require, scopes_by_method
 
@@ -37,7 +38,7 @@ def forget_principal() -> None:
     _principal.set(None)
 
 
-class Access(Guard):
+class Access(Wrapping):
     """Authenticates the caller, and holds the method's rule against what it may do.
 
     A token decides where one is sent, good or not; a client's certificate where none is.
@@ -57,25 +58,49 @@ class Access(Guard):
         self._scopes = scopes_by_method()
         self._refusal: Handler = grpc.unary_unary_rpc_method_handler(_refuse)
 
-    async def enter(self, method: str, request: Any, context: Context) -> None:
+    def unary(self, method: str, call: Unary) -> Unary:
         if is_open(method):
-            return
-        principal = await self._identify(context)
+            return call
+        scope = self._scopes.get(method)
+
+        async def let_in(request: Any, context: Context) -> Any:
+            self._admit(await self._identify(context), scope)
+            return await call(request, context)
+
+        return let_in
+
+    def stream(self, method: str, call: Stream) -> Stream:
+        if is_open(method):
+            return call
+        scope = self._scopes.get(method)
+
+        async def let_in(request: Any, context: Context) -> AsyncIterator[Any]:
+            self._admit(await self._identify(context), scope)
+            async with aclosing(call(request, context)) as responses:  # type: ignore[type-var]
+                async for response in responses:
+                    yield response
+
+        return let_in
+
+    def _identify(self, context: Context) -> Awaitable[Principal]:
+        credentials = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+        if self._certificates is not None and not credentials:
+            return self._certified(self._certificates, context)
+        return self._authenticator.authenticate(credentials, peer_of(context))
+
+    async def _certified(self, certificates: ClientCertificates, context: Context) -> Principal:
+        shown = [*context.auth_context().get("x509_pem_cert", ())]
+        if shown:
+            return certificates.principal(shown[0])
+        return await self._authenticator.authenticate((), peer_of(context))
+
+    def _admit(self, principal: Principal, scope: str | None) -> None:
         _principal.set(principal)
         if self._rates is not None:
             self._rates.take(principal.line)
-        scope = self._scopes.get(method)
         if scope is None:
             raise ServiceError(Reason.ERROR_REASON_UNIMPLEMENTED)
         require(principal, scope)
-
-    async def _identify(self, context: Context) -> Principal:
-        credentials = _credentials(context)
-        if self._certificates is not None and not credentials:
-            shown = [*context.auth_context().get("x509_pem_cert", ())]
-            if shown:
-                return self._certificates.principal(shown[0])
-        return await self._authenticator.authenticate(credentials, peer_of(context))
 
     def unknown(self) -> Handler:
         """A method that nobody knows: the caller learns that only with a valid token."""
@@ -84,10 +109,6 @@ class Access(Guard):
 
 async def _refuse(request: Any, context: Context) -> None:
     raise ServiceError(Reason.ERROR_REASON_UNIMPLEMENTED)
-
-
-def _credentials(context: Context) -> Sequence[str | bytes]:
-    return [value for key, value in context.invocation_metadata() or () if key == "authorization"]
 
 
 def peer_of(context: Context) -> str:

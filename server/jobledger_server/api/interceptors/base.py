@@ -3,7 +3,6 @@
 import abc
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import aclosing
 from typing import Any
 
 import grpc
@@ -86,39 +85,6 @@ class Wrapping(Interceptor):
             return grpc.unary_stream_rpc_method_handler(call, **coding)
         call = self.stream(method, _iterating(handler.stream_stream))
         return grpc.stream_stream_rpc_method_handler(call, **coding)
-
-
-class Guard(Wrapping):
-    """An interceptor that does something before a call, and maybe after it."""
-
-    @abc.abstractmethod
-    async def enter(self, method: str, request: Any, context: Context) -> None:
-        """Lets the call pass, or raises ServiceError. A stream of requests has not been read yet."""
-
-    def leave(self, method: str) -> None:
-        """After a call that was let pass, however it ended."""
-
-    def unary(self, method: str, call: Unary) -> Unary:
-        async def guarded(request: Any, context: Context) -> Any:
-            await self.enter(method, request, context)
-            try:
-                return await call(request, context)
-            finally:
-                self.leave(method)
-
-        return guarded
-
-    def stream(self, method: str, call: Stream) -> Stream:
-        async def guarded(request: Any, context: Context) -> AsyncIterator[Any]:
-            await self.enter(method, request, context)
-            try:
-                async with aclosing(call(request, context)) as responses:  # type: ignore[type-var]
-                    async for response in responses:
-                        yield response
-            finally:
-                self.leave(method)
-
-        return guarded
 
 
 def _iterating(call: Callable[[Any, Context], Any]) -> Stream:

@@ -52,7 +52,7 @@ def _unless_coded(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
 
 
 def _message(request: Message | bytes, parse: Callable[[bytes], Message]) -> Message:
-    if isinstance(request, Message):
+    if not isinstance(request, bytes):
         return request
     try:
         return parse(request)

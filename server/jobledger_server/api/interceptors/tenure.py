@@ -4,10 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import Any
 
-from jobledger_server.access.live_calls import LiveCalls
+from jobledger_server.access.live_calls import LiveCall, LiveCalls
 from jobledger_server.api.interceptors.access import current_principal
 from jobledger_server.api.interceptors.base import Wrapping
-from jobledger_server.api.types import Context, Stream, Unary
+from jobledger_server.api.types import Context, Metadata, Stream, Unary
 from jobledger_server.core.policy import is_open
 
 # With one response, that may come late. Calls that change something always finish.
@@ -37,10 +37,30 @@ class Tenure(Wrapping):
 
         async def held(request: Any, context: Context) -> AsyncIterator[Any]:
             with self._live.open(current_principal(), is_stream=True) as live:
-                async with aclosing(call(request, context)) as responses:  # type: ignore[type-var]
+                accepting: Any = Accepting(context, live)
+                async with aclosing(call(request, accepting)) as responses:  # type: ignore[type-var]
                     async for response in responses:
                         live.leave()
                         yield response
                         live.come_back()
 
         return held
+
+
+class Accepting:
+    """The context of a call that hears of its end once its initial metadata has gone, not in the midst of that.
+
+    Where grpc.aio is cancelled half-way it knows nothing of what it has sent, and fails to send the status.
+    """
+
+    def __init__(self, context: Context, live: LiveCall) -> None:
+        self._context = context
+        self._live = live
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def send_initial_metadata(self, initial_metadata: Metadata) -> None:
+        self._live.leave()
+        await self._context.send_initial_metadata(initial_metadata)
+        self._live.come_back()

@@ -1,15 +1,17 @@
 """Holds each request against the rules in the .proto."""
 
-from functools import cache
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
+from functools import cache, partial
 from typing import Any
 
 import protovalidate
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from jobledger_server.api.interceptors.base import Guard
+from jobledger_server.api.interceptors.base import Wrapping
 from jobledger_server.api.interceptors.quick_rules import QuickRules
-from jobledger_server.api.types import Context
+from jobledger_server.api.types import Context, Stream, Unary
 from jobledger_server.core.errors import FieldViolation, Reason, ServiceError
 from jobledger_server.core.policy import SERVICES, scopes_by_method
 
@@ -18,11 +20,12 @@ from jobledger_server.core.policy import SERVICES, scopes_by_method
 MOST_KNOWN, MOST_BYTES_KNOWN = 4096, 512
 
 
-class Validation(Guard):
+class Validation(Wrapping):
     """Refuses requests that break a rule, naming each field.
 
-    Much is asked again and again, and a rule over a whole message takes ten times as long as its bytes do. No rule of
-    ours looks at the clock: what was good once stays so. Of the rest, too, most is good, and `QuickRules` tells it.
+    Most requests are good, and `QuickRules` tells it. Of those that it can't tell, which only read, much is asked again
+    and again, and a rule over a whole message takes ten times as long as its bytes do. No rule of ours looks at the
+    clock: what was good once stays so.
     """
 
     def __init__(self) -> None:
@@ -31,20 +34,46 @@ class Validation(Guard):
         self._reading = {method for method, scope in scopes_by_method().items() if scope == "jobs:read"}
         self._good: set[tuple[str, bytes]] = set()
 
-    async def enter(self, method: str, request: Any, context: Context) -> None:
-        if not isinstance(request, Message):
+    def unary(self, method: str, call: Unary) -> Unary:
+        surely_kept, judge = self._quick.surely_kept, self._judge_of(method)
+
+        def held(request: Any, context: Context) -> Awaitable[Any]:
+            if isinstance(request, Message) and not surely_kept(request):
+                judge(request)
+            return call(request, context)
+
+        return held
+
+    def stream(self, method: str, call: Stream) -> Stream:
+        surely_kept, judge = self._quick.surely_kept, self._judge_of(method)
+
+        async def held(request: Any, context: Context) -> AsyncIterator[Any]:
+            if isinstance(request, Message) and not surely_kept(request):
+                judge(request)
+            async with aclosing(call(request, context)) as responses:  # type: ignore[type-var]
+                async for response in responses:
+                    yield response
+
+        return held
+
+    def _judge_of(self, method: str) -> Callable[[Message], None]:
+        return partial(self._judge_again, method) if method in self._reading else self._judge
+
+    def _judge_again(self, method: str, request: Message) -> None:
+        key = (method, request.SerializeToString())
+        if key in self._good:
             return
-        key = (method, request.SerializeToString()) if method in self._reading else None
-        if key in self._good or (key is None and self._quick.surely_kept(request)):
-            return
+        self._judge(request)
+        if len(key[1]) <= MOST_BYTES_KNOWN:
+            if len(self._good) >= MOST_KNOWN:
+                self._good.clear()
+            self._good.add(key)
+
+    def _judge(self, request: Message) -> None:
         violations = self._validator.collect_violations(request)
         if violations:
             fields = [FieldViolation(_path(violation), violation.proto.message) for violation in violations]
             raise ServiceError(Reason.ERROR_REASON_VALIDATION, fields=fields)
-        if key is not None and len(key[1]) <= MOST_BYTES_KNOWN:
-            if len(self._good) >= MOST_KNOWN:
-                self._good.clear()
-            self._good.add(key)
 
 
 @cache

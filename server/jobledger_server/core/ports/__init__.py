@@ -6,6 +6,7 @@ epoch (UTC); messages handed out are the caller's to read, never to change: copy
 
 from jobledger_server.core.ports.audit import (
     AuditFilter,
+    AuditRecord,
     AuditStore,
 )
 from jobledger_server.core.ports.blobs import (
@@ -68,6 +69,7 @@ __all__ = [
     "JOB_DIRS",
     "LOGS",
     "AuditFilter",
+    "AuditRecord",
     "AuditStore",
     "BlobBatch",
     "BlobDamagedError",

@@ -4,7 +4,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from jobledger.v1.engine_service_pb2 import AuditEntry
+from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_ALLOWED, AuditDecision, AuditEntry
+
+
+@dataclass(slots=True, kw_only=True)
+class AuditRecord:
+    """An entry until it is stored: an AuditEntry without its number, and in a form that is quick to make.
+
+    Attributes:
+        at: microseconds since the epoch; 0 until it is told.
+    """
+
+    at: int = 0
+    token_id: str = ""
+    subject: str = ""
+    method: str = ""
+    object: str = ""
+    decision: AuditDecision.ValueType = AUDIT_DECISION_ALLOWED
+    reason: str = ""
+    peer: str = ""
+    request_id: str = ""
+    count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,8 +43,8 @@ class AuditStore(Protocol):
     call (`core.audit`) in the same transaction.
     """
 
-    async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
-        """Stores copies of the entries with their numbers."""
+    async def append_audit(self, entries: Sequence[AuditRecord]) -> None:
+        """Stores the entries, each with the next number."""
 
     async def audit_before(self, before: int | None, where: AuditFilter, *, limit: int) -> Sequence[AuditEntry]:
         """Up to `limit` entries with a number < before, highest first; None: from the last one on."""

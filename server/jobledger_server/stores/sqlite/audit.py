@@ -8,8 +8,8 @@ from typing import Any
 from jobledger.v1.engine_service_pb2 import AuditEntry
 
 from jobledger_server.core.ports import JobRecord
-from jobledger_server.core.ports.audit import AuditFilter
-from jobledger_server.core.times import micros, timestamp
+from jobledger_server.core.ports.audit import AuditFilter, AuditRecord
+from jobledger_server.core.times import timestamp
 
 SELECT = "SELECT number, at, token_id, subject, method, object, decision, reason, peer, request_id, count FROM audit"
 INSERT = """
@@ -21,12 +21,12 @@ FIRST_KEPT = "SELECT number FROM audit WHERE at >= ? ORDER BY number LIMIT 1"
 CREATE_JOB = "jobledger.v1.JobService/CreateJob"
 
 
-def append(connection: sqlite3.Connection, entries: Sequence[AuditEntry]) -> None:
+def append(connection: sqlite3.Connection, entries: Sequence[AuditRecord]) -> None:
     """Stores the entries in this order."""
     connection.executemany(INSERT, [_row(entry) for entry in entries])
 
 
-def append_with(connection: sqlite3.Connection, entry: AuditEntry, answer: Any, *, changed: bool) -> None:
+def append_with(connection: sqlite3.Connection, entry: AuditRecord, answer: Any, *, changed: bool) -> None:
     """Stores the entry of a call whose write has come to `answer`, if that changed something.
 
     Where the call makes a job, or asks again for the one that it has made, the entry is about that.
@@ -81,9 +81,9 @@ def _read(
     return [_entry(row) for row in rows]
 
 
-def _row(entry: AuditEntry) -> tuple[Any, ...]:
+def _row(entry: AuditRecord) -> tuple[Any, ...]:
     return (
-        micros(entry.at),
+        entry.at,
         entry.token_id,
         entry.subject,
         entry.method,

@@ -14,6 +14,7 @@ from jobledger.v1.job_pb2 import Artifact, JobState
 
 from jobledger_server.core.ports import (
     AuditFilter,
+    AuditRecord,
     EndedJob,
     EventBounds,
     IdempotencyKey,
@@ -209,7 +210,7 @@ class SqliteStore:
 
     # --- audit log ---
 
-    async def append_audit(self, entries: Sequence[AuditEntry]) -> None:
+    async def append_audit(self, entries: Sequence[AuditRecord]) -> None:
         await self._writer.run(lambda transaction: audit.append(transaction.connection, entries))
 
     async def audit_before(self, before: int | None, where: AuditFilter, *, limit: int) -> Sequence[AuditEntry]:
