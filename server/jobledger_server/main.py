@@ -90,6 +90,7 @@ def up(file: Path | None, **flags: Any) -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     open_files.raise_limit()
     core_dumps.forbid()
+    core_dumps.shut_out()
     try:
         settings = settings_of(resolve(flags, os.environ, file))
         with locked(settings.data_dir):

@@ -1,5 +1,7 @@
 """Credentials: which forms pass, whose they are, and how guessing is slowed down."""
 
+import hashlib
+import hmac
 from collections.abc import Sequence
 
 import pytest
@@ -102,6 +104,25 @@ async def test_the_id_alone_opens_nothing(admin: TokenAdmin, authenticator: Auth
     for secret in ("A" * 43, issued.token.rpartition("_")[2][:-1]):
         forged = f"Bearer jl_{issued.info.token_id}_{secret}"
         assert await reason_for(authenticator, [forged]) == Reason.ERROR_REASON_AUTH_INVALID
+
+
+async def test_the_secret_is_compared_in_constant_time(
+    admin: TokenAdmin, authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By digests, as bytes: how long it takes tells nothing of how much was right."""
+    compared: list[tuple[bytes, bytes]] = []
+
+    def compare(stored: bytes, shown: bytes) -> bool:
+        compared.append((stored, shown))
+        return shown == stored
+
+    issued = await admin.create(REQUEST)
+    monkeypatch.setattr(hmac, "compare_digest", compare)
+    forged = f"Bearer jl_{issued.info.token_id}_{'A' * 43}"
+    assert await reason_for(authenticator, [forged]) == Reason.ERROR_REASON_AUTH_INVALID
+    await authenticator.authenticate([f"Bearer {issued.token}"], PEER)
+    (stored, wrong), (same, right) = compared
+    assert stored == same == right == hashlib.sha256(issued.token.encode()).digest() != wrong
 
 
 async def test_a_token_works_until_it_expires(

@@ -140,7 +140,7 @@ async def started(data_dir: Path, *flags: str) -> RunningServer:
     """
     settings = data_dir.parent / f"{data_dir.name}.toml"
     await asyncio.to_thread(settings.write_text, "token_rate = 0\ntoken_streams = 1000000\ntoken_calls = 1000000\n")
-    return await asyncio.to_thread(start, data_dir, "--stop-jobs", "--config", str(settings), *flags)
+    return await asyncio.to_thread(start, data_dir, "--stop-jobs", "--config", str(settings), *flags, afresh=True)
 
 
 async def ended(server: RunningServer) -> None:

@@ -1,4 +1,4 @@
-"""A fake server, and the real program run against it."""
+"""A fake server, and the program run against it."""
 
 import asyncio
 import os
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli.program import Outcome, Run, Start
 from sdk.fake_server import TOKEN, FakeServer
+from support import forking
 
 
 @pytest.fixture
@@ -18,33 +19,35 @@ async def server() -> AsyncIterator[FakeServer]:
 
 
 @pytest.fixture
-def start(server: FakeServer, tmp_path: Path) -> Start:
-    """Starts `jobledger` with these arguments, the fake server as its server."""
+def env(server: FakeServer, tmp_path: Path) -> dict[str, str]:
+    """What the program finds the fake server by."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("JOBLEDGER_")}
-    env |= {"JOBLEDGER_TARGET": server.target, "JOBLEDGER_TOKEN": TOKEN, "JOBLEDGER_DATA_DIR": str(tmp_path / "none")}
+    return env | {
+        "JOBLEDGER_TARGET": server.target,
+        "JOBLEDGER_TOKEN": TOKEN,
+        "JOBLEDGER_DATA_DIR": str(tmp_path / "none"),
+    }
 
-    async def program(*arguments: str, **settings: str) -> asyncio.subprocess.Process:
+
+@pytest.fixture
+def start(env: dict[str, str]) -> Start:
+    """Starts `jobledger` afresh with these arguments."""
+
+    async def program(*arguments: str) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE
         return await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "jobledger.cli", *arguments),
-            stdin=pipe,
-            stdout=pipe,
-            stderr=pipe,
-            env={**env, **settings},
+            *(sys.executable, "-m", "jobledger.cli", *arguments), stdin=pipe, stdout=pipe, stderr=pipe, env=env
         )
 
     return program
 
 
 @pytest.fixture
-def run(start: Start) -> Run:
-    """Runs `jobledger` to its end."""
+def run(env: dict[str, str]) -> Run:
+    """Runs `jobledger` to its end, as a fork (`support.forking`)."""
 
     async def to_the_end(*arguments: str, stdin: bytes = b"", **settings: str) -> Outcome:
-        process = await start(*arguments, **settings)
-        async with asyncio.timeout(20):
-            out, err = await process.communicate(stdin)
-        assert process.returncode is not None
-        return Outcome(process.returncode, out.decode(), err.decode())
+        done = await asyncio.to_thread(forking.run, arguments, {**env, **settings}, stdin=stdin)
+        return Outcome(done.returncode, done.stdout, done.stderr)
 
     return to_the_end

@@ -213,6 +213,25 @@ async def test_bytes_that_change_during_a_download_are_not_sent(rest: RestDoor, 
     assert (await rest.get(job["job_id"]))["artifacts"][0]["status"] == "quarantined"
 
 
+async def test_an_artifact_is_the_bytes_of_its_receipt_or_lost(door: Door, server: RunningServer) -> None:
+    """What is left of the job may change its output; what has the store may damage it. Neither is sent."""
+    content = f"kept for {door.name}".encode()
+    job = await left_by(door, "sh", "-c", 'printf %s "$1" > "$JOBLEDGER_OUTPUT_DIR/a"', "sh", content.decode())
+    [artifact], job_id = job["artifacts"], job["job_id"]
+    [output] = json.loads((await door.receipt(job_id))[0])["outputs"]
+    (server.data_dir / "jobs" / job_id / "output" / "a").write_bytes(content.upper())
+    served = await door.download(job_id, artifact["id"])
+    assert (served, hashlib.sha256(served).hexdigest()) == (content, output["sha256"])
+    blob = blob_of(server, output["sha256"])
+    blob.chmod(0o600)
+    blob.write_bytes(content.upper())
+    for _ in range(2):
+        with pytest.raises(Refused) as refused:
+            await door.download(job_id, artifact["id"])
+        assert refused.value.error_code == "E_ARTIFACT_QUARANTINED"
+        assert refused.value.status == {"grpc": "DATA_LOSS", "rest": 409}[door.name]
+
+
 async def test_a_thousand_files_are_all_there_soon_after_the_end(door: Door) -> None:
     script = "import os\nfor n in range(1000): open(os.environ['JOBLEDGER_OUTPUT_DIR'] + f'/{n:04}', 'w').write(str(n))"
     job = await left_by(door, sys.executable, "-c", script)

@@ -16,6 +16,20 @@ from support.tokens import audited, issue, post, with_token
 
 JUNK = b"\xff\xff\xff"
 Told = list[tuple[str, str, str, str, int]]
+# A receipt, and what a supervisor writes of start, artifacts, and an end that was good; then the server looks at it.
+FORGE = """
+for name in receipt.json receipt.dsse.json; do
+    echo '{"receipt_status": "final", "summary": {"status": "completed", "exit_code": 0}}' > "$JOBLEDGER_JOB_DIR/$name"
+done
+control="$JOBLEDGER_JOB_DIR/../../control/$JOBLEDGER_JOB_ID.$JOBLEDGER_ATTEMPT"
+[ -e "$control/started.json" ] || kill -9 $$
+good='"reason": "exited", "exit_code": 0, "message": "", "started_at": 1, "ended_at": 2, "log": {}'
+echo "{\\"protocol\\": 1, $good}" > "$control/exit.json"
+echo '{"protocol": 1, "pid": 1, "shim": 1}' > "$control/started.json"
+echo '["forged"]' > "$control/artifacts.json"
+echo "$JOBLEDGER_JOB_ID $JOBLEDGER_ATTEMPT" > "$JOBLEDGER_JOB_DIR/../../run/wake"
+sleep 0.5
+"""
 
 
 async def token_of(rest: RestDoor, **fields: object) -> RestDoor:
@@ -108,6 +122,7 @@ async def test_a_token_that_may_only_cancel_gets_the_dashboards_answer(rest: Res
         ("rm -rf output; ln -s / output; exit 0", "completed", None),
         ("rm -f control; mkdir control; exit 3", "failed", "E_JOB_EXIT_NONZERO"),
         ("mkdir cancelled receipt.json; exit 0", "completed", None),
+        (f"{FORGE} exit 3", "failed", "E_JOB_EXIT_NONZERO"),
         ('cd /; rm -rf "$JOBLEDGER_JOB_DIR"; echo x > "$JOBLEDGER_JOB_DIR"; exit 0', "completed", None),
         ("mkfifo output/f; ln -s /etc/passwd output/l; ln output/a output/b 2>/dev/null; exit 0", "completed", None),
     ],
@@ -119,7 +134,7 @@ async def test_a_job_that_wrecks_its_directory_ends_as_it_did_with_a_receipt(
     job = await door.ended(job_id)
     assert (job["state"], job.get("error_code")) == (state, error_code)
     receipt = json.loads((await door.receipt(job_id))[0])
-    assert receipt["summary"]["status"] == state
+    assert (receipt["summary"]["status"], receipt["summary"]["error_code"]) == (state, error_code)
     assert receipt["outputs"] == []
 
 

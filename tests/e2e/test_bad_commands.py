@@ -1,13 +1,20 @@
 """A command that can't be run is refused where that can be known; else the job fails, and says why to both doors."""
 
+import asyncio
 import json
 import resource
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from support.doors import Door, Refused
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
+from jobledger.v1 import job_service_pb2 as pb
+from jobledger.v1.job_pb2 import JobSpec
+from jobledger_server.api.grpc_server import MESSAGE_BYTES
+from support.doors import Door, GrpcDoor, Refused
+from support.doors import refused as what_it_says
 from support.running import RunningServer, start
 
 # Linux takes arguments and environment up to a quarter of the stack, and no string of them beyond 128 KiB.
@@ -128,22 +135,97 @@ async def test_what_no_process_could_be_given_is_refused_by_the_name_of_its_fiel
 
 
 @pytest.mark.parametrize(
-    ("command", "env"),
+    ("command", "env", "fields"),
     [
-        (["true", *["a"] * 1_000_000], {}),
-        (["true", *[LONG] * 16], {}),
-        (["true"], {f"A{number}": LONG for number in range(100)}),
+        (["true", *["a"] * 1_000_000], {}, ["spec.command"]),
+        (["true", *[LONG] * 16], {}, ["spec.command"]),
+        (["true"], {f"A{number}": LONG for number in range(100)}, None),
     ],
     ids=["a million arguments", "1.6 MB of arguments", "10 MB of environment"],
 )
 async def test_a_request_that_is_larger_than_any_command_is_refused(
-    door: Door, command: list[str], env: dict[str, str]
+    door: Door, command: list[str], env: dict[str, str], fields: list[str] | None
 ) -> None:
-    """REST at the size of its body, gRPC at that of the command or of its message."""
+    """REST at the size of its body; gRPC at that of its message, or below it by the name of the field."""
     refused = await refusal(door, *command, env=env)
-    told: dict[str, list[tuple[str, int | str]]]
-    told = {"rest": [("E_TOO_LARGE", 413)], "grpc": [("E_VALIDATION", "INVALID_ARGUMENT"), ("", "RESOURCE_EXHAUSTED")]}
-    assert (refused.error_code, refused.status) in told[door.name]
+    if door.name == "rest":
+        assert (refused.error_code, refused.status) == ("E_TOO_LARGE", 413)
+    elif fields is None:
+        assert (refused.status, "larger than max" in refused.message) == ("RESOURCE_EXHAUSTED", True)
+    else:
+        assert (refused.error_code, refused.status) == ("E_VALIDATION", "INVALID_ARGUMENT")
+        assert [violation["field"] for violation in refused.details["fields"]] == fields
+
+
+@pytest.mark.parametrize(
+    ("compression", "with_token"),
+    [(None, True), (None, False), (grpc.Compression.Gzip, False), (grpc.Compression.Deflate, True)],
+    ids=["a caller", "a stranger", "a stranger's bomb", "a caller's bomb"],
+)
+async def test_a_message_over_the_limit_is_refused_also_where_it_is_so_once_inflated(
+    server: RunningServer, compression: grpc.Compression | None, *, with_token: bool
+) -> None:
+    """32 MB of nothing are 32 KB when compressed: no more of them is inflated than may be."""
+    message = bytes(32 * 1024 * 1024 if compression else MESSAGE_BYTES + 1)
+    metadata = (("authorization", f"Bearer {server.token}"),) if with_token else ()
+    before = await asyncio.to_thread(server.resident_megabytes, most=True)
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        call: Any = channel.unary_unary("/jobledger.v1.JobService/CreateJob")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call(message, metadata=metadata, compression=compression)
+    assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert await asyncio.to_thread(server.resident_megabytes, most=True) - before < 20
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"limits": {"memory_bytes": -(2**63)}}, "spec.limits.memory_bytes"),
+        ({"limits": {"log_bytes": -1}}, "spec.limits.log_bytes"),
+        ({"timeout": {"seconds": 2**63 - 1}}, "spec.timeout"),
+        ({"config": {"a": [float("nan")]}}, "spec.config"),
+        ({"config": {"a": float("inf")}}, "spec.config"),
+    ],
+    ids=["2^63", "below nothing", "for ever", "NaN", "infinite"],
+)
+async def test_numbers_that_are_none_are_refused_over_grpc_by_the_name_of_their_field(
+    server: RunningServer, spec: dict[str, Any], field: str
+) -> None:
+    """What JSON has no way to say, or no place to hold: 2^63 itself is the least number by then."""
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        door = GrpcDoor(channel, server.token)
+        request = pb.CreateJobRequest(spec=JobSpec(command=["true"], **spec))
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await door.jobs.CreateJob(request, metadata=door.metadata)
+    told = what_it_says(error.value)
+    assert (told.error_code, told.status) == ("E_VALIDATION", "INVALID_ARGUMENT")
+    assert [violation["field"] for violation in told.details["fields"]] == [field]
+
+
+@pytest.mark.parametrize("depth", [200, 10_000])
+async def test_a_message_that_is_nested_too_deeply_is_no_message(server: RunningServer, depth: int) -> None:
+    """A configuration over gRPC: no stack overflows, and no fault is told."""
+    value = b""
+    for _ in range(depth):
+        value = delimited(Value.LIST_VALUE_FIELD_NUMBER, delimited(ListValue.VALUES_FIELD_NUMBER, value))
+    config = delimited(Struct.FIELDS_FIELD_NUMBER, delimited(1, b"a") + delimited(2, value))
+    spec = JobSpec(command=["true"]).SerializeToString() + delimited(JobSpec.CONFIG_FIELD_NUMBER, config)
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        call: Any = channel.unary_unary("/jobledger.v1.JobService/CreateJob")
+        metadata = (("authorization", f"Bearer {server.token}"),)
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await call(delimited(pb.CreateJobRequest.SPEC_FIELD_NUMBER, spec), metadata=metadata)
+    told = what_it_says(error.value)
+    assert (told.error_code, told.status) == ("E_BAD_REQUEST", "INVALID_ARGUMENT")
+
+
+def delimited(number: int, content: bytes) -> bytes:
+    """A field of a message that holds these bytes."""
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    return bytes([value]) if value < 128 else bytes([value % 128 + 128]) + _varint(value // 128)
 
 
 async def test_the_longest_strings_that_a_process_takes_reach_it(door: Door) -> None:

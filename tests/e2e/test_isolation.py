@@ -1,8 +1,9 @@
 """Isolation as an operator chooses it: what jobs find, what receipts say, and that nothing weaker takes its place."""
 
 import json
-import subprocess
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TypeAlias
 
 import grpc
 import pytest
+from faults.serving import not_possible
 from jobledger_server.executors.local.isolation import LEVELS, NONE
 from support.doors import GrpcDoor, Refused
 from support.isolation import isolation_for
@@ -18,11 +20,19 @@ from support.running import STOP_SECONDS, RunningServer, launch, output_file, st
 # Whatever the server's environment holds beside them.
 DOCUMENTED = {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR"}
 ServerAt: TypeAlias = Callable[[str], RunningServer]
+# Without what root may do to the processes of all: as a server of another user is.
+AS_OTHERS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all")
+IS_ROOT, CAN_BE_AS_OTHERS = os.geteuid() == 0, shutil.which("setpriv") is not None
+LOOKS = """
+look() { true < "$1" && echo "saw $2"; }
+for file in environ maps mem fd/0; do look "/proc/$SERVER/$file" "$file"; look "/proc/$$/$file" "own $file"; done
+for file in "$DATA"/keys/*.key "$DATA/jobledger.db" "$DATA/token"; do look "$file" "${file##*/}"; done
+"""
 
 
-def started(data_dir: Path, level: str) -> RunningServer:
+def started(data_dir: Path, level: str, by: Sequence[str] = ()) -> RunningServer:
     isolation_for(level, data_dir)
-    return start(data_dir, "--isolation", level)
+    return start(data_dir, "--isolation", level, afresh=True, by=by)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +45,8 @@ def at(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerAt]:
             with pytest.MonkeyPatch.context() as environment:
                 for name in ("API_TOKEN", "LD_PRELOAD_OF_OURS", "PYTHONPATH_OF_OURS", "SSH_AUTH_SOCK"):
                     environment.setenv(name, "secret")
-                server = started(tmp_path_factory.mktemp(level) / "data", level)
+                by = AS_OTHERS if level == NONE and IS_ROOT and CAN_BE_AS_OTHERS else ()
+                server = started(tmp_path_factory.mktemp(level) / "data", level, by)
             stack.callback(server.stop)
             return server
 
@@ -139,10 +150,27 @@ async def test_nothing_of_the_servers_environment_reaches_a_job_but_a_few_names(
     assert "secret" not in listing
 
 
+@pytest.mark.parametrize("level", LEVELS)
+async def test_no_job_looks_into_the_server(at: ServerAt, level: str) -> None:
+    """Where nothing isolates it that is so of environment and memory alone, as the page of threats says."""
+    if IS_ROOT and not CAN_BE_AS_OTHERS:
+        not_possible("setpriv", "there is no such program")
+    server = at(level)
+    env = {"SERVER": str(server.process.pid), "DATA": str(server.data_dir)}
+    async with door_of(server) as door:
+        job_id = (await door.create("sh", "-c", LOOKS, env=env))["job_id"]
+        assert (await door.ended(job_id))["exit_code"] is not None
+        saw = {line.removeprefix("saw ") for line in await messages(door, job_id) if line.startswith("saw ")}
+    files = {"jobledger.db", "token", *(path.name for path in (server.data_dir / "keys").glob("*.key"))}
+    assert len(files) > 2
+    own = {"own environ", "own maps", "own mem", "own fd/0"}
+    assert saw == (own | files if level == NONE else own)
+
+
 def test_a_server_that_cannot_isolate_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Never something weaker instead."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    server: subprocess.Popen[bytes] = launch(tmp_path / "data", "--isolation", "bwrap")
+    server = launch(tmp_path / "data", "--isolation", "bwrap")
     assert server.wait(STOP_SECONDS) == 2
     told = output_file(tmp_path / "data").read_text()
     assert "jobs can't be isolated by bwrap here: there is no program bwrap in PATH" in told

@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import aiohttp
 import grpc
 import pytest
+from support import forking
 from support.doors import Door, GrpcDoor, Refused, RestDoor
 from support.eventually import eventually
 from support.running import RunningServer, start
@@ -81,9 +81,7 @@ async def creator(request: pytest.FixtureRequest, server: RunningServer, keys: K
 
 def cli(server: RunningServer, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("JOBLEDGER_")}
-    command = [sys.executable, "-m", "jobledger.cli", *arguments]
-    env = {**clean, "JOBLEDGER_DATA_DIR": str(server.data_dir), **settings}
-    return subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+    return forking.run(arguments, {**clean, "JOBLEDGER_DATA_DIR": str(server.data_dir), **settings})
 
 
 async def refusal(door: Door, verb: str = "CreateJob", **request: Any) -> Refused:

@@ -19,7 +19,7 @@ SOON = 30.0
 
 
 def test_it_says_where_it_listens_to_its_owner_alone(tmp_path: Path) -> None:
-    server = start(tmp_path / "data")
+    server = start(tmp_path / "data", afresh=True)
     endpoints = json.loads((server.data_dir / "endpoints.json").read_text())
     assert set(endpoints) == {*("pid", "started_at", "grpc", "http", "unix", "http_unix", "token_file", "cert_sha256")}
     assert endpoints["pid"] == server.process.pid
@@ -53,7 +53,7 @@ def test_a_taken_port_ends_the_start_with_the_reason(tmp_path: Path, flag: str, 
 
 
 def test_it_refuses_to_listen_to_the_world(tmp_path: Path) -> None:
-    process = launch(tmp_path / "data", "--host", "0.0.0.0")
+    process = launch(tmp_path / "data", "--host", "0.0.0.0", afresh=True)
     assert process.wait(STOP_SECONDS) != 0
     assert "not loopback" in output_file(tmp_path / "data").read_text()
 
@@ -136,7 +136,7 @@ async def test_a_job_that_ends_while_the_server_is_down_keeps_its_outcome(tmp_pa
 
 
 async def test_sigterm_ends_streams_with_a_marker_and_leaves_jobs_running(tmp_path: Path) -> None:
-    server = start(tmp_path / "data")
+    server = start(tmp_path / "data", afresh=True)
     async with aiohttp.ClientSession() as session:
         door = RestDoor(session, server.url, server.token)
         job_id = (await door.create("sleep", "600"))["job_id"]
@@ -174,7 +174,7 @@ async def test_stop_jobs_ends_what_runs_first(tmp_path: Path) -> None:
 
 async def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
     """Here the first one waits for a job that ignores SIGTERM."""
-    server = start(tmp_path / "data", "--stop-jobs")
+    server = start(tmp_path / "data", "--stop-jobs", afresh=True)
     stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
     async with aiohttp.ClientSession() as session:
         door = RestDoor(session, server.url, server.token)

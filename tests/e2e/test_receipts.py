@@ -26,6 +26,7 @@ STANDALONE = ROOT / "clients" / "verify_receipt.py"
 PAGE = ROOT / "server" / "docs" / "receipts.md"
 SCHEMA = json.loads((Path(jobledger.__file__).parent / "receipt-v1.schema.json").read_text())
 NOBODY = "job_00000000000000000000000000"
+FORMS = {"json": "receipt.json", "dsse": "receipt.dsse.json", "proof": "receipt.tlog-proof"}
 
 
 class End(NamedTuple):
@@ -70,7 +71,7 @@ async def ended(door: Door, server: RunningServer, end: End) -> str:
 async def fetched(door: Door, job_id: str, place: Path) -> None:
     """What a verifier needs of the receipt, as files."""
     place.mkdir(exist_ok=True)
-    for form, name in (("json", "receipt.json"), ("dsse", "receipt.dsse.json"), ("proof", "receipt.tlog-proof")):
+    for form, name in FORMS.items():
         (place / name).write_bytes((await door.receipt(job_id, form))[0])
 
 
@@ -82,10 +83,15 @@ async def ran(place: Path, *command: str | Path) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.parametrize("name", list(ENDS))
-async def test_the_receipt_of_every_end_verifies(door: Door, server: RunningServer, tmp_path: Path, name: str) -> None:
+async def test_the_receipt_of_every_end_verifies(
+    rest: RestDoor, server: RunningServer, tmp_path: Path, name: str
+) -> None:
     end, keys = ENDS[name], server.data_dir / "keys"
-    job_id = await ended(door, server, end)
-    await fetched(door, job_id, tmp_path)
+    job_id = await ended(rest, server, end)
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        await fetched(GrpcDoor(channel, server.token), job_id, tmp_path)
+    for form, kept in FORMS.items():
+        assert (await rest.receipt(job_id, form))[0] == (tmp_path / kept).read_bytes()
     receipt = json.loads((tmp_path / "receipt.json").read_text())
     jsonschema.validate(receipt, SCHEMA)
     assert (receipt["summary"]["status"], receipt["summary"]["error_code"]) == (end.status, end.error_code)
@@ -234,7 +240,7 @@ async def one_receipt(server: RunningServer, place: Path) -> Path:
 async def test_keys_are_rotated_and_revoked_while_the_server_is_stopped(tmp_path: Path) -> None:
     server = start(tmp_path / "data")
     first = await one_receipt(server, tmp_path / "first")
-    busy = run_cli(server, "keys", "rotate")
+    busy = run_cli(server, "keys", "rotate", afresh=True)
     assert busy.returncode == 2
     assert f"process {server.process.pid}" in busy.stderr
     server.stop()

@@ -87,7 +87,7 @@ async def test_a_destroyed_database_stops_the_start_and_comes_back_by_recover(tm
     assert refusal.wait(30) == 2
     assert "jobledger recover" in output_file(server.data_dir).read_text()
     assert runs(pid_file)
-    told = run_cli(server, "recover", "--json")
+    told = run_cli(server, "recover", "--json", afresh=True)
     assert told.returncode == 0, told.stderr
     done = json.loads(told.stdout)
     assert (done["receipts"], done["jobs"], done["damaged_artifacts"]) == (2, 2, [])

@@ -230,7 +230,7 @@ async def test_a_secret_is_nowhere_but_in_the_job(
                 assert receipt["refused"] == [{"path": "***", "reason": "its name holds a secret"}]
         assert await tells_of_redaction(server, cancelled)
         assert not vault.found_in(await answers(server, [retried, cancelled]))
-        copied = await asyncio.to_thread(run_cli, server, "backup", str(tmp_path / "copy"))
+        copied = await asyncio.to_thread(run_cli, server, "backup", str(tmp_path / "copy"), afresh=True)
         assert (copied.returncode, vault.found_in((copied.stdout + copied.stderr).encode())) == (0, False)
         assert server.stop() == 0
         assert leaks(data_dir, vault) == []
@@ -265,12 +265,12 @@ async def test_what_the_operator_does_not_allow_is_refused_through_both_doors(tm
 
 
 async def test_a_job_whose_secret_is_missing_or_too_short_fails_and_names_it(tmp_path: Path, vault: Vault) -> None:
-    (vault.file.parent / "short").write_text("abc\n")
+    (vault.file.parent / "short").write_text("seven-7\n")
     server = start(tmp_path / "data", *flags(vault))
     complaints = {
         "secret:env:NOT_SET": "is not set in the server's environment",
         f"secret:file:{vault.file}.missing": "is not there, or no file",
-        f"secret:file:{vault.file.parent}/short": "has 3 bytes: what is shorter than 4 can't be kept out of the log",
+        f"secret:file:{vault.file.parent}/short": "has 7 bytes: what is shorter than 8 can't be kept out of the log",
     }
     try:
         async with opened(server) as door:

@@ -5,7 +5,6 @@ import os
 import signal
 import ssl
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 from e2e.test_tools import printed_lines_work
+from support import forking
 from support.certificates import Authority, Certificate
 from support.doors import RestDoor
 from support.eventually import eventually
@@ -63,8 +63,7 @@ def remote_cli(files: Path, *arguments: str, **also: str) -> subprocess.Complete
         "JOBLEDGER_KEY_FILE": str(files / "worker.key"),
         **also,
     }
-    command = [sys.executable, "-m", "jobledger.cli", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, env=environment)
+    return forking.run(arguments, environment)
 
 
 async def test_a_certificate_is_an_identity_from_the_wire_to_the_receipt(

@@ -7,12 +7,14 @@ import shutil
 import subprocess
 import sys
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import pytest
 from support.running import RunningServer, output_file, run_cli
 
 BIN = Path(sys.executable).parent
+cli = partial(run_cli, afresh=True)
 
 
 def tool(name: str) -> str:
@@ -86,48 +88,48 @@ def test_the_python_example_of_the_readme_ends_with_how_the_job_did(server: Runn
 def test_what_no_job_may_have_is_refused_and_not_to_be_tried_again(
     server: RunningServer, asked: tuple[str, str]
 ) -> None:
-    refused = run_cli(server, "run", *asked, "--", "true")
+    refused = cli(server, "run", *asked, "--", "true")
     assert (refused.returncode, refused.stderr.count("\n")) == (4, 1), refused.stderr
 
 
 def test_the_cli_takes_a_job_from_submission_to_receipt(server: RunningServer, tmp_path: Path) -> None:
     script = "echo one; echo two >&2; echo result > $JOBLEDGER_OUTPUT_DIR/r.txt"
-    submitted = run_cli(server, "run", "--json", "--label", "via=cli", "--", "sh", "-c", script)
+    submitted = cli(server, "run", "--json", "--label", "via=cli", "--", "sh", "-c", script)
     job_id = json.loads(submitted.stdout)["job_id"]
-    assert run_cli(server, "wait", job_id).returncode == 0
-    assert json.loads(run_cli(server, "get", "--json", job_id).stdout)["state"] == "completed"
-    assert job_id in run_cli(server, "ls", "--label", "via=cli").stdout
-    assert "two" in run_cli(server, "logs", "--level", "warn", job_id).stdout
-    assert "one" not in run_cli(server, "logs", "--level", "warn", job_id).stdout
-    assert "r.txt" in run_cli(server, "artifacts", job_id).stdout
+    assert cli(server, "wait", job_id).returncode == 0
+    assert json.loads(cli(server, "get", "--json", job_id).stdout)["state"] == "completed"
+    assert job_id in cli(server, "ls", "--label", "via=cli").stdout
+    assert "two" in cli(server, "logs", "--level", "warn", job_id).stdout
+    assert "one" not in cli(server, "logs", "--level", "warn", job_id).stdout
+    assert "r.txt" in cli(server, "artifacts", job_id).stdout
     envelope = tmp_path / "receipt.dsse.json"
-    envelope.write_text(run_cli(server, "receipt", "show", "--format", "dsse", job_id).stdout)
-    verified = run_cli(server, "receipt", "verify", str(envelope), "--data-dir", str(server.data_dir))
+    envelope.write_text(cli(server, "receipt", "show", "--format", "dsse", job_id).stdout)
+    verified = cli(server, "receipt", "verify", str(envelope), "--data-dir", str(server.data_dir))
     assert verified.returncode == 0, verified.stdout + verified.stderr
     tampered = tmp_path / "tampered.dsse.json"
     document = json.loads(envelope.read_text())
     document["signatures"][0]["sig"] = document["signatures"][0]["sig"][::-1]
     tampered.write_text(json.dumps(document))
-    assert run_cli(server, "receipt", "verify", str(tampered), "--data-dir", str(server.data_dir)).returncode == 1
+    assert cli(server, "receipt", "verify", str(tampered), "--data-dir", str(server.data_dir)).returncode == 1
 
 
 def test_the_cli_cancels(server: RunningServer) -> None:
-    job_id = json.loads(run_cli(server, "run", "--json", "--", "sleep", "600").stdout)["job_id"]
-    assert run_cli(server, "cancel", job_id).returncode == 0
-    assert run_cli(server, "wait", job_id).returncode == 130
-    assert "cancelled" in run_cli(server, "get", job_id).stdout
+    job_id = json.loads(cli(server, "run", "--json", "--", "sleep", "600").stdout)["job_id"]
+    assert cli(server, "cancel", job_id).returncode == 0
+    assert cli(server, "wait", job_id).returncode == 130
+    assert "cancelled" in cli(server, "get", job_id).stdout
 
 
 def test_the_cli_manages_tokens(server: RunningServer) -> None:
-    made = run_cli(server, "token", "create", "--json", "--name", "reader", "--scope", "jobs:read")
+    made = cli(server, "token", "create", "--json", "--name", "reader", "--scope", "jobs:read")
     token_id = json.loads(made.stdout)["info"]["token_id"]
-    assert token_id in run_cli(server, "token", "list").stdout
-    assert run_cli(server, "token", "revoke", token_id).returncode == 0
-    assert server.token not in run_cli(server, "token", "show").stdout
+    assert token_id in cli(server, "token", "list").stdout
+    assert cli(server, "token", "revoke", token_id).returncode == 0
+    assert server.token not in cli(server, "token", "show").stdout
 
 
 def test_status_says_how_the_engine_is(server: RunningServer) -> None:
-    status = json.loads(run_cli(server, "status", "--json").stdout)
+    status = json.loads(cli(server, "status", "--json").stdout)
     assert (status["name"], status["health"], status["max_running"]) == ("jobledger", "ok", 4)
 
 

@@ -69,6 +69,7 @@ def secret(lab: Lab) -> Path:
         "rm {secret}",
         "mv {data}/keys {data}/lost",
         "echo x > {data}/new",
+        "rm {control}/started.json || echo x > {control}/exit.json || cat {control}/spec.json",
         "echo x > {outside}/new",
         "rm {outside}/old",
         "ln {outside}/old mine && echo x > mine",
@@ -98,7 +99,8 @@ async def test_what_is_not_the_jobs_is_out_of_its_reach(
     other.write_text("secret")
     server = subprocess.Popen(["sleep", "1000"], env={"KEY": "secret"})
     names = {"secret": secret, "data": lab.root / "data", "other": other, "outside": outside, "server": server.pid}
-    launch = lab.shell(f"( {attempt.format(**names, python=sys.executable)} ) 2>&1; test $? != 0")
+    names["control"] = lab.root / "data" / "control" / "job_it.1"
+    launch = lab.shell(f"( {attempt.format(**names, python=sys.executable)} ) 2>&1; test $? != 0", job_id="job_it")
     try:
         outcome = await lab.run(executor, launch)
         said = lab.content(launch).decode()

@@ -91,9 +91,13 @@ async def finish(directory: Path, ready: Ready, say: Say) -> None:
 
 
 def migrate_from(version: int, directory: Path, ready: Ready, say: Say) -> None:
-    """The way of a database from an older schema to this one; from 0, where there is no file."""
+    """The way of a database from nothing to this schema; or from an older one to the next.
+
+    Each step is a transaction of its own: how the further ones go is how they go from nothing.
+    """
     steps = shipped_migrations()
     if version:
+        steps = steps[: version + 1]
         with closing(connect(directory / "jobledger.db", busy_timeout=0)) as connection:
             migrate(connection, steps[:version])
     ready()

@@ -17,9 +17,9 @@ WAITS = 'while [ ! -e "$GATE" ]; do sleep 0.05; done; rm "$GATE"'
 
 
 @contextmanager
-def served(data_dir: Path, *flags: str) -> Iterator[RunningServer]:
+def served(data_dir: Path, *flags: str, afresh: bool = False) -> Iterator[RunningServer]:
     """A server; at the end it stops, its jobs with it, and what it has written is looked at."""
-    server = start(data_dir, "--stop-jobs", *flags)
+    server = start(data_dir, "--stop-jobs", *flags, afresh=afresh)
     try:
         yield server
     finally:
@@ -32,9 +32,9 @@ def served(data_dir: Path, *flags: str) -> Iterator[RunningServer]:
 
 
 @asynccontextmanager
-async def serving(data_dir: Path, *flags: str) -> AsyncIterator[tuple[RunningServer, GrpcDoor]]:
+async def serving(data_dir: Path, *flags: str, afresh: bool = False) -> AsyncIterator[tuple[RunningServer, GrpcDoor]]:
     """The same with a door to it."""
-    with served(data_dir, *flags) as server:
+    with served(data_dir, *flags, afresh=afresh) as server:
         async with grpc.aio.insecure_channel(server.target) as channel:
             yield server, GrpcDoor(channel, server.token)
 

@@ -33,7 +33,7 @@ class Reader(ABC):
     def __init__(self, server: RunningServer) -> None:
         self.numbers: list[int] = []
         self.connections = 0
-        self._server = server
+        self.server = server
 
     async def read(self, address: str) -> None:
         """Goes on reading through a proxy."""
@@ -52,8 +52,8 @@ class SseReader(Reader):
 
     async def _events(self, address: str, last: int) -> AsyncIterator[int]:
         # Of a machine's own names, those alone are served that name the server's own port.
-        host = self._server.url.removeprefix("http://")
-        headers = {"Host": host, "Authorization": f"Bearer {self._server.token}", "Last-Event-ID": str(last)}
+        host = self.server.url.removeprefix("http://")
+        headers = {"Host": host, "Authorization": f"Bearer {self.server.token}", "Last-Event-ID": str(last)}
         async with (
             aiohttp.ClientSession() as session,
             session.get(f"http://{address}/v1/stream", headers=headers) as response,
@@ -69,7 +69,7 @@ class GrpcReader(Reader):
     """As a program does it."""
 
     async def _events(self, address: str, last: int) -> AsyncIterator[int]:
-        metadata = (("authorization", f"Bearer {self._server.token}"),)
+        metadata = (("authorization", f"Bearer {self.server.token}"),)
         async with grpc.aio.insecure_channel(address, (("grpc.use_local_subchannel_pool", 1),)) as channel:
             call = JobServiceStub(channel).WatchEvents(WatchEventsRequest(resume_from=last), metadata=metadata)
             async for event in call:
@@ -92,36 +92,40 @@ async def make_events(door: GrpcDoor, seconds: float) -> None:
             await pace(JOB_EACH)
 
 
-async def cut_while(door: GrpcDoor, proxy: CuttingProxy) -> None:
+async def cut_while(making: "asyncio.Task[None]", proxy: CuttingProxy) -> None:
     """Cuts all connections each 100 ms, while events are made."""
     cutting = asyncio.create_task(proxy.cut_each(CUT_EACH))
     try:
-        await make_events(door, SECONDS)
+        await making
     finally:
         cutting.cancel()
 
 
 @pytest.mark.timeout(2 * SECONDS + 120)
-@pytest.mark.parametrize("kind", [SseReader, GrpcReader])
-async def test_a_reader_that_is_cut_off_each_100_ms_has_each_event_once_and_in_order(
-    tmp_path: Path, kind: type[Reader]
-) -> None:
+async def test_a_reader_that_is_cut_off_each_100_ms_has_each_event_once_and_in_order(tmp_path: Path) -> None:
+    """One of each kind, of the same events, each with connections and cuts of its own."""
     async with serving(tmp_path / "data", "--max-running", "1") as (server, door):
         await running_job(door, tmp_path / "never")
-        reader = kind(server)
-        async with cutting_proxy(address_of(server, reader)) as proxy:
-            reading = asyncio.create_task(reader.read(proxy.address))
-            await cut_while(door, proxy)
-            last = (await door.call("GetStatus"))["last_sequence_number"]
+        making = asyncio.create_task(make_events(door, SECONDS))
+        readers = [kind(server) for kind in (SseReader, GrpcReader)]
+        await asyncio.gather(*(has_each_event(reader, door, making) for reader in readers))
 
-            async def newest() -> int:
-                assert not reading.done(), reading.exception()
-                return reader.numbers[-1] if reader.numbers else 0
 
-            await eventually(newest, until=lambda number: number >= int(last))
-            reading.cancel()
-            await asyncio.gather(reading, return_exceptions=True)
-        print(f"{len(reader.numbers)} events through {reader.connections} connections, {proxy.cuts} cuts")
-        assert reader.numbers == list(range(1, len(reader.numbers) + 1))
-        assert reader.connections > 1
-        assert proxy.cuts > 1
+async def has_each_event(reader: Reader, door: GrpcDoor, making: "asyncio.Task[None]") -> None:
+    """The reader is cut off while events are made, and has all of them in the end."""
+    async with cutting_proxy(address_of(reader.server, reader)) as proxy:
+        reading = asyncio.create_task(reader.read(proxy.address))
+        await cut_while(making, proxy)
+        last = (await door.call("GetStatus"))["last_sequence_number"]
+
+        async def newest() -> int:
+            assert not reading.done(), reading.exception()
+            return reader.numbers[-1] if reader.numbers else 0
+
+        await eventually(newest, until=lambda number: number >= int(last))
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+    print(f"{len(reader.numbers)} events through {reader.connections} connections, {proxy.cuts} cuts")
+    assert reader.numbers == list(range(1, len(reader.numbers) + 1))
+    assert reader.connections > 1
+    assert proxy.cuts > 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from faults.killing import KillLoop
 
-SECONDS = float(os.environ.get("JOBLEDGER_KILL_SECONDS", "60"))
+SECONDS = float(os.environ.get("JOBLEDGER_KILL_SECONDS", "40"))
 KILLS = int(os.environ.get("JOBLEDGER_KILLS", "1"))
 JOBS = int(os.environ.get("JOBLEDGER_KILL_JOBS", "1"))
 SEED = int(os.environ.get("JOBLEDGER_SEED", "0")) or int.from_bytes(os.urandom(4))

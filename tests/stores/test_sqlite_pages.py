@@ -39,6 +39,16 @@ def connection(tmp_path: Path) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[sqlite3.Connection]:
+    """A database with jobs of every kind, to be read."""
+    with closing(connect(tmp_path_factory.mktemp("filled") / "pages.db", busy_timeout=0)) as connection:
+        migrate(connection, shipped_migrations())
+        fill(connection, range(400))
+        connection.execute("PRAGMA query_only = 1")
+        yield connection
+
+
 def fill(connection: sqlite3.Connection, numbers: Sequence[int]) -> None:
     """A job of every kind in turn, each newer than the one before; one label is on all, one on a single job."""
     transaction = Transaction(connection)
@@ -89,10 +99,9 @@ def plan_of_page(found: dict[str, str]) -> str:
     ],
 )
 def test_a_newest_page_is_read_in_order_from_an_index(
-    connection: sqlite3.Connection, where: JobFilter, index: str, after: bool
+    filled: sqlite3.Connection, where: JobFilter, index: str, after: bool
 ) -> None:
-    fill(connection, range(400))
-    plan = plan_of_page(plans(connection, where, after=after))
+    plan = plan_of_page(plans(filled, where, after=after))
     reads = re.findall(r"(?:SCAN|SEARCH) (?:jobs|job_labels) USING (?:COVERING )?INDEX (\w+)", plan)
     assert set(reads) == {index}, plan
     assert plan.count("USE TEMP B-TREE FOR ORDER BY") == 1, plan  # of the fifty, not of all
@@ -101,10 +110,9 @@ def test_a_newest_page_is_read_in_order_from_an_index(
 
 @pytest.mark.parametrize("where", BY_KIND)
 def test_totals_of_states_workspaces_and_types_come_from_the_counters(
-    connection: sqlite3.Connection, where: JobFilter
+    filled: sqlite3.Connection, where: JobFilter
 ) -> None:
-    fill(connection, range(48))
-    counting = [sql for sql in plans(connection, where) if not sql.startswith("SELECT number, job,")]
+    counting = [sql for sql in plans(filled, where) if not sql.startswith("SELECT number, job,")]
     assert [re.findall(r"FROM (\w+)", sql) for sql in counting] in ([["job_counts"]], [["job_counts_of_workspace"]])
 
 

@@ -17,23 +17,39 @@ def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
-def block(headers: Iterable[tuple[str, str]]) -> bytes:
-    """A header block: literals that are not indexed, names and values of fewer than 127 bytes."""
-    return b"".join(b"\x00%c%s%c%s" % (len(name), name.encode(), len(value), value.encode()) for name, value in headers)
+def block(headers: Iterable[tuple[str, str | bytes]]) -> bytes:
+    """A header block: literals that are not indexed, of whatever bytes."""
+    return b"".join(b"\x00" + _literal(name) + _literal(value) for name, value in headers)
 
 
-def call(method: str, *more: tuple[str, str]) -> bytes:
+def _literal(text: str | bytes) -> bytes:
+    raw = text.encode() if isinstance(text, str) else text
+    if len(raw) < 127:
+        return b"%c%s" % (len(raw), raw)
+    length, rest = b"\x7f", len(raw) - 127
+    while rest >= 128:
+        length, rest = length + b"%c" % (rest % 128 + 128), rest // 128
+    return length + b"%c%s" % (rest, raw)
+
+
+def call(method: str, *more: tuple[str, str | bytes]) -> bytes:
     """The header block of a gRPC call."""
     pseudo = ((":method", "POST"), (":scheme", "http"), (":path", method), (":authority", "localhost"))
     return block((*pseudo, ("content-type", "application/grpc"), ("te", "trailers"), *more))
 
 
 class Connection:
-    """One connection: what is sent is up to the caller; what comes is counted by kind of frame, pings are answered."""
+    """One connection: what is sent is up to the caller; what comes is counted by kind of frame, pings are answered.
+
+    Attributes:
+        seen: frames by their kind.
+        heads: the header blocks that came, as they are.
+    """
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, polite: bool) -> None:
         self.writer = writer
         self.seen: Counter[int] = Counter()
+        self.heads = b""
         self._polite = polite
         self._reading = asyncio.create_task(self._read(reader))
 
@@ -66,6 +82,7 @@ class Connection:
                 payload = await reader.readexactly(int.from_bytes(head[:3], "big"))
                 kind, flags = head[3], head[4]
                 self.seen[kind] += 1
+                self.heads += payload if kind == HEADERS else b""
                 if self._polite and kind in (PING, SETTINGS) and not flags & ACK:
                     self.writer.write(frame(kind, ACK, 0, payload if kind == PING else b""))
         except (asyncio.IncompleteReadError, ConnectionError):

@@ -9,7 +9,11 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+
+from support import forking
+
+Process: TypeAlias = subprocess.Popen[bytes] | forking.Forked
 
 # For what hangs: a server is up within a second or two, and takes many times that where the machine is busy.
 START_SECONDS = 60.0
@@ -21,7 +25,7 @@ class RunningServer:
     """A server in a process of its own, on free ports."""
 
     data_dir: Path
-    process: subprocess.Popen[bytes]
+    process: Process
     endpoints: dict[str, Any]
     ready_after: float
 
@@ -48,19 +52,27 @@ class RunningServer:
             self.process.send_signal(number)
         return self.process.wait(STOP_SECONDS)
 
-    def resident_megabytes(self) -> float:
+    def resident_megabytes(self, *, most: bool = False) -> float:
+        """Memory that it has now, or the most that it ever had."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM" if most else "VmRSS"))
         return int(line.split()[1]) / 1024
 
 
-def launch(data_dir: Path, *flags: str) -> subprocess.Popen[bytes]:
-    """`jobledger up` on free ports."""
-    command = [sys.executable, "-m", "jobledger.cli", "up", "--data-dir", str(data_dir)]
+def launch(data_dir: Path, *flags: str, afresh: bool = False, by: Sequence[str] = ()) -> Process:
+    """`jobledger up` on free ports: a fork (`support.forking`), or afresh as a user starts it.
+
+    With `by`, afresh by way of a command that becomes it.
+    """
     ports = [] if "--grpc-port" in flags else ["--grpc-port", "0", "--http-port", "0"]
+    arguments = ["up", "--data-dir", str(data_dir), *ports, *flags]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("JOBLEDGER_")}
+    if not (afresh or by):
+        streams = forking.Streams(output_file(data_dir), output_file(data_dir))
+        return forking.Forked(arguments, streams, environment)
+    command = [*by, sys.executable, "-m", "jobledger.cli", *arguments]
     with output_file(data_dir).open("ab") as output:
-        return subprocess.Popen([*command, *ports, *flags], stdout=output, stderr=output, env=environment)
+        return subprocess.Popen(command, stdout=output, stderr=output, env=environment)
 
 
 def output_file(data_dir: Path) -> Path:
@@ -68,14 +80,14 @@ def output_file(data_dir: Path) -> Path:
     return data_dir.parent / f"{data_dir.name}.output"
 
 
-def start(data_dir: Path, *flags: str) -> RunningServer:
+def start(data_dir: Path, *flags: str, afresh: bool = False, by: Sequence[str] = ()) -> RunningServer:
     """Starts the program and waits until it says that it is ready."""
     began = time.monotonic()
-    process = launch(data_dir, *flags)
+    process = launch(data_dir, *flags, afresh=afresh, by=by)
     announced = data_dir / "endpoints.json"
     while True:
         endpoints = _announced_by(process.pid, announced)
-        if endpoints:
+        if endpoints and endpoints["http"] in output_file(data_dir).read_text(errors="replace"):
             return RunningServer(data_dir, process, endpoints, time.monotonic() - began)
         if process.poll() is not None or time.monotonic() - began > START_SECONDS:
             process.kill()
@@ -97,8 +109,12 @@ def pause() -> None:
     signal.sigtimedwait((), 0.01)
 
 
-def run_cli(server: RunningServer, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
-    """The CLI against that server."""
+def run_cli(
+    server: RunningServer, *arguments: str, timeout: float = 60, afresh: bool = False
+) -> subprocess.CompletedProcess[str]:
+    """The CLI against that server: a fork (`support.forking`), or afresh as a user starts it."""
     environment = {**os.environ, "JOBLEDGER_DATA_DIR": str(server.data_dir), "NO_COLOR": "1"}
+    if not afresh:
+        return forking.run(arguments, environment, timeout=timeout)
     command: Sequence[str] = [sys.executable, "-m", "jobledger.cli", *arguments]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False, env=environment)

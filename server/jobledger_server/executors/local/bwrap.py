@@ -19,12 +19,11 @@ from jobledger_server.core.real_paths import open_real_directory
 from jobledger_server.executors.local import interpreter
 from jobledger_server.executors.local.child import Command, Failure, leave_parent, mount_of
 from jobledger_server.executors.local.isolation import TMP, IsolationError, writable
-from jobledger_server.executors.local.process_tree import prctl
+from jobledger_server.executors.local.process_tree import PR_SET_DUMPABLE, prctl
 
 NAMESPACE_INIT = "jobledger_server.executors.local.namespace_init"
 # Process 1 answers through this descriptor.
 CHANNEL = 3
-PR_SET_DUMPABLE = 4
 COMPLAINT_BYTES = 4096
 # By these root changes the kernel for all, capabilities or not: the files are its own.
 KERNEL_SETTINGS = tuple(

@@ -24,15 +24,8 @@ from jobledger_server.executors.local.process_tree import LINUX, PR_SET_PDEATHSI
 
 # Not the command's fault: another try later may do.
 PASSING = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOSPC})
-DEFAULT_SIGNALS = (
-    signal.SIGPIPE,
-    signal.SIGXCPU,
-    signal.SIGXFSZ,
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGHUP,
-    signal.SIGCHLD,
-)
+# Whatever our own parents chose to ignore, as a shell does for `&`, is not for a job to inherit.
+DEFAULT_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 EXEC_FAILED = 127
 NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR})
 

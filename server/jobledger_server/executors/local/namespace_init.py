@@ -9,11 +9,11 @@ import os
 import signal
 import socket
 
-from jobledger_server.executors.local.bwrap import CHANNEL, PR_SET_DUMPABLE
+from jobledger_server.executors.local.bwrap import CHANNEL
 from jobledger_server.executors.local.child import Command, become_command, fork_child
 from jobledger_server.executors.local.isolation import Isolation
 from jobledger_server.executors.local.limits import ResourceLimit
-from jobledger_server.executors.local.process_tree import prctl, send_signal
+from jobledger_server.executors.local.process_tree import PR_SET_DUMPABLE, prctl, send_signal
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from jobledger_server.executors.local import cgroup
 
 LINUX = sys.platform == "linux"
-PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER = 1, 4, 36
 PROC = Path("/proc")
 PROC_BYTES = 4096
 
