@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from jobledger_server.blobs import files
 from jobledger_server.blobs.files import FileBlobs
 from jobledger_server.core.ports import BlobDamagedError, Blobs
 
@@ -65,8 +66,23 @@ async def test_what_is_put_is_read_back_under_its_hash(blobs: Blobs, tmp_path: P
     sha256 = hashlib.sha256(content).hexdigest()
     chunks = [chunk async for chunk in blobs.read(sha256, 0, size)]
     assert b"".join(chunks) == content
-    assert all(0 < len(chunk) <= CHUNK for chunk in chunks)
+    assert all(0 < len(chunk) <= CHUNK // 2 for chunk in chunks)
     assert await blobs.verify(sha256)
+
+
+@pytest.mark.parametrize("in_memory", ["all", "none", "unknown"])
+async def test_bytes_are_read_whether_they_are_in_memory_or_not(
+    blobs: Blobs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_memory: str
+) -> None:
+    sha256 = await put(blobs, tmp_path, CONTENT)
+    if in_memory == "unknown":
+        monkeypatch.setattr(files, "NO_WAIT", None)
+    if in_memory == "none":
+        with next(tmp_path.rglob(sha256[2:])).open("rb") as stored:
+            os.fsync(stored.fileno())
+            os.posix_fadvise(stored.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    assert await read(blobs, sha256) == CONTENT
+    assert await read(blobs, sha256, CHUNK - 1, 2) == CONTENT[CHUNK - 1 : CHUNK + 1]
 
 
 async def test_the_whole_file_is_put_wherever_its_position_is_and_that_stays(blobs: Blobs, tmp_path: Path) -> None:

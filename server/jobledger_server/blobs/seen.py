@@ -106,11 +106,11 @@ class Seen:
             self._known.move_to_end(sha256)
             return seen[1]
 
-    def is_chunk(self, tags: bytes, number: int, chunk: bytes) -> bool:
+    def is_chunk(self, tags: bytes, number: int, chunk: bytes | memoryview) -> bool:
         """Whether these are the bytes of the chunk with that number, counted from 0."""
         return self._tag(chunk) == tags[number * TAG : (number + 1) * TAG]
 
-    def _tag(self, chunk: bytes) -> bytes:
+    def _tag(self, chunk: bytes | memoryview) -> bytes:
         # GMAC, which lets other threads run meanwhile. Neither the key nor a tag ever leaves this process: who would
         # put other bytes in place has nothing to go by, so that the nonce need not be another one each time.
         return self._cipher.encrypt(NONCE, b"", chunk)

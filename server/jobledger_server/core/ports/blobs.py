@@ -51,7 +51,7 @@ class Blobs(Protocol):
         """
 
     def read(self, sha256: str, offset: int, length: int) -> AsyncIterator[bytes]:
-        """The bytes in chunks of at most 1 MiB, each of which was held against the hash of the whole.
+        """The bytes in chunks of at most 512 KiB, each of which was held against the hash of the whole.
 
         Raises:
             BlobDamagedError: in place of the first chunk that is not as it was put.
