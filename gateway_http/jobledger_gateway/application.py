@@ -9,6 +9,7 @@ from multidict import istr
 from jobledger_gateway.connections import SECURITY_HEADERS, SERVER
 from jobledger_gateway.gateway import Gateway
 from jobledger_gateway.origins import Origins
+from jobledger_gateway.writing import begin
 
 # Names that need not be put into lower case for every answer.
 SECURITY = tuple((istr(name), value) for name, value in SECURITY_HEADERS.items())
@@ -24,6 +25,11 @@ def application(gateway: Gateway, origins: Origins, stopping: asyncio.Event) -> 
         for name, value in SECURITY:
             headers.setdefault(name, value)
         headers[hdrs.SERVER] = SERVER
+        if hdrs.UPGRADE in request.headers or request.method == hdrs.METH_CONNECT:
+            # What follows on such a connection aiohttp keeps for another protocol, which nobody here speaks.
+            headers[hdrs.CONNECTION] = "close"
+            response.force_close()
+        begin(request)
 
     async def on_shutdown(_: web.Application) -> None:
         stopping.set()

@@ -11,7 +11,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from jobledger_gateway.bodies import RawBody, body_of
 from jobledger_gateway.dialect import Dialect
-from jobledger_gateway.errors import Violation, bad_request, invalid
+from jobledger_gateway.errors import MOST_TOLD, Violation, bad_request, invalid
 from jobledger_gateway.http_rule import ANY, Rule, RuleError, Variable, resolve
 from jobledger_gateway.json_in import depth_of
 from jobledger_gateway.masks import update_mask_of
@@ -193,7 +193,7 @@ def _required(message: Message) -> list[Violation]:
     """What proto2 requires and the message lacks."""
     # The stubs of types lack this one.
     missing: list[str] = [] if message.IsInitialized() else message.FindInitializationErrors()  # type: ignore[attr-defined]
-    return [Violation(name, "must be given") for name in missing]
+    return [Violation(name, "must be given") for name in missing[:MOST_TOLD]]
 
 
 def _may_be_deep(incoming: Incoming) -> bool:

@@ -9,6 +9,8 @@ from aiohttp import web
 
 from jobledger_gateway.errors import GatewayError, problem
 
+SAFE = frozenset({"GET", "HEAD"})
+
 
 def etag_matches(header: str, etag: str | None, *, weak: bool) -> bool:
     """Whether a list of entity tags (or `*`) names this one. Only the weak comparison overlooks `W/`."""
@@ -23,9 +25,13 @@ def etag_matches(header: str, etag: str | None, *, weak: bool) -> bool:
 def not_modified(request: web.Request, headers: Mapping[str, str]) -> web.Response | None:
     """The 304 for a client that has what these headers of the answer name by their ETag; None for any other.
 
+    Of other methods than GET and HEAD the call has changed already what it changes: their conditions are overlooked.
+
     Raises:
         GatewayError: PRECONDITION_FAILED where it wants something else.
     """
+    if request.method not in SAFE:
+        return None
     wanted, condition, etag = request.headers.get("If-Match"), request.headers.get("If-None-Match"), headers.get("ETag")
     if wanted is not None and etag is not None and not _is_wanted(wanted, etag):
         raise GatewayError(problem("PRECONDITION_FAILED", headers={"ETag": etag}))

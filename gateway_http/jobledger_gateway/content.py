@@ -17,7 +17,6 @@ from jobledger_gateway.calls import Rpc, read
 from jobledger_gateway.conditions import etag_matches, not_modified
 from jobledger_gateway.errors import GatewayError, problem_of
 from jobledger_gateway.exchange import Exchange
-from jobledger_gateway.http_rule import RuleError, resolve
 from jobledger_gateway.metadata import lookup
 from jobledger_gateway.writing import abort, write
 
@@ -86,9 +85,6 @@ class ContentEndpoint:
         self._rpc = rpc
         self._take = take
         self._rule = rule if rule.offset_field else None
-        for name in (rule.offset_field, rule.length_field) if self._rule else ():
-            if resolve(rpc.method.input_type, (name,)).message_type is not None:
-                raise RuleError(f"{rpc.method.full_name}: '{name}' can't hold a byte range")
 
     async def answer(self, exchange: Exchange) -> web.StreamResponse:
         message = self._binder.bind(exchange.incoming)
@@ -248,5 +244,8 @@ def _unsatisfiable(failure: grpc.aio.AioRpcError) -> GatewayError | None:
     told = problem_of(failure)
     if not str(told.details.get("size", "")).isdecimal():
         return None
-    content_range = {"Content-Range": f"bytes */{told.details['size']}"}
-    return GatewayError(replace(told, headers={**told.headers, **content_range}), token_first=False)
+    size = told.details["size"]
+    # Not the server's own text: it may name an offset that stands for "past any end".
+    message = f"The range lies outside of the content, which has {size} bytes"
+    headers = {**told.headers, "Content-Range": f"bytes */{size}"}
+    return GatewayError(replace(told, status=416, message=message, headers=headers), token_first=False)

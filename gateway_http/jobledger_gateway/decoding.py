@@ -1,10 +1,11 @@
 """JSON values as messages. Strict: what is not understood is refused, never dropped.
 
 For each message type and dialect a table of readers is made once. Readers collect violations instead of stopping at the
-first, so that a person sees all that is wrong at once.
+first, so that a person sees what is wrong at once; but they stop where there are more than anybody reads.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -17,28 +18,31 @@ from google.protobuf.message_factory import GetMessageClass
 
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.encoding import ANY_NAME, VALUES
+from jobledger_gateway.enums import some_of
 from jobledger_gateway.errors import Violation
 from jobledger_gateway.fields import assign, descriptor_of, find_message, is_map, map_parts, message_of
 from jobledger_gateway.scalars import InvalidValueError, scalar_from_text
+from jobledger_gateway.violations import EnoughError, Violations, below
 from jobledger_gateway.well_known_in import from_json, message_from_json, takes_null
 
 EMPTY_NAME = "google.protobuf.Empty"
 
 # Reads a JSON value into a message; where the value is bad it adds violations, under the given path.
-Read = Callable[[Message, Any, str, list[Violation]], None]
+Read = Callable[[Message, Any, str, Violations], None]
 # Makes one value (of a field, an item, a map's entry) of a JSON value; None where it added violations instead.
-Make = Callable[[Any, str, list[Violation]], Any]
+Make = Callable[[Any, str, Violations], Any]
 
 
 def decode(into: Message, value: Any, dialect: Dialect = Dialect.PLAIN) -> list[Violation]:
     """Sets the fields of `into` from a JSON object, and tells what is wrong with it.
 
     Returns:
-        The violations; where there are any, `into` is not to be used.
+        The violations, at most as many as are told; where there are any, `into` is not to be used.
     """
-    violations: list[Violation] = []
-    reader(descriptor_of(into), dialect)(into, value, "", violations)
-    return violations
+    violations = Violations()
+    with suppress(EnoughError):
+        reader(descriptor_of(into), dialect)(into, value, "", violations)
+    return violations.found
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,7 @@ def reader(message: Descriptor, dialect: Dialect) -> Read:
         return at_once
     readers: dict[str, Reader] = {}
 
-    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+    def read(into: Message, value: Any, path: str, violations: Violations) -> None:
         if not readers:
             # Not before: a recursive type has readers of its own type.
             readers.update(_readers(message, dialect))
@@ -72,11 +76,11 @@ def _well_known(message: Descriptor, dialect: Dialect) -> Read | None:
     if convert is None:
         return None
 
-    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+    def read(into: Message, value: Any, path: str, violations: Violations) -> None:
         try:
             assign(into, convert(value))
         except InvalidValueError as error:
-            violations.append(Violation(path, str(error)))
+            violations.add(path, str(error))
 
     return read
 
@@ -101,22 +105,20 @@ def _sets_by_null(field: FieldDescriptor, dialect: Dialect) -> bool:
     return takes_null(field) and not field.is_repeated and not (one_of_many and dialect is Dialect.PLAIN)
 
 
-def _read_fields(
-    readers: Mapping[str, Reader], into: Message, value: Any, path: str, violations: list[Violation]
-) -> None:
+def _read_fields(readers: Mapping[str, Reader], into: Message, value: Any, path: str, violations: Violations) -> None:
     if not isinstance(value, dict):
-        violations.append(Violation(path, "must be an object"))
+        violations.add(path, "must be an object")
         return
     given: set[str] = set()
     for name, item in value.items():
-        where = f"{path}.{name}" if path else name
+        where = below(path, name)
         found = readers.get(name)
         if found is None:
-            violations.append(Violation(where, "there is no such field"))
+            violations.add(where, "there is no such field")
             continue
         refusal = _claim(found.field, item is not None or found.takes_null, given)
         if refusal:
-            violations.append(Violation(where, refusal))
+            violations.add(where, refusal)
         elif item is not None or found.takes_null:
             found.read(into, item, where, violations)
 
@@ -132,7 +134,7 @@ def _claim(field: FieldDescriptor, sets: bool, given: set[str]) -> str:
     # A field's name holds no dot, so that the group's never meets one.
     key = f"oneof.{group.name}"
     if key in given:
-        return f"only one of {', '.join(other.name for other in group.fields)} may be given"
+        return f"only one of {some_of([other.name for other in group.fields])} may be given"
     given.add(key)
     return ""
 
@@ -141,7 +143,7 @@ def _reader(field: FieldDescriptor, dialect: Dialect) -> Read:
     if is_map(field):
         return _map_reader(field, dialect)
     if field.is_repeated:
-        return _list_reader(field, dialect)
+        return _list_reader(field, dialect) if _converter(field, dialect) else _objects_reader(field, dialect)
     convert = _converter(field, dialect)
     return _nested_reader(field, dialect) if convert is None else _single_reader(field, convert)
 
@@ -160,7 +162,7 @@ def _converter(field: FieldDescriptor, dialect: Dialect) -> Callable[[Any], Any]
 def _nested_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
     name, read_into = field.name, reader(message_of(field), dialect)
 
-    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+    def read(into: Message, value: Any, path: str, violations: Violations) -> None:
         nested = getattr(into, name)
         # An empty object sets the message too.
         nested.SetInParent()
@@ -172,11 +174,11 @@ def _nested_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
 def _single_reader(field: FieldDescriptor, convert: Callable[[Any], Any]) -> Read:
     name, is_message = field.name, field.message_type is not None
 
-    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+    def read(into: Message, value: Any, path: str, violations: Violations) -> None:
         try:
             made = convert(value)
         except InvalidValueError as error:
-            violations.append(Violation(path, str(error)))
+            violations.add(path, str(error))
             return
         if is_message:
             assign(getattr(into, name), made)
@@ -189,19 +191,37 @@ def _single_reader(field: FieldDescriptor, convert: Callable[[Any], Any]) -> Rea
 def _list_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
     name, make, is_message = field.name, _maker(field, dialect), field.message_type is not None
 
-    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+    def read(into: Message, value: Any, path: str, violations: Violations) -> None:
         if not isinstance(value, list):
-            violations.append(Violation(path, "must be a list"))
-            return
-        made = [make(item, f"{path}[{index}]", violations) for index, item in enumerate(value)]
-        if violations:
+            violations.add(path, "must be a list")
             return
         target = getattr(into, name)
+        made = (make(item, f"{path}[{index}]", violations) for index, item in enumerate(value))
         if not is_message:
-            target.extend(made)
+            target.extend(item for item in made if item is not None)
             return
         for item in made:
-            assign(target.add(), item)
+            if item is not None:
+                assign(target.add(), item)
+
+    return read
+
+
+def _objects_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
+    """Of a list of messages that are objects in JSON: they are read where they stand."""
+    name, read_into = field.name, reader(message_of(field), dialect)
+
+    def read(into: Message, value: Any, path: str, violations: Violations) -> None:
+        if not isinstance(value, list):
+            violations.add(path, "must be a list")
+            return
+        add = getattr(into, name).add
+        for index, item in enumerate(value):
+            where = f"{path}[{index}]"
+            if item is None:
+                violations.add(where, "must not be null")
+            else:
+                read_into(add(), item, where, violations)
 
     return read
 
@@ -210,20 +230,20 @@ def _map_reader(field: FieldDescriptor, dialect: Dialect) -> Read:
     keys, values = map_parts(field)
     make_key, make = scalar_from_text(keys, dialect), _maker(values, dialect)
 
-    def read(into: Message, value: Any, path: str, violations: list[Violation]) -> None:
+    def read(into: Message, value: Any, path: str, violations: Violations) -> None:
         if not isinstance(value, dict):
-            violations.append(Violation(path, "must be an object"))
+            violations.add(path, "must be an object")
             return
         target, names = getattr(into, field.name), dict[Any, str]()
         for name, item in value.items():
-            where = f"{path}.{name}"
+            where = below(path, name)
             try:
                 key = make_key(name)
             except InvalidValueError as error:
-                violations.append(Violation(where, f"the key {error}"))
+                violations.add(where, f"the key {error}")
                 continue
             if names.setdefault(key, name) != name:
-                violations.append(Violation(where, f"is the key '{names[key]}' in another spelling"))
+                violations.add(where, f"is the key '{names[key]}' in another spelling")
                 continue
             made = make(item, where, violations)
             if made is None:
@@ -240,9 +260,9 @@ def _maker(field: FieldDescriptor, dialect: Dialect) -> Make:
     convert, null_is_a_value = _converter(field, dialect), takes_null(field)
     read = reader(message_of(field), dialect) if convert is None else None
 
-    def make(value: Any, path: str, violations: list[Violation]) -> Any:
+    def make(value: Any, path: str, violations: Violations) -> Any:
         if value is None and not null_is_a_value:
-            violations.append(Violation(path, "must not be null"))
+            violations.add(path, "must not be null")
             return None
         if read is not None:
             message = GetMessageClass(message_of(field))()
@@ -251,7 +271,7 @@ def _maker(field: FieldDescriptor, dialect: Dialect) -> Make:
         try:
             return convert(value) if convert else None
         except InvalidValueError as error:
-            violations.append(Violation(path, str(error)))
+            violations.add(path, str(error))
             return None
 
     return make

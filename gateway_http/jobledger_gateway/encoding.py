@@ -27,9 +27,6 @@ from jobledger_gateway.fields import descriptor_of, enum_of, find_message, is_ma
 from jobledger_gateway.scalars import NULL_VALUE
 from jobledger_gateway.well_known_out import WELL_KNOWN, Encode, double
 
-# The largest 32-bit float. Its shortest decimal lies above it, and some readers refuse that.
-FLOAT_MAX = 3.4028234663852886e38
-
 ANY_NAME = "google.protobuf.Any"
 WRAPPERS = frozenset(message.full_name for message in wrappers_pb2.DESCRIPTOR.message_types_by_name.values())
 # Types whose JSON is not an object of their fields: within an Any it stands under `value`.
@@ -230,12 +227,9 @@ def _float(value: float) -> float | str:
     if not math.isfinite(value):
         return double(value)
     packed = struct.pack("<f", value)
-    shortened = (float(f"{value:.{digits}g}") for digits in range(6, 9))
-    return next((short for short in shortened if _fits(short, packed)), value)
-
-
-def _fits(value: float, packed: bytes) -> bool:
-    return abs(value) <= FLOAT_MAX and struct.pack("<f", value) == packed
+    shortened = (float(f"{value:.{digits}g}") for digits in range(6, 10))
+    # Nine digits tell any two of them apart.
+    return next(short for short in shortened if struct.pack("<f", short) == packed)
 
 
 def _unwrapped(wrapper: Descriptor, dialect: Dialect) -> Encode:

@@ -1,12 +1,15 @@
 """Names of enum values: short and lower case in the plain dialect, those of the .proto in canonical ProtoJSON."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from google.protobuf.descriptor import EnumDescriptor
 
 from jobledger_gateway.dialect import Dialect
+
+# Names that a message lists at most.
+MOST_NAMES = 32
 
 HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
@@ -61,4 +64,10 @@ def numbers(enum: EnumDescriptor, dialect: Dialect) -> Mapping[str, int]:
 def choices(enum: EnumDescriptor, dialect: Dialect) -> str:
     """The names for a message to people, without that of the unset value."""
     known = names(enum, dialect)
-    return ", ".join(known[number] for number in known if number or len(known) == 1)
+    return some_of([known[number] for number in known if number or len(known) == 1])
+
+
+def some_of(told: Sequence[str]) -> str:
+    """Names for a message to people; of many the first, and how many there are besides."""
+    more = f", and {len(told) - MOST_NAMES} more" if len(told) > MOST_NAMES else ""
+    return ", ".join(told[:MOST_NAMES]) + more

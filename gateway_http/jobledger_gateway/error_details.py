@@ -1,10 +1,12 @@
 """Details of a google.rpc.Status as JSON, and as headers."""
 
+import base64
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
+import orjson
 from google.protobuf.message import DecodeError, Message
 from google.rpc import error_details_pb2, status_pb2
 
@@ -13,6 +15,8 @@ from jobledger_gateway.encoding import any_value
 
 STATUS_DETAILS = "grpc-status-details-bin"
 DOMAIN = "jobledger"
+# No client is sent away for longer.
+MOST_RETRY_SECONDS = 24 * 60 * 60
 
 # Details that have a place of their own in the answer.
 PLACED = tuple(
@@ -42,7 +46,7 @@ def details_of(status: Any, codec: Codec) -> dict[str, Any]:
     fields = [{"field": it.field, "description": it.description} for it in refused.field_violations]
     others = list(_others(status, codec))
     return {
-        **_metadata(reason_of(status)),
+        **metadata_of(reason_of(status)),
         **({"fields": fields} if fields else {}),
         **({"others": others} if others else {}),
     }
@@ -53,13 +57,24 @@ def retry_after(status: Any) -> dict[str, str]:
     if not any(detail.Is(error_details_pb2.RetryInfo.DESCRIPTOR) for detail in status.details):
         return {}
     delay = _unpack(status, error_details_pb2.RetryInfo()).retry_delay
-    return {"Retry-After": str(max(0, math.ceil(delay.seconds + delay.nanos / 1e9)))}
+    seconds = math.ceil(delay.seconds + delay.nanos / 1e9)
+    return {"Retry-After": str(min(max(0, seconds), MOST_RETRY_SECONDS))}
 
 
 def _others(status: Any, codec: Codec) -> Iterator[Any]:
     for detail in status.details:
         if not any(detail.Is(placed) for placed in PLACED):
-            yield any_value(detail, codec.pool, codec.dialect)
+            yield _other(detail, codec)
+
+
+def _other(detail: Any, codec: Codec) -> dict[str, Any]:
+    """The JSON of a detail; of one too deep to be written (each level of an Any starts anew) its type and bytes."""
+    try:
+        told = any_value(detail, codec.pool, codec.dialect)
+        orjson.dumps(told)
+    except (RecursionError, orjson.JSONEncodeError):
+        return {"@type": detail.type_url, "value": base64.b64encode(detail.value).decode()}
+    return told
 
 
 def _unpack(status: Any, into: Message) -> Any:
@@ -74,7 +89,7 @@ def _unpack(status: Any, into: Message) -> Any:
     return into
 
 
-def _metadata(info: Any) -> dict[str, Any]:
+def metadata_of(info: Any) -> dict[str, Any]:
     """An ErrorInfo's metadata, which has strings only. Sequence numbers and sizes of our own are numbers in JSON."""
     told = dict(sorted(info.metadata.items()))
     return _typed(told) if info.domain == DOMAIN else told

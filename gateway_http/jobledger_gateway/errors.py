@@ -12,7 +12,7 @@ import orjson
 from jobledger.v1.errors_pb2 import ErrorReason, ErrorRule, error
 
 from jobledger_gateway.codec import PLAIN, Codec
-from jobledger_gateway.error_details import details_of, reason_of, retry_after, rich_status
+from jobledger_gateway.error_details import DOMAIN, details_of, metadata_of, reason_of, retry_after, rich_status
 
 PREFIX = "ERROR_REASON_"
 
@@ -45,6 +45,8 @@ CODES: Mapping[grpc.StatusCode, tuple[str, int]] = {
 # What gRPC says, under a code that means a quota too, of a message that passes its limit; and which are answers.
 TOO_LARGE = re.compile(r"(received|sent|send) message larger than max|message exceeds maximum size", re.IGNORECASE)
 ANSWER_TOO_LARGE = re.compile(r"CLIENT: Received|SERVER: Sent|trying to send")
+# What it says of metadata that pass a limit: of those of an answer within an outcome of its own. It lists their keys.
+METADATA_TOO_LARGE = re.compile(r"(stream removed \()?received metadata size exceeds", re.IGNORECASE)
 # What gRPC says where it loses a server, or finds none; any other text is the service's own.
 CONNECTION = re.compile(
     r"failed to connect|stream removed|socket closed|transport (closed|failure|is closing)|goaway|cancelling all calls"
@@ -53,6 +55,8 @@ CONNECTION = re.compile(
     r"|connection (attempt|reset|refused|timed|aborted|closed)|(recv|send)msg|^(server )?shutdown$|ipv[46]:|unix:|dns:",
     re.IGNORECASE,
 )
+# Faults that are told of at most: a small body can hold half a million. And the characters of each.
+MOST_TOLD, MOST_TEXT = 64, 512
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +126,7 @@ def problem(
     rule = RULES[reason]
     told = dict(details or {})
     if fields:
-        told["fields"] = [{"field": violation.field, "description": violation.description} for violation in fields]
+        told["fields"] = [{"field": cut(it.field), "description": cut(it.description)} for it in fields[:MOST_TOLD]]
     return Problem(
         reason=reason,
         status=rule.http_status,
@@ -138,11 +142,20 @@ def bad_request(message: str) -> GatewayError:
 
 
 def invalid(fields: Sequence[Violation]) -> GatewayError:
-    """A request whose values break rules. The message repeats the first, for those who read no further."""
+    """A request whose values break rules. The message repeats the first, for those who read no further.
+
+    Of many only the first are told, and the message says so.
+    """
     first = fields[0]
     # Of a body that is one value, no field has a name.
-    text = f"{first.field}: {first.description}" if first.field else f"The body {first.description}"
-    return GatewayError(problem("VALIDATION", text, fields=fields))
+    text = f"{cut(first.field)}: {cut(first.description)}" if first.field else f"The body {cut(first.description)}"
+    more = f" (there may be more: only the first {MOST_TOLD} faults are told)" if len(fields) >= MOST_TOLD else ""
+    return GatewayError(problem("VALIDATION", text + more, fields=fields))
+
+
+def cut(text: str) -> str:
+    """A text that may quote a request, at a length that can be told."""
+    return text if len(text) <= MOST_TEXT else f"{text[:MOST_TEXT]}..."
 
 
 def internal(cause: BaseException, message: str | None = None) -> Problem:
@@ -157,10 +170,18 @@ def internal(cause: BaseException, message: str | None = None) -> Problem:
 
 
 def problem_of(failure: grpc.aio.AioRpcError, codec: Codec = PLAIN) -> Problem:
-    """What a failed call is to an HTTP client: by its reason, else by its code."""
+    """What a failed call is to an HTTP client: by its reason, else by its code.
+
+    The registry is Jobledger's: a reason of another domain keeps its name, and goes by the code.
+    """
+    too_large = _of_metadata(failure)
+    if too_large is not None:
+        return too_large
     status = rich_status(failure)
     info = reason_of(status)
-    told = _by_reason(info.reason, failure, status.message) if info.reason else _by_code(failure)
+    if info.reason and info.domain != DOMAIN and CODES.get(failure.code(), ("INTERNAL",))[0] == "INTERNAL":
+        return _withheld(info, failure)
+    told = _by_reason(info, failure, status.message) if info.reason else _by_code(failure)
     if told.reason == "INTERNAL" and not info.reason:
         return told
     return replace(
@@ -168,12 +189,29 @@ def problem_of(failure: grpc.aio.AioRpcError, codec: Codec = PLAIN) -> Problem:
     )
 
 
-def _by_reason(reason: str, failure: grpc.aio.AioRpcError, message: str) -> Problem:
-    rule = RULES.get(reason)
+def _of_metadata(failure: grpc.aio.AioRpcError) -> Problem | None:
+    """What is told of metadata that pass a limit of gRPC's; None for any other failure."""
+    found = METADATA_TOO_LARGE.match(failure.details() or "")
+    if found is None or failure.code() is not grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return None
+    if found[1]:
+        return internal(failure, "The answer has more metadata than the gateway takes")
+    logger.warning("call failed: %s: %s", failure.code().name, failure.details())
+    return problem("HEADERS_TOO_LARGE")
+
+
+def _withheld(info: Any, failure: grpc.aio.AioRpcError) -> Problem:
+    """A fault of a service that names it: its text stays in the log, where there may be more in it than people mean."""
+    told = internal(failure)
+    return replace(told, reason=info.reason, details={**metadata_of(info), **told.details})
+
+
+def _by_reason(info: Any, failure: grpc.aio.AioRpcError, message: str) -> Problem:
+    rule = RULES.get(info.reason) if info.domain == DOMAIN else None
     return Problem(
-        reason=reason,
+        reason=info.reason,
         status=rule.http_status if rule else CODES[failure.code()][1],
-        message=message or (rule.message if rule else reason),
+        message=message or (rule.message if rule else info.reason),
     )
 
 
@@ -189,6 +227,8 @@ def _by_code(failure: grpc.aio.AioRpcError) -> Problem:
     if reason == "TOO_LARGE" or _is_of_transport(failure.code(), details):
         logger.warning("call failed: %s: %s", failure.code().name, details)
         return problem(reason)
+    # Who says so itself was reached.
+    reason = "UNAVAILABLE" if reason == "ENGINE_UNREACHABLE" else reason
     return Problem(
         reason=reason, status=RULES[reason].http_status if reason in RULES else status, message=details or reason
     )

@@ -42,18 +42,15 @@ class StreamShape:
         dialect: Dialect = Dialect.PLAIN,
         response_body: str = "",
     ) -> None:
-        """Checks the rule. Where it names no event, all are a `message`, as the format has it.
+        """Compiles a rule whose fields have been checked. Where it names no event, all are a `message`, as the format
+        has it.
 
         Raises:
-            RuleError: it names fields that there are not.
+            RuleError: its parts do not go together.
         """
         self.rule = rule
         self.dialect = dialect
         item = message_of(resolve(message, (rule.item_field,))) if rule.item_field else message
-        if rule.end_field:
-            resolve(message, (rule.end_field,))
-        for name in filter(None, (rule.event_field, rule.id_field)):
-            resolve(item, (name,))
         if response_body and rule.item_field:
             raise RuleError("a stream rule with item_field leaves response_body nothing to say")
         part = resolve(message, (response_body,)) if response_body else None
@@ -63,9 +60,6 @@ class StreamShape:
         self._bookmark = rule.bookmark_field.split(".") if rule.bookmark_field else []
         if len(self._bookmark) not in {0, 2}:
             raise RuleError(f"bookmark_field {rule.bookmark_field!r} is not a field within a message of the item")
-        if self._bookmark:
-            resolve(item, tuple(self._bookmark))
-
         self.item_of: Callable[[Any], Any] = attrgetter(rule.item_field) if rule.item_field else lambda message: message
 
     def items_of(self, message: Any) -> Sequence[Any]:

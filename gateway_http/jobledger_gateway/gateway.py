@@ -17,7 +17,7 @@ from jobledger_gateway.origins import Origins
 from jobledger_gateway.percent import check_path, check_target
 from jobledger_gateway.reading import Room, too_large
 from jobledger_gateway.router import Router
-from jobledger_gateway.writing import abort
+from jobledger_gateway.writing import abort, is_under_way
 
 # Reasons for which a caller is told of the token before anything else.
 TOKEN_REASONS = frozenset({"AUTH_RATE_LIMITED"})
@@ -101,14 +101,24 @@ class Gateway:
             # The client is gone, or was cut off: there is nobody to answer.
             abort(request)
             return web.Response(status=499)
-        except GatewayError as error:
-            return self._error_response(request, await self._told(request, error))
-        except grpc.aio.AioRpcError as failure:
+        except Exception as failure:  # noqa: BLE001 - told to the client, or logged
+            if not is_under_way(request):
+                return await self._refused(request, failure)
+            if not isinstance(failure, GatewayError | grpc.aio.AioRpcError):
+                internal(failure)
+            # An error now would pass for a part of the answer.
+            abort(request)
+            return web.Response(status=500)
+
+    async def _refused(self, request: web.Request, failure: Exception) -> web.StreamResponse:
+        """The answer to a request that failed before anything was answered."""
+        if isinstance(failure, GatewayError):
+            return self._error_response(request, await self._told(request, failure))
+        if isinstance(failure, grpc.aio.AioRpcError):
             answer = self._error_response(request, problem_of(failure, self._codec))
             answer.headers.extend(self._passing.named_headers(failure.initial_metadata(), without=answer.headers))
             return answer
-        except Exception as failure:  # noqa: BLE001 - logged by `internal`, and told as a reference
-            return self._error_response(request, internal(failure))
+        return self._error_response(request, internal(failure))
 
     async def _answer(self, request: web.Request, counted: Counted) -> web.StreamResponse:
         target = self._origins.admit(request)

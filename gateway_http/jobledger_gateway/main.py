@@ -25,11 +25,14 @@ from jobledger_gateway.transcoder import (
 )
 
 # Pages of the largest jobs pass gRPC's own default of 4 MiB; the server bounds them.
-LARGEST_MESSAGE = 64 * 1024 * 1024
+LARGEST_MESSAGE, LARGEST_METADATA = 64 * 1024 * 1024, 64 * 1024
 # A server that is back is found within seconds. Pings are as rare as gRPC's own defaults demand, over five minutes
 # apart; a server that is gone without a word is noticed in 20 s where something was sent to it.
+# Past gRPC's own 8 KiB of metadata it refuses answers by chance, past 16 all: errors with details may have more.
 CHANNEL: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+    ("grpc.max_metadata_size", LARGEST_METADATA),
+    ("grpc.absolute_max_metadata_size", LARGEST_METADATA),
     ("grpc.initial_reconnect_backoff_ms", 200),
     ("grpc.min_reconnect_backoff_ms", 5_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),

@@ -2,13 +2,14 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from jobledger_gateway.encoding import VALUES
-from jobledger_gateway.errors import Violation
+from jobledger_gateway.errors import MOST_TOLD, Violation, cut
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.http_rule import ANY, Rule
 from jobledger_gateway.well_known_in import snake_case
@@ -42,10 +43,10 @@ class UpdateMask:
         if mask.paths:
             found = {path: path if path == ANY else _named(self.changed, path) for path in mask.paths}
             mask.paths[:] = [found[path] or path for path in mask.paths]
+            unknown = (path for path, name in found.items() if name is None)
             return [
-                Violation(self.name, f"'{path}' is not a field of {self.changed.full_name}")
-                for path, name in found.items()
-                if name is None
+                Violation(self.name, f"'{cut(path)}' is not a field of {self.changed.full_name}")
+                for path in islice(unknown, MOST_TOLD)
             ]
         given = fields.get(self.body)
         present = _paths(self.changed, given if isinstance(given, dict) else {})

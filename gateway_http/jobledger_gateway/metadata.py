@@ -38,6 +38,7 @@ SECONDS = re.compile(r"[0-9]{1,8}(\.[0-9]{1,9})?")
 # Names that are HTTP's, gRPC's or ours: no option lets them pass.
 NAME = re.compile(r"[0-9a-z_.-]+")
 HTTP = frozenset({"host", "connection", "content-length", "content-type", "te", "trailer", "transfer-encoding"})
+ALWAYS, USER_AGENT = frozenset({"authorization", *TRACING}), "user-agent"
 KEPT = HTTP | {PEER, CERTIFICATE}
 
 Metadata = tuple[tuple[str, str | bytes], ...]
@@ -52,7 +53,10 @@ class Passing:
         Raises:
             ValueError: a name is none, or one of HTTP's or gRPC's own.
         """
-        self._request = tuple(map(_checked, request))
+        named = dict.fromkeys(map(_checked, request))
+        if USER_AGENT in named:
+            raise ValueError(f"the header '{USER_AGENT}' can't pass: gRPC sends the gateway's own in its place")
+        self._request = tuple(name for name in named if name not in ALWAYS)
         self._response = {name: PASSED_ON.get(name, name.title()) for name in map(_checked, response)}
 
     def to_metadata(self, request: web.BaseRequest) -> Iterator[tuple[str, str | bytes]]:

@@ -12,9 +12,10 @@ from jobledger_gateway.errors import RULES
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.framing import NDJSON, SSE
 from jobledger_gateway.http_rule import ANY, Rule, RuleError, resolve
-from jobledger_gateway.openapi_paths import GATEWAY, Names, Place, places_of
+from jobledger_gateway.openapi_paths import GATEWAY, Names, Place, is_deep, places_of
 from jobledger_gateway.request_schemas import RequestSchemas, must_be_given
-from jobledger_gateway.routes import Route, response_rule
+from jobledger_gateway.response_rules import response_rule
+from jobledger_gateway.routes import Route
 from jobledger_gateway.schemas import Schema, Schemas
 
 JSON = "application/json"
@@ -22,6 +23,12 @@ ETAG = {
     "ETag": {"description": "Changes with the answer; absent where that can't be told.", "schema": {"type": "string"}}
 }
 ANY_BYTES = "*/*"
+# On a parameter that goes over segments, which OpenAPI has no word for.
+MULTI_SEGMENT = "x-multi-segment"
+SEGMENTS = (
+    "Segments with slashes between them. The slashes go into the path as they are, and only the segments are "
+    "percent-encoded: a slash that is sent as `%2F` stays that in the value."
+)
 PAGES = ("/healthz", "/readyz", "/metrics", "/v1/openapi.json")
 ERROR = {"$ref": "#/components/responses/Error"}
 DASHBOARD_ERROR = {"$ref": "#/components/responses/DashboardError"}
@@ -70,7 +77,7 @@ def document(routes: Sequence[Route], about: About | None = None, *, pages: Coll
     schemas = Both(about, names)
     paths: dict[str, dict[str, Any]] = {}
     for place in places_of(routes):
-        paths.setdefault(place.path, {})[place.route.rule.method.lower()] = _operation(place, schemas)
+        paths.setdefault(place.path, {})[place.method.lower()] = _operation(place, schemas)
     own = _pages(about)
     return {
         "openapi": "3.1.0",
@@ -107,10 +114,10 @@ def _operation(place: Place, schemas: Both) -> dict[str, Any]:
     route, rule = place.route, place.route.rule
     text = _text(rule, schemas)
     operation: dict[str, Any] = {
-        "operationId": schemas.names.operation_id(rule),
+        "operationId": schemas.names.operation_id(place),
         "tags": [schemas.names.tag(rule.rpc.containing_service)],
         "summary": text.split(". ")[0].rstrip(".") or rule.rpc.name,
-        "description": "\n\n".join(filter(None, [text, *map(_left_out, place.left_out)])),
+        "description": "\n\n".join(filter(None, [text, *_more(rule), *map(_left_out, place.left_out)])),
         "parameters": [*_path_parameters(place, schemas), *_query_parameters(route, schemas), *_headers(rule, schemas)],
         "responses": _responses(rule, schemas),
         **({"deprecated": True} if rule.rpc.GetOptions().deprecated else {}),
@@ -125,6 +132,14 @@ def _text(rule: Rule, schemas: Both) -> str:
     return own or schemas.texts.get(rule.rpc.full_name, "")
 
 
+def _more(rule: Rule) -> Iterator[str]:
+    """What the document has no other place for."""
+    if rule.method == ANY:
+        yield "Answers every method alike, those too that stand nowhere here."
+    if is_deep(rule) and len(rule.template.segments) > 1:
+        yield "The path answers without its last parameter too, and without the slash before that."
+
+
 def _left_out(rule: Rule) -> str:
     return (
         f"Paths that this one does not match go on to `{rule.rpc.full_name}` (`{rule.method} {rule.template.text}`), "
@@ -133,11 +148,16 @@ def _left_out(rule: Rule) -> str:
 
 
 def _path_parameters(place: Place, schemas: Both) -> Iterator[dict[str, Any]]:
-    for name, path in place.parameters:
+    rule = place.route.rule
+    for number, (name, path) in enumerate(place.parameters, start=1):
+        deep = is_deep(rule) and number == len(place.parameters)
         schema: Schema = {"type": "string"}
         if path:
-            schema = schemas.requests.path_value(resolve(place.route.rule.rpc.input_type, path))
-        yield {"name": name, "in": "path", "required": True, **_about(schema)}
+            schema = schemas.requests.path_value(resolve(rule.rpc.input_type, path), deep=deep)
+        about = _about(schema)
+        if deep:
+            about = {**about, "description": f"{about['description']}\n\n{SEGMENTS}".strip(), MULTI_SEGMENT: True}
+        yield {"name": name, "in": "path", "required": True, **about}
 
 
 def _query_parameters(route: Route, schemas: Both) -> Iterator[dict[str, Any]]:

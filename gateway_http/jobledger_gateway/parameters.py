@@ -138,7 +138,7 @@ def set_parameters(
     for name, (parameter, values) in query.items():
         refusal = _refusal(parameter, name, values, given) or _exclusion(message, parameter, excluded)
         if parameter is None or refusal:
-            violations.append(Violation(name, refusal))
+            violations.append(Violation(name or '""', refusal))
             continue
         try:
             _set(message, parameter, values)

@@ -11,7 +11,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.enums import names
-from jobledger_gateway.scalars import NULL_VALUE
+from jobledger_gateway.scalars import NULL_VALUE, NUMBER
 from jobledger_gateway.schemas import WIDE_TEXT, Schema, Schemas, constraints, limits, or_null
 from jobledger_gateway.times import LONGEST_DURATION
 from jobledger_gateway.well_known_in import MASK_PATH
@@ -21,7 +21,11 @@ JSON_VALUE: Schema = {"description": "Any JSON. Whole numbers past 2^53 would lo
 CANONICAL = "As in canonical ProtoJSON."
 # Base64 in either alphabet, padded or not.
 BASE64 = r"^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2,3})?=*$"
+SEGMENT = r"^(?!\.{1,2}$)[^\x00-\x1F\x7F]+$"
+ONE_OF_THEM = r"(?!\.{1,2}(/|$))[^/\x00-\x1F\x7F]+"
+SEGMENTS = rf"^{ONE_OF_THEM}(/{ONE_OF_THEM})*$"
 MASK = rf"^(({MASK_PATH.pattern})(,({MASK_PATH.pattern}))*)?$"
+MASKS = {Dialect.PLAIN: MASK, Dialect.PROTOJSON: f"^(?!.*_){MASK[1:]}"}
 NANOSECOND = 1e-9
 FRACTION = r"(\.[0-9]{1,9})?"
 
@@ -48,12 +52,12 @@ class RequestSchemas(Schemas):
         value = self.value(field)
         return value if must_be_given(field) else {**or_null(value), **self.described(field.full_name)}
 
-    def path_value(self, field: FieldDescriptor) -> Schema:
-        """The schema of a field that a segment of a path sets."""
+    def path_value(self, field: FieldDescriptor, *, deep: bool = False) -> Schema:
+        """The schema of a field that a segment of a path sets, or several."""
         schema = self.value(field)
         if schema.get("type") != "string" or field.type != FieldDescriptor.TYPE_STRING:
             return schema
-        return {**schema, "minLength": 1, "pattern": r"^(?!\.{1,2}$)[^\x00-\x1F\x7F]+$"}
+        return {**schema, "minLength": 1, "pattern": SEGMENTS if deep else SEGMENT}
 
     def _message(self, message: Descriptor) -> Schema:
         return {**self.object_of(message), **self.described(message.full_name)}
@@ -70,8 +74,11 @@ class RequestSchemas(Schemas):
             case "google.protobuf.Struct":
                 return {"type": "object", "additionalProperties": dict(JSON_VALUE)}
             case "google.protobuf.FieldMask":
-                return {"pattern": MASK, **super()._single(field, rules)}
+                return {"pattern": MASKS[self.dialect], **super()._single(field, rules)}
         return super()._single(field, rules)
+
+    def _reals(self, rules: Any) -> list[Schema]:
+        return [*super()._reals(rules), {"type": "string", "pattern": f"^{NUMBER.pattern}$"}]
 
     def _wide(self, rules: Any) -> Schema:
         return {"anyOf": [dict(WIDE_TEXT), {"type": "integer", **limits(rules)}]}

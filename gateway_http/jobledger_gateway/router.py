@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from jobledger_gateway.errors import GatewayError, problem
-from jobledger_gateway.http_rule import ANY, ANY_DEPTH, RuleError, Template
+from jobledger_gateway.http_rule import ANY, ANY_DEPTH, RESERVED, RuleError, Template
 
 T = TypeVar("T")
 
@@ -98,7 +98,7 @@ def _choose(routes: Mapping[str, T], method: str) -> T | None:
     found = routes.get(method)
     if found is None and method == "HEAD":
         found = routes.get("GET")
-    return found if found is not None else routes.get(ANY)
+    return routes.get(ANY) if found is None and method not in RESERVED else found
 
 
 def _listed(methods: set[str]) -> list[str]:

@@ -5,8 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import grpc
-from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
-from jobledger.v1 import annotations_pb2
+from google.protobuf.descriptor import ServiceDescriptor
 
 from jobledger_gateway.answers import Answers
 from jobledger_gateway.binding import Binder
@@ -16,6 +15,7 @@ from jobledger_gateway.codec import PLAIN, Codec
 from jobledger_gateway.content import ContentEndpoint
 from jobledger_gateway.exchange import Endpoint
 from jobledger_gateway.http_rule import ANY, Rule, RuleError, rules_of
+from jobledger_gateway.response_rules import check_response, response_rule
 from jobledger_gateway.streaming import StreamEndpoint, StreamSettings
 from jobledger_gateway.unary import UnaryEndpoint, content_of
 from jobledger_gateway.unserved import Unserved
@@ -42,11 +42,6 @@ class Route:
         return str(self.rule)
 
 
-def response_rule(method: MethodDescriptor) -> annotations_pb2.HttpResponseRule:
-    """How a method answers over HTTP, as its option says."""
-    return method.GetOptions().Extensions[annotations_pb2.http_response]
-
-
 def routes_of(
     services: Sequence[ServiceDescriptor],
     channel: grpc.aio.Channel,
@@ -70,6 +65,7 @@ def routes_of(
             if method.client_streaming:
                 yield from _unserved(rules, codec)
                 continue
+            check_response(method, rules)
             rpc = Rpc(channel, method)
             for rule in rules:
                 yield _route(rule, rpc, answers, settings, stopping, codec)

@@ -8,10 +8,10 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from jobledger_gateway.comments import comments
 from jobledger_gateway.dialect import Dialect
-from jobledger_gateway.encoding import ANY_NAME, WIDE, WRAPPERS, json_rule
+from jobledger_gateway.encoding import ANY_NAME, FLOATS, WIDE, WRAPPERS, json_rule
 from jobledger_gateway.enums import names
 from jobledger_gateway.fields import is_map, map_parts, message_of
-from jobledger_gateway.scalars import NULL_VALUE
+from jobledger_gateway.scalars import NOT_FINITE, NULL_VALUE
 
 Schema = dict[str, Any]
 
@@ -133,7 +133,21 @@ class Schemas:
             return self.reference(field.enum_type)
         if field.type in WIDE and self.dialect is Dialect.PROTOJSON:
             return self._wide(rules)
+        if field.type in FLOATS:
+            return self._real(rules)
         return {**_scalar(field), **limits(rules)}
+
+    def _real(self, rules: Any) -> Schema:
+        """A float or double."""
+        first, *others = self._reals(rules)
+        return {"anyOf": [first, *others]} if others else first
+
+    def _reals(self, rules: Any) -> list[Schema]:
+        """What a float or double can be: JSON has no numbers for three of them, which rules may refuse."""
+        bounds = limits(rules)
+        number = {"type": "number", **bounds}
+        is_finite = len(bounds) > 1 or bool(rules.float.finite or rules.double.finite)
+        return [number] if is_finite else [number, {"type": "string", "enum": list(NOT_FINITE)}]
 
     def _wide(self, rules: Any) -> Schema:  # noqa: ARG002 - rules are for numbers, which requests may have
         """A 64-bit integer of canonical ProtoJSON."""
@@ -162,8 +176,6 @@ def _scalar(field: FieldDescriptor) -> Schema:
             return {"type": "boolean"}
         case FieldDescriptor.TYPE_BYTES:
             return {"type": "string", "contentEncoding": "base64"}
-        case FieldDescriptor.TYPE_DOUBLE | FieldDescriptor.TYPE_FLOAT:
-            return {"type": "number"}
         case kind:
             return {"type": "integer", **INTEGERS[kind]}
 

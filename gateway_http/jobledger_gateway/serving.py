@@ -19,6 +19,7 @@ from jobledger_gateway.connections import SECURITY_HEADERS, SERVER, BoundedHandl
 from jobledger_gateway.errors import Problem, internal, problem
 from jobledger_gateway.http_syntax import HeadError, fault_of
 from jobledger_gateway.unix_peers import OneUser
+from jobledger_gateway.writing import is_under_way
 
 # Below the idle timeouts of common proxies, so that it is never they who find a connection closed.
 KEEPALIVE_SECONDS = 75.0
@@ -64,7 +65,7 @@ class JsonRequestHandler(BoundedHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002 - aiohttp's signature; the text quotes the request
     ) -> web.StreamResponse:
-        if request.writer.output_size > 0:
+        if is_under_way(request) or request.writer.output_size > 0:
             raise ConnectionAbortedError("an answer was under way already")
         told = _told(status, exc)
         response = web.Response(

@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 from aiohttp import web
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 from jobledger.v1 import annotations_pb2
 
@@ -20,8 +21,9 @@ from jobledger_gateway.errors import GatewayError, internal, problem, problem_of
 from jobledger_gateway.exchange import Exchange
 from jobledger_gateway.feed import End, Feed, Singles
 from jobledger_gateway.framing import Framing, Framings, StreamShape
-from jobledger_gateway.http_rule import RuleError, resolve
+from jobledger_gateway.http_rule import RuleError
 from jobledger_gateway.metadata import lookup
+from jobledger_gateway.scalars import RANGES
 from jobledger_gateway.writing import abort, has_room, write, write_at_once, write_last
 
 # A write costs more than encoding a hundred small items.
@@ -30,7 +32,7 @@ CHUNK = 64 * 1024
 BATCH = 1000
 # How long a call of Jobledger's own server may take to be accepted before its stream begins none the less.
 OWN_SECONDS = 15.0
-RESUME, LARGEST = re.compile(r"[0-9]{1,19}"), (1 << 63) - 1
+RESUME = re.compile(r"[0-9]{1,20}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,13 +78,12 @@ class StreamEndpoint:
         self._codec = codec
         # Jobledger's own server says at once that it accepts: where it is slow, its refusals keep their status.
         self._most_seconds = OWN_SECONDS if is_own(rpc.method) else settings.begin_seconds
+        self._largest = _largest(rpc.method.input_type, rule.resume_field)
         try:
             self._shape = StreamShape(
                 rpc.method.output_type, rule, dialect=codec.dialect, response_body=binder.rule.response_body
             )
             self._framings = Framings(self._shape)
-            for name in filter(None, (rule.resume_field, rule.batch_size_field)):
-                resolve(rpc.method.input_type, (name,))
         except RuleError as error:
             raise RuleError(f"{binder.rule}: {error}") from None
 
@@ -99,9 +100,9 @@ class StreamEndpoint:
             metadata = await feed.accepted(self._settings.accept_seconds, self._most_seconds)
             response = web.StreamResponse(headers=exchange.answers_with(metadata))
             response.headers.update({"Content-Type": framing.media_type, "X-Accel-Buffering": "no"})
+            preamble = framing.preamble(self._starts_after(message, metadata))
             await response.prepare(request)
             if request.method != "HEAD":
-                preamble = framing.preamble(self._starts_after(message, metadata))
                 await self._send(request, response, feed, framing, preamble)
             return response
         finally:
@@ -126,7 +127,7 @@ class StreamEndpoint:
         if not self._rule.resume_field or not given:
             return
         [last, *others] = given
-        if others or not RESUME.fullmatch(last) or int(last) > LARGEST:
+        if others or not RESUME.fullmatch(last) or int(last) > self._largest:
             text = "Last-Event-ID is given more than once" if others else "Last-Event-ID is not the number of an event"
             raise GatewayError(problem(self._rule.resume_error or "BAD_REQUEST", f"{text}: send one number, or none"))
         setattr(message, self._rule.resume_field, int(last))
@@ -208,6 +209,11 @@ class StreamEndpoint:
         if isinstance(end.failure, grpc.aio.AioRpcError):
             return framing.error(problem_of(end.failure, self._codec))
         return framing.error(internal(end.failure))
+
+
+def _largest(request: Descriptor, resume_field: str) -> int:
+    """The largest number that the field takes which a stream resumes from."""
+    return RANGES[request.fields_by_name[resume_field].type][1] if resume_field else 0
 
 
 def _is_given(message: Message, name: str) -> bool:

@@ -12,14 +12,12 @@ from jobledger_gateway.binding import Binder
 from jobledger_gateway.bodies import HTTP_BODY, is_content
 from jobledger_gateway.calls import Rpc, is_own
 from jobledger_gateway.codec import Codec
-from jobledger_gateway.conditions import not_modified
+from jobledger_gateway.conditions import SAFE, not_modified
 from jobledger_gateway.content import content_response
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.encoding import encode_json, value_encoder
 from jobledger_gateway.exchange import Exchange
 from jobledger_gateway.http_rule import Rule
-
-SAFE = frozenset({"GET", "HEAD"})
 
 # Makes JSON of an answer and its entity tag.
 Encode = Callable[[Any, str | None], bytes]
@@ -41,7 +39,7 @@ class UnaryEndpoint:
         headers = exchange.answers_with(reply.initial_metadata)
         if self._content is not None:
             return content_response(exchange.request, self._content(reply.message), headers, status=self._status)
-        unchanged = not_modified(exchange.request, headers) if exchange.request.method in SAFE else None
+        unchanged = not_modified(exchange.request, headers)
         if unchanged is not None:
             return unchanged
         return json_response(self._encode(reply.message, headers.get("ETag")), status=self._status, headers=headers)

@@ -1,7 +1,8 @@
 """Well-known types of protobuf as clients write them, in JSON or as text in a path or query."""
 
+import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from google.protobuf import wrappers_pb2
@@ -64,16 +65,20 @@ def takes_null(field: FieldDescriptor) -> bool:
     return field.enum_type is not None and field.enum_type.full_name == "google.protobuf.NullValue"
 
 
-def _struct(value: Any, left: int = MOST_LEVELS) -> Struct:
+def _struct(value: Any) -> Struct:
     if not isinstance(value, dict):
         raise InvalidValueError("must be an object")
-    return Struct(fields={key: _value(item, _deeper(left)) for key, item in value.items()})
+    made = Struct()
+    _fill_struct(made, value, MOST_LEVELS)
+    return made
 
 
-def _list(value: Any, left: int = MOST_LEVELS) -> ListValue:
+def _list(value: Any) -> ListValue:
     if not isinstance(value, list):
         raise InvalidValueError("must be a list")
-    return ListValue(values=[_value(item, _deeper(left)) for item in value])
+    made = ListValue()
+    _fill_list(made, value, MOST_LEVELS)
+    return made
 
 
 def _deeper(left: int) -> int:
@@ -82,27 +87,50 @@ def _deeper(left: int) -> int:
     return left - 1
 
 
-def _value(value: Any, left: int = MOST_LEVELS) -> Value:
+def _value(value: Any) -> Value:
+    made = Value()
+    _fill_value(made, value, MOST_LEVELS)
+    return made
+
+
+# In place: half a million values, which a small body can hold, take seconds where each is made and then copied.
+def _fill_struct(into: Struct, value: Mapping[str, Any], left: int) -> None:
+    fields, deeper = into.fields, _deeper(left) if value else left
+    for key, item in value.items():
+        _fill_value(fields[key], item, deeper)
+
+
+def _fill_list(into: ListValue, value: Sequence[Any], left: int) -> None:
+    add, deeper = into.values.add, _deeper(left) if value else left
+    for item in value:
+        _fill_value(add(), item, deeper)
+
+
+def _fill_value(into: Value, value: Any, left: int) -> None:
     if isinstance(value, str):
-        return Value(string_value=value)
-    if isinstance(value, bool):
-        return Value(bool_value=value)
-    if isinstance(value, int | float):
-        return Value(number_value=_exact(value))
-    if isinstance(value, dict):
-        return Value(struct_value=_struct(value, left))
-    if isinstance(value, list):
-        return Value(list_value=_list(value, left))
-    return Value(null_value=NULL_VALUE)
+        into.string_value = value
+    elif isinstance(value, bool):
+        into.bool_value = value
+    elif isinstance(value, int | float):
+        into.number_value = _exact(value)
+    elif isinstance(value, dict):
+        into.struct_value.SetInParent()
+        _fill_struct(into.struct_value, value, left)
+    elif isinstance(value, list):
+        into.list_value.SetInParent()
+        _fill_list(into.list_value, value, left)
+    else:
+        into.null_value = NULL_VALUE
 
 
 def _exact(value: int | float) -> float:
     """A Struct holds doubles only: a whole number that would change is refused, and so is one past their range."""
     if isinstance(value, int) and abs(value) > EXACT:
         raise InvalidValueError(f"holds a whole number past {EXACT}, which would lose digits: send it as a string")
-    if value in {float("inf"), float("-inf")}:
+    number = float(value)
+    if math.isinf(number):
         raise InvalidValueError("holds a number that is too large")
-    return float(value)
+    return number
 
 
 def _mask(value: Any) -> FieldMask:
@@ -114,6 +142,13 @@ def _mask(value: Any) -> FieldMask:
         if not MASK_PATH.fullmatch(path):
             raise InvalidValueError(f"'{path[:64]}' is not the path of a field")
     return FieldMask(paths=[snake_case(path) for path in paths])
+
+
+def _camel_mask(value: Any) -> FieldMask:
+    """The same in camel case alone: an underscore would be another name on the way back."""
+    if isinstance(value, str) and "_" in value:
+        raise InvalidValueError("names fields in camel case, without underscores")
+    return _mask(value)
 
 
 def snake_case(name: str) -> str:
@@ -151,7 +186,7 @@ ALIKE: Mapping[str, Convert] = {
 # What is not read field by field, beside wrappers: by the full name of its type.
 VALUES: Mapping[Dialect, Mapping[str, Convert]] = {
     Dialect.PLAIN: {**ALIKE, "google.protobuf.Duration": seconds_or_duration},
-    Dialect.PROTOJSON: {**ALIKE, "google.protobuf.Duration": duration},
+    Dialect.PROTOJSON: {**ALIKE, "google.protobuf.Duration": duration, "google.protobuf.FieldMask": _camel_mask},
 }
 JSON_TEXTS = {
     f"google.protobuf.{name}": _json_text(ALIKE[f"google.protobuf.{name}"]) for name in ("Struct", "ListValue", "Value")
@@ -162,5 +197,6 @@ TEXTS: Mapping[Dialect, Mapping[str, Convert]] = {
         **JSON_TEXTS,
         "google.protobuf.Duration": seconds_or_duration_text,
     },
-    Dialect.PROTOJSON: {**VALUES[Dialect.PROTOJSON], **JSON_TEXTS},
+    # Of queries canonical ProtoJSON says nothing: there either spelling will do, as for the names of parameters.
+    Dialect.PROTOJSON: {**VALUES[Dialect.PROTOJSON], **JSON_TEXTS, "google.protobuf.FieldMask": _mask},
 }

@@ -13,6 +13,18 @@ WRITE_SECONDS = 30.0
 # Of SO_LINGER: on, and no time.
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
 
+UNDER_WAY = web.RequestKey("under_way", bool)
+
+
+def begin(request: web.BaseRequest) -> None:
+    """Notes that an answer begins: its head is about to be written."""
+    request[UNDER_WAY] = True
+
+
+def is_under_way(request: web.BaseRequest) -> bool:
+    """Whether an answer has begun, so that no other one can be given."""
+    return UNDER_WAY in request
+
 
 async def write(
     request: web.BaseRequest, response: web.StreamResponse, chunk: bytes, *, seconds: float = WRITE_SECONDS

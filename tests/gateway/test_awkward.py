@@ -16,7 +16,7 @@ from jobledger_gateway.binding import Binder, Incoming
 from jobledger_gateway.descriptors import services_in
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.encoding import encode_json
-from jobledger_gateway.errors import GatewayError
+from jobledger_gateway.errors import GatewayError, cut
 from jobledger_gateway.http_rule import rules_of
 from jobledger_gateway.router import Router
 
@@ -123,7 +123,8 @@ def test_a_name_in_a_query_leads_through_32_fields_at_most(levels: int, status: 
     if status == 200:
         assert bound(f"GET /all?{name}=x").inner.HasField("self")
     else:
-        assert refusal(f"GET /all?{name}=x") == (422, [name], f"{name}: leads through more than 32 fields")
+        told = cut(name)
+        assert refusal(f"GET /all?{name}=x") == (422, [told], f"{told}: leads through more than 32 fields")
 
 
 @pytest.mark.parametrize(

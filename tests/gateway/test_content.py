@@ -93,6 +93,7 @@ async def test_a_range_outside_tells_the_size(client: Client, artifact: Engine, 
     assert (answer.status, answer.json["error_code"]) == (416, "E_RANGE_NOT_SATISFIABLE")
     assert answer.headers["Content-Range"] == "bytes */1024"
     assert answer.json["details"] == {"size": 1024}
+    assert answer.json["message"] == "The range lies outside of the content, which has 1024 bytes"
 
 
 @pytest.mark.parametrize(

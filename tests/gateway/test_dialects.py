@@ -1,11 +1,15 @@
 """Every type of field in both dialects, held against protobuf's own JSON."""
 
 import json
+import math
+import re
+import struct
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import pytest
 from gateway.foreign import VECTORS, compile_protos
 from gateway.messages import messages
 from google.protobuf import json_format
@@ -21,6 +25,8 @@ from jobledger_gateway.encoding import encode_json
 BRIEF = settings(
     max_examples=15, phases=[Phase.explicit, Phase.generate], deadline=None, suppress_health_check=list(HealthCheck)
 )
+# Bits of floats: the largest, the smallest normal and subnormal ones, powers of two and of ten.
+FLOAT_EDGES = (0x7F7FFFFF, 0x00800000, 0x00000002, 0x3F800000, 0x4B800000, 0x501502F9, 0x2EDBE6FF, 0x7F000000)
 
 
 @cache
@@ -134,6 +140,36 @@ def test_negative_zero_and_numbers_that_json_lacks() -> None:
         message.a_double = message.a_float = number
         message.doubles.append(number)
         assert str(json.loads(encode_json(message, Dialect.PROTOJSON))) == str(canonical(message))
+
+
+def test_floats_are_the_shortest_that_read_back_as_the_same() -> None:
+    """Some take all of nine digits. The largest one's shortest form lies above it, and yet is it."""
+    message = new()
+    edges = [struct.unpack("<f", struct.pack("<I", bits + step)) for bits in FLOAT_EDGES for step in (-1, 0, 1)]
+    message.floats.extend(number for (number,) in edges if math.isfinite(number))
+    message.floats.extend(
+        [-3.4028234663852886e38, 16777217.0, 0.1, 1.36441695e-5, 1.37751935e-36, 1.00677895e27, 1.04641825e-11]
+    )
+    written = encode_json(message, Dialect.PROTOJSON)
+    assert re.search(rb"[1-9]\.[0-9]{8}e", written)
+    assert json.loads(written) == canonical(message)
+    for dialect in Dialect:
+        again = new()
+        assert decode(again, json.loads(encode_json(message, dialect)), dialect) == []
+        assert again.floats == message.floats
+
+
+@pytest.mark.parametrize("mask", ["a_b", "a.b_c", "_", "aB,c_d", "aB", "a.bC", ""])
+def test_masks_of_canonical_protojson_are_in_camel_case_alone(mask: str) -> None:
+    into = new()
+    refused = bool(decode(into, {"mask": mask}, Dialect.PROTOJSON))
+    assert refused == ("_" in mask)
+    if refused:
+        with pytest.raises(json_format.ParseError):
+            read({"mask": mask})
+        assert decode(new(), {"mask": "a_b"}) == []
+    else:
+        assert same(into, read({"mask": mask}))
 
 
 def test_an_any_of_a_type_that_is_not_known_is_told_as_bytes() -> None:

@@ -5,7 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -19,9 +19,10 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message_factory import GetMessageClass
 from jobledger.v1.annotations_pb2 import StreamRule
 from jobledger_gateway.descriptors import load_services
+from jobledger_gateway.errors import GatewayError, problem
 from jobledger_gateway.framing import Framings, StreamShape
 from jobledger_gateway.main import CHANNEL
-from jobledger_gateway.streaming import StreamSettings, _write_at_once
+from jobledger_gateway.streaming import StreamEndpoint, StreamSettings, _write_at_once
 from jobledger_gateway.transcoder import Dialect, TranscoderOptions, serve, transcode
 
 Job: Any = message_class("vectors.v1.Job")
@@ -108,6 +109,28 @@ async def test_what_can_not_be_encoded_ends_a_stream_with_an_error(
             assert b"good" in body
             assert b"after" not in body
             assert b"E_INTERNAL" in body.splitlines()[-1 if headers else -2]
+
+
+@pytest.mark.parametrize("fault", [RuntimeError("a fault"), GatewayError(problem("BAD_REQUEST"))])
+async def test_a_fault_after_an_answer_has_begun_breaks_it_and_adds_no_other(
+    client: Client, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, fault: Exception
+) -> None:
+    """Nothing but the head has been said then, and that may still be on its way."""
+
+    async def fail(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr(StreamEndpoint, "_send", fail)
+    reader, writer = await asyncio.open_connection(client.host, client.port)
+    writer.write(b"GET /v1/watch/x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    received = b""
+    with suppress(ConnectionResetError):
+        received = await asyncio.wait_for(reader.read(), 10)
+    writer.close()
+    assert b"E_INTERNAL" not in received
+    assert b"E_BAD_REQUEST" not in received
+    assert b"0\r\n\r\n" not in received
+    assert received.count(b"HTTP/1.1 ") <= 1
 
 
 def test_a_burst_that_can_not_be_encoded_is_left_to_its_writer() -> None:

@@ -9,7 +9,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from jobledger_gateway.comments import comments_in
 from jobledger_gateway.descriptors import services_in
 from jobledger_gateway.encoding import json_rule
-from jobledger_gateway.routes import response_rule
+from jobledger_gateway.response_rules import response_rule
 
 OWN_SET = Path(next(iter(jobledger.v1.__path__))) / "descriptors.binpb"
 PROTO = """

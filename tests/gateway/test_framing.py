@@ -9,7 +9,7 @@ from jobledger.v1.job_service_pb2 import LogBatch, TailLogsResponse
 from jobledger_gateway.encoding import encode_json
 from jobledger_gateway.framing import BURSTS, MESSAGES, TOGETHER, Framings, JsonLines, Remembered, StreamShape
 from jobledger_gateway.http_rule import RuleError
-from jobledger_gateway.routes import response_rule
+from jobledger_gateway.response_rules import response_rule
 
 METHOD = job_service_pb2.DESCRIPTOR.services_by_name["JobService"].methods_by_name["WatchEvents"]
 

@@ -26,6 +26,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 HEAD = 'syntax = "proto3"; package %s; import "google/api/annotations.proto"; '
 THING = "message %s { string id = 1; string name = 2; Shelf shelf = 3; } message Shelf { string name = 1; } "
+CHANGING = {"put", "post", "delete", "patch"}
 RPC = "rpc %s(%s) returns (%s) { option (google.api.http) = { %s }; } "
 
 
@@ -142,6 +143,8 @@ async def test_ids_that_would_come_out_alike_do_not(tmp_path: Path) -> None:
         ),
         (('get: "/a/{id}:x"', 'get: "/a/{name}"', 'delete: "/a/*"'), "/a/{name}", {"get", "delete"}),
         (('get: "/a/{id=**}"', 'post: "/a/{name}"'), "/a/{name}", {"get", "post"}),
+        (('custom { kind: "*" path: "/a/{id}" }', 'put: "/a/{id}"'), "/a/{id}", {"get", *CHANGING}),
+        (('custom { kind: "*" path: "/a/{id}" } body: "*"',), "/a/{id}", CHANGING),
     ],
 )
 async def test_paths_of_one_shape_are_one_path(

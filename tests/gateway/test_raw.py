@@ -104,6 +104,28 @@ async def test_pipelined_requests_are_answered_in_order(client: Client, engine: 
     assert answer.body.endswith(b"}")
 
 
+ASK = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nAuthorization: " + TOKEN.encode() + b"\r\n"
+
+
+@pytest.mark.parametrize("protocol", [b"h2c", b"websocket", b"TLS/1.0, h2c"])
+@pytest.mark.parametrize("path", [b"/healthz", b"/nope", b"/v1/jobs/j/logs/tail"])
+async def test_an_upgrade_that_is_not_taken_up_ends_the_connection(
+    client: Client, engine: Engine, protocol: bytes, path: bytes
+) -> None:
+    """What comes behind it is of the other protocol: nobody would answer it, and nobody hang up."""
+    upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: " + protocol + b"\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+    answer = await client.raw(ASK.replace(b"/healthz", path) + upgrade + ASK + b"\r\n")
+    assert answer.status == (404 if path == b"/nope" else 200)
+    assert answer.headers.getall("Connection") == ["close"]
+    assert b"HTTP/1.1" not in answer.body
+
+
+async def test_a_connect_ends_the_connection(client: Client) -> None:
+    answer = await client.raw(ASK.replace(b"GET", b"CONNECT") + b"\r\n" + ASK + b"\r\n")
+    assert (answer.status, answer.headers["Connection"]) == (405, "close")
+    assert b"HTTP/1.1" not in answer.body
+
+
 async def test_a_body_that_never_comes_is_not_waited_for(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("jobledger_gateway.reading.BODY_SECONDS", 0.05)
     reader, writer = await asyncio.open_connection(client.host, client.port)

@@ -87,12 +87,27 @@ async def test_pages_of_allowed_origins_may_send_and_read_the_headers_of_the_lis
     assert "X-Cost" in answer.headers["Access-Control-Expose-Headers"].split(", ")
 
 
-@pytest.mark.parametrize("name", ["grpc-timeout", "Host", "a b", "", "x-jobledger-peer", "content-length"])
+@pytest.mark.parametrize(
+    "name", ["grpc-timeout", "Host", "a b", "", "x-jobledger-peer", "content-length", "User-Agent"]
+)
 async def test_headers_of_http_and_grpc_can_not_be_passed(name: str, recorder: Recorder) -> None:
     with pytest.raises(ValueError, match="can't pass"):
         transcode(
             [recorder.service], grpc.aio.insecure_channel("x:1"), options=TranscoderOptions(request_headers=(name,))
         )
+
+
+async def test_a_header_that_always_passes_or_is_named_twice_passes_once(recorder: Recorder) -> None:
+    names = ("Authorization", "X-Request-Id", "traceparent", "X-Tenant", "x-tenant")
+    headers = {"X-Request-Id": "r1", "Traceparent": "t1", "X-Tenant": "a"}
+    async with reached(recorder, "in process") as channel:
+        app = transcode([recorder.service], channel, options=TranscoderOptions(request_headers=names))
+        async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:
+            await Client(session, at.host, at.port).get("/v1/jobs/x", token="Bearer b", headers=headers)
+    passed = [(key, value) for key, value in recorder.metadata[0] if key in {name.lower() for name in names}]
+    assert sorted(passed) == [
+        ("authorization", "Bearer b"), ("traceparent", "t1"), ("x-request-id", "r1"), ("x-tenant", "a"),
+    ]  # fmt: skip
 
 
 async def test_a_service_without_health_is_ready_and_one_that_is_away_is_not(recorder: Recorder) -> None:

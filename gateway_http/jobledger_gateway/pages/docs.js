@@ -65,18 +65,32 @@ function schemaTree(schema, depth = 0, above = []) {
   return list;
 }
 
+/** Whether the values of a parameter each take a name of their own in the query. */
+function isList(parameter) {
+  return parameter.in === "query" && parameter.explode === true && resolve(parameter.schema).type === "array";
+}
+
+/** A value as part of a path: one over several segments keeps its slashes. */
+function inPath(parameter, value) {
+  return parameter["x-multi-segment"] ? value.split("/").map(encodeURIComponent).join("/") : encodeURIComponent(value);
+}
+
 function fieldFor(parameter, id) {
   const schema = resolve(parameter.schema);
   const choices = schema.enum ?? schema.anyOf?.[0].enum;
   const input = choices
     ? make("select", { id }, make("option", { value: "" }, ""), ...choices.map((value) => make("option", { value }, value)))
-    : make("input", { id, required: Boolean(parameter.required), spellcheck: false, autocomplete: "off" });
+    : make(isList(parameter) ? "textarea" : "input", { id, required: Boolean(parameter.required), spellcheck: false, autocomplete: "off" });
   input.setAttribute("aria-describedby", `${id}-hint`);
-  const hint = [typeOf(parameter.schema), parameter.description?.split("\n")[0], limits(schema)].filter(Boolean).join(" · ");
+  const hint = [isList(parameter) && "one a line", parameter["x-multi-segment"] && "segments with slashes between them", typeOf(parameter.schema), parameter.description?.split("\n")[0], limits(schema)].filter(Boolean).join(" · ");
   const name = parameter.required ? `${parameter.name} *` : parameter.name;
   const row = make("div", { className: "field" }, make("label", { htmlFor: id }, make("code", {}, name)), input);
   row.append(make("span", { className: "hint", id: `${id}-hint` }, hint));
   return { row, parameter, input };
+}
+
+function takesJson(operation) {
+  return Boolean(operation.requestBody?.content["application/json"]);
 }
 
 /** What the form says: address, headers and body of the request. */
@@ -86,16 +100,18 @@ function requestOf(operation, path, fields, body) {
   const headers = {};
   for (const { parameter, input } of fields) {
     const value = input.value;
-    if (parameter.in === "path") target = target.replace(`{${parameter.name}}`, encodeURIComponent(value));
+    if (parameter.in === "path") target = target.replace(`{${parameter.name}}`, inPath(parameter, value));
     else if (value === "") continue;
+    else if (isList(parameter)) value.split("\n").filter(Boolean).forEach((line) => query.append(parameter.name, line));
     else if (parameter.in === "query") query.append(parameter.name, value);
     else headers[parameter.name] = value;
   }
   const token = document.getElementById("token").value.trim();
   if (token && !operation.security) headers.Authorization = `Bearer ${token}`;
-  if (body?.value.trim()) headers["Content-Type"] = "application/json";
+  const sent = takesJson(operation) ? body?.value.trim() : body?.value;
+  if (sent) headers["Content-Type"] = takesJson(operation) ? "application/json" : "text/plain; charset=utf-8";
   const text = query.toString();
-  return { url: target + (text ? `?${text}` : ""), headers, body: body?.value.trim() || undefined };
+  return { url: target + (text ? `?${text}` : ""), headers, body: sent || undefined };
 }
 
 function quote(text) {
@@ -106,7 +122,7 @@ function curlOf(method, request) {
   const shown = { ...request.headers };
   if (shown.Authorization) shown.Authorization = "Bearer $TOKEN";
   const headers = Object.entries(shown).map(([name, value]) => `-H "${name}: ${value}"`);
-  const body = request.body ? [`-d ${quote(request.body)}`] : [];
+  const body = request.body ? [`--data-raw ${quote(request.body)}`] : [];
   return ["curl", "-X", method.toUpperCase(), ...headers, ...body, quote(location.origin + request.url)].join(" ");
 }
 
@@ -129,7 +145,7 @@ async function send(method, request, output, signal) {
 function tryForm(method, path, operation) {
   const id = operation.operationId ?? path;
   const fields = (operation.parameters ?? []).map((parameter) => fieldFor(parameter, `${id}.${parameter.name}`));
-  const body = operation.requestBody && make("textarea", { id: `${id}.body`, value: "{}", spellcheck: false });
+  const body = operation.requestBody && make("textarea", { id: `${id}.body`, value: takesJson(operation) ? "{}" : "", spellcheck: false });
   const form = make("form", {}, ...fields.map((field) => field.row));
   if (body) form.append(make("h3", {}, make("label", { htmlFor: body.id }, "Body")), body);
   const stop = make("button", { type: "button", className: "plain", hidden: true }, "Stop");

@@ -26,7 +26,8 @@ MOST_CONNECTIONS, SHARE_OF_DESCRIPTORS = 1024, 4
 OPTIONS: tuple[tuple[str, int], ...] = (
     ("grpc.so_reuseport", 0),
     ("grpc.max_receive_message_length", MESSAGE_BYTES),
-    ("grpc.max_metadata_size", 8 * 1024),
+    # Both the same: between the two gRPC refuses by chance. It is room for the longest credentials that REST admits.
+    ("grpc.max_metadata_size", 16 * 1024),
     ("grpc.absolute_max_metadata_size", 16 * 1024),
     ("grpc.max_concurrent_streams", 128),
     ("grpc.max_connection_idle_ms", 600_000),
