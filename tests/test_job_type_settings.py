@@ -123,6 +123,59 @@ def test_what_can_not_be_is_told_by_type_and_field(name: str, change: dict[str, 
         job_types_of({name: {**GOOD, **change}})
 
 
+LOADING = """
+LUA_INIT LUA_INIT_5_4 LUA_PATH LUA_CPATH_5_3 PHPRC PHP_INI_SCAN_DIR R_PROFILE R_PROFILE_USER R_ENVIRON_USER R_LIBS
+R_LIBS_USER JULIA_LOAD_PATH JULIA_PROJECT JULIA_DEPOT_PATH CLASSPATH JAVA_TOOL_OPTIONS _JAVA_OPTIONS JDK_JAVA_OPTIONS
+JAVA_HOME MAVEN_OPTS DOTNET_STARTUP_HOOKS DOTNET_ADDITIONAL_DEPS CORECLR_PROFILER_PATH PERL5SHELL PERL5OPT PERL5DB
+RUBYOPT RUBYLIB GEM_PATH BUNDLE_GEMFILE NODE_OPTIONS NODE_PATH npm_config_script_shell PYTHONINSPECT FPATH
+PROMPT_COMMAND XDG_CONFIG_HOME MAKEFLAGS TAR_OPTIONS RSYNC_RSH MANPAGER LESSOPEN GIT_PAGER SSH_ASKPASS AWKPATH
+TCLLIBPATH GUILE_LOAD_PATH EMACSLOADPATH VIMINIT ERL_AFLAGS OCTAVE_SITE_INITFILE MONO_PATH GOFLAGS PIP_INDEX_URL
+OPENSSL_CONF OMPI_MCA_plm_rsh_agent UV_INDEX_URL CARGO_HOME KUBECONFIG PSQLRC
+"""
+ORDINARY = """
+SEED LC_ALL LANG TZ MODEL_PATH DATA_PATH OUTPUT_PATH CUDA_VISIBLE_DEVICES OMP_NUM_THREADS NCCL_DEBUG NODE_ENV
+PYTHONHASHSEED PYTHONUNBUFFERED PYTHONDONTWRITEBYTECODE PYTHONUTF8 JULIA_NUM_THREADS R_SEED R_MAX_VSIZE PHP_MODE
+DOTNET_gcServer GIT_AUTHOR_NAME GIT_COMMITTER_EMAIL PERL_HASH_SEED RUBY_YJIT_ENABLE GOMAXPROCS GOGC LUA LESSON
+UV_THREADPOOL_SIZE MAX_PAGES JAVASCRIPT EDITION HOMEPAGE TERM USER OPTIONS XDG_SESSION_ID MATLAB_SEED OCTAVE_SEED
+"""
+
+
+@pytest.mark.parametrize("name", LOADING.split())
+def test_no_variable_by_which_code_is_loaded_is_the_callers(name: str) -> None:
+    with pytest.raises(JobTypeError, match=rf"t\.allow: with {name} "):
+        job_types_of({"t": {**GOOD, "allow": [f"env.{name}"]}})
+
+
+def test_ordinary_variables_may_be_the_callers() -> None:
+    [declared] = job_types_of({"t": {**GOOD, "allow": [f"env.{name}" for name in ORDINARY.split()]}}).declared.values()
+    assert declared.allow == {f"env.{name}" for name in ORDINARY.split()}
+
+
+@pytest.mark.parametrize(
+    ("command", "is_refused"),
+    [
+        (["python3", "-m", "train"], True),
+        (["python3", "-u", "-X", "dev", "-c", "import train"], True),
+        (["nice", "/usr/bin/python3.11-dbg", "-um", "train"], True),
+        (["python3", "-P", "-m", "train"], False),
+        (["python3", "-W", "ignore", "-Im", "train"], False),
+        (["python3", "-X", "Pm", "-m", "train"], True),
+        (["python3", "/srv/train.py", "-m", "x"], False),
+        (["sh", "-c", "exec train"], False),
+        (["train", "-m", "x"], False),
+    ],
+)
+def test_no_module_is_loaded_from_a_directory_that_callers_choose(command: list[str], is_refused: bool) -> None:
+    """`python3 -m` and `-c` look for modules in the working directory first."""
+    job_types_of({"t": {"command": command}})
+    declaration = {"t": {"command": command, "allow": ["working_dir"]}}
+    if is_refused:
+        with pytest.raises(JobTypeError, match=r"t\.allow: with working_dir .*-P"):
+            job_types_of(declaration)
+    else:
+        job_types_of(declaration)
+
+
 def test_what_gets_into_a_command_needs_a_schema() -> None:
     with pytest.raises(JobTypeError, match=r"t\.command: \{config\.a\}"):
         job_types_of({"t": {"command": ["p", "{config.a}"]}})

@@ -14,6 +14,7 @@ import platformdirs
 
 from jobledger_server.access.certificates import Peer, peers_of
 from jobledger_server.access.oidc_settings import OidcSettings, OidcSettingsError, oidc_of
+from jobledger_server.access.private_files import PrivateFileError, read_guarded
 from jobledger_server.core.job_types import NO_JOB_TYPES, JobTypes
 from jobledger_server.core.retention import DEFAULT_RETENTION, Retention, retention_of
 from jobledger_server.core.secret_references import AllowedSecrets
@@ -129,7 +130,7 @@ def resolve(flags: Mapping[str, Any], environment: Mapping[str, str], file: Path
     """Every setting with its source. A flag that is None, or an empty tuple, was not given.
 
     Raises:
-        SettingsError: a value is not of its kind, or a name in the file is unknown.
+        SettingsError: a value is not of its kind, a name in the file is unknown, or every user can write to the file.
     """
     from_file = _read(file) if file else {}
     found = []
@@ -222,7 +223,9 @@ def _check_limit(limit: Limit, setting: Setting) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(file.read_text())
+        values = tomllib.loads(read_guarded(file).decode())
+    except PrivateFileError as error:
+        raise SettingsError(str(error)) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise SettingsError(f"{file} can't be read: {error}") from None
     unknown = values.keys() - {field.name for field in fields(Settings)}
@@ -311,7 +314,7 @@ PARSERS: dict[Any, tuple[Callable[[Any], Any], str]] = {
     bool: (_boolean, "true or false"),
     tuple[str, ...]: (_strings, "a list of texts, with commas between"),
     tuple[Limit, ...]: (_limits, "a list of limits such as gpu=2, with commas between"),
-    tuple[Peer, ...]: (_peers, 'a table such as {"spiffe://a/b": {"scopes": ["jobs:read"], "workspaces": ["w"]}}'),
+    tuple[Peer, ...]: (_peers, 'by URI or subject, as {"spiffe://a": {"scopes": ["jobs:read"], "workspaces": ["w"]}}'),
     OidcSettings | None: (_oidc, "a table with issuer, audience and scope_map"),
     JobTypes: (job_types_of, "a table of declarations"),
     Retention: (_retention, "a list of ages such as events=7d,logs.info=24h,jobs=never, with commas between"),

@@ -14,7 +14,8 @@ from jobledger.values import enum_number
 from jobledger_server.core.config_schema import ConfigSchema, SchemaError
 from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.job_types import ALLOWABLE, COMMAND, ENV, JobType, JobTypes
-from jobledger_server.core.runners import POWERFUL
+from jobledger_server.core.powerful_variables import POWERFUL
+from jobledger_server.core.runners import loads_from_working_dir
 from jobledger_server.core.secret_references import VARIABLE, AllowedSecrets
 from jobledger_server.core.specs import check_defaults
 from jobledger_server.core.structs import plain
@@ -118,13 +119,19 @@ def _declared(name: str, table: Mapping[str, Any]) -> JobType:
         _check_place(place, schema.document)
     for said in schema.wrong_defaults(plain(defaults.config)):
         raise _FieldError(f"defaults.{said}")
+    allowed = frozenset(_allowed(_texts(table, "allow")))
+    if "working_dir" in allowed and (option := loads_from_working_dir(template.source)):
+        raise _FieldError(
+            f"allow: with working_dir python {option} would load modules from a directory that callers choose: put -P "
+            "(before Python 3.11: -I) in front of it, or name a script by an absolute path"
+        )
     return JobType(
         name=name,
         template=template,
         schema=schema,
         description=description,
         defaults=defaults,
-        allow=frozenset(_allowed(_texts(table, "allow"))),
+        allow=allowed,
     )
 
 

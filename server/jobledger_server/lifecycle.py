@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from jobledger_server.access.data_dir import check_data_dir
+
 
 class StartError(Exception):
     """The server can't start; the message says why, and what to do."""
@@ -22,15 +24,16 @@ def locked(data_dir: Path) -> Iterator[None]:
     """Holds the directory for this server alone, until the block or the process ends.
 
     Raises:
-        StartError: another server has it, or it can't be made or belongs to someone else.
+        StartError: another server has it, or it can't be made.
+        PrivateFileError: it belongs to someone else, or others may have put there what is in it.
     """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(data_dir)
         descriptor = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise StartError(f"the data directory {data_dir} can't be used: {error.strerror}") from None
     try:
-        _check_private(data_dir)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -45,12 +48,12 @@ def locked(data_dir: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _check_private(data_dir: Path) -> None:
-    status = data_dir.stat()
-    if status.st_uid != os.geteuid():
-        raise StartError(f"the data directory {data_dir} belongs to someone else: choose another --data-dir")
-    if status.st_mode & 0o077:
+def _make_private(data_dir: Path) -> None:
+    check_data_dir(data_dir, owner=os.geteuid())
+    if data_dir.stat().st_mode & 0o077:
         data_dir.chmod(0o700)
+        # Whoever could write to it until now may have been quicker than the first look.
+        check_data_dir(data_dir, owner=os.geteuid())
 
 
 @contextmanager

@@ -5,7 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobledger_server.access.certificates import ClientCertificates, Peer, identify, peers_of
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+from hypothesis import given
+from hypothesis import strategies as st
+from jobledger_server.access.certificates import SUBJECT, URI, ClientCertificates, Peer, identify, peers_of
 from jobledger_server.config import SettingsError, resolve, settings_of
 from jobledger_server.core.clock import SystemClock
 from jobledger_server.core.errors import Reason, ServiceError
@@ -36,11 +40,31 @@ def refusal(certificates: ClientCertificates, pem: bytes) -> object:
         ((), "worker-1", "CN=worker-1,O=Acme"),
         ((), "a,b=c+d", r"CN=a\,b=c\+d,O=Acme"),
         ((WORKER, "spiffe://acme.example/admin"), "worker-1", ""),
+        (("CN=worker-1,O=Acme",), "nobody", ""),
+        (("2.5.4.3=worker-1",), "nobody", ""),
+        (("/acme.example/x",), "worker-1", ""),
+        (("urn:CN=worker-1",), "nobody", "urn:CN=worker-1"),
+        ((), "urn:x", "CN=urn:x,O=Acme"),
     ],
 )
 def test_an_identity_is_the_one_uri_or_the_subject(uris: tuple[str, ...], subject: str, identity: str) -> None:
     """Of two URIs neither can be trusted to be the one that was meant."""
     assert identify(AUTHORITY.client(*uris, subject=subject).pem).identity == identity
+
+
+def test_no_uri_is_the_subject_of_another() -> None:
+    """An authority that lets its clients choose their URIs gives none of them the name of another by it."""
+    certificates = ClientCertificates(peers=PEERS, clock=SystemClock())
+    forged = AUTHORITY.client("CN=worker-1,O=Acme", subject="nobody")
+    assert refusal(certificates, forged.pem) == Reason.ERROR_REASON_AUTH_MISSING
+
+
+@given(st.text(), st.text(max_size=20))
+def test_what_one_is_called_is_a_uri_or_a_subject_and_never_both(text: str, value: str) -> None:
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, value or "x")]).rfc4514_string()
+    for name in (text, subject, f"urn:{text}", f"{subject}:{text}"):
+        assert not (URI.match(name) and SUBJECT.match(name))
+    assert SUBJECT.match(subject)
 
 
 def test_a_certificate_may_do_what_its_identity_may() -> None:
@@ -66,13 +90,19 @@ def test_one_that_expires_while_connected_counts_no_longer() -> None:
     pem = AUTHORITY.client(WORKER, expires_in=timedelta(seconds=60)).pem
     assert certificates.principal(pem).expires_at == identify(pem).expires_at
     clock.advance(61)
-    assert refusal(certificates, pem) == Reason.ERROR_REASON_AUTH_INVALID
+    with pytest.raises(ServiceError) as caught:
+        certificates.principal(pem)
+    assert caught.value.reason == Reason.ERROR_REASON_AUTH_INVALID
+    assert caught.value.token_id == caught.value.subject == f"cert:{WORKER}", "for the audit log"
 
 
 @pytest.mark.parametrize(
     "table",
     [
         {"": {"scopes": ["worker"]}},
+        {"worker-1": {"scopes": ["worker"]}},
+        {"=worker-1": {"scopes": ["worker"]}},
+        {"//acme.example/worker": {"scopes": ["worker"]}},
         {WORKER: {}},
         {WORKER: {"workspaces": ["a"]}},
         {WORKER: {"scopes": []}},
@@ -100,5 +130,7 @@ def test_rules_come_from_the_file_or_a_variable(tmp_path: Path) -> None:
     assert settings_of(resolve({}, tls, file)).peers == expected
     variable = f'{{"{WORKER}": {{"scopes": ["jobs:read"], "workspaces": ["builds"]}}}}'
     assert settings_of(resolve({}, {**tls, "JOBLEDGER_PEERS": variable}, None)).peers == expected
+    with pytest.raises(SettingsError, match=r"^peers: .* is not by URI or subject, as "):
+        settings_of(resolve({}, {**tls, "JOBLEDGER_PEERS": variable.replace(WORKER, "worker-1")}, None))
     with pytest.raises(SettingsError, match=r"peers .* is of no use without tls_client_ca"):
         settings_of(resolve({}, {"JOBLEDGER_PEERS": variable}, None))

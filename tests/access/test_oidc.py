@@ -81,6 +81,16 @@ async def test_times_have_a_minute_of_leeway(bench: Bench) -> None:
     assert await bench.refused(bench.issuer.sign(bench.claims(iat=now + 61))) == INVALID
 
 
+async def test_who_comes_with_an_expired_token_is_told_to_the_audit_log(bench: Bench) -> None:
+    good = await bench.principal()
+    with pytest.raises(ServiceError) as caught:
+        await bench.principal(exp=bench.now - 60)
+    assert (caught.value.token_id, caught.value.subject) == (good.token_id, good.subject)
+    with pytest.raises(ServiceError) as caught:
+        await bench.principal(exp=bench.now - 60, aud="another")
+    assert (caught.value.token_id, caught.value.subject) == ("", "")
+
+
 async def test_a_token_that_was_good_ends_when_it_expires(bench: Bench, clock: ManualClock) -> None:
     token = bench.issuer.sign(bench.claims(exp=bench.now - 30))
     ends = (await bench.take(token)).expires_at

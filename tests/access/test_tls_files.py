@@ -188,3 +188,14 @@ async def test_clients_that_can_not_be_told_do_not_end_the_watch(files: TlsFiles
 
 async def _wrapped(look: Callable[[], object]) -> object:
     return look()
+
+
+def test_authorities_that_every_user_can_change_are_refused(files: TlsFiles, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever can add one has all of `peers`."""
+    authorities = files.key.parent / "ca.pem"
+    authorities.chmod(0o664)
+    load(files)
+    assert f"chmod g-w {authorities}" in caplog.text
+    authorities.chmod(0o666)
+    with pytest.raises(PrivateFileError, match=f"chmod go-w {authorities}"):
+        load(files)

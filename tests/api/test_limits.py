@@ -20,12 +20,18 @@ from jobledger_server.api.types import Metadata
 from support.eventually import eventually
 
 pytestmark = pytest.mark.timeout(60)
-MOST, RESERVED, OF_ONE = 8, 2, 4
+MOST, RESERVED, OF_ONE, KEPT_FOR_ONE = 8, 2, 4, 1
 
 
 @pytest.fixture
 def limits() -> Limits:
-    return Limits(most_calls=MOST, admin_calls=RESERVED, token_calls=OF_ONE, watches=Watches(most=3, of_peer=2))
+    return Limits(
+        most_calls=MOST,
+        admin_calls=RESERVED,
+        admin_token_calls=KEPT_FOR_ONE,
+        token_calls=OF_ONE,
+        watches=Watches(most=3, of_peer=2),
+    )
 
 
 @pytest.fixture(params=["socket", "inprocess"])
@@ -36,8 +42,8 @@ async def channel(
         yield channel
 
 
-async def a_reader(admin: TokenAdmin) -> Metadata:
-    issued = await admin.create(CreateTokenRequest(name="reader", scopes=["jobs:read"]))
+async def a_reader(admin: TokenAdmin, **fields: Any) -> Metadata:
+    issued = await admin.create(CreateTokenRequest(**{"name": "reader", "scopes": ["jobs:read"], **fields}))
     return (("authorization", f"Bearer {issued.token}"),)
 
 
@@ -80,13 +86,22 @@ async def test_however_many_tokens_wait_an_administrator_comes_through(
     pending = waits(stub, await a_reader(admin), 4) + waits(stub, await a_reader(admin), 2)
     await held(limits, MOST - RESERVED)
     assert await refused(get(stub, "job", await a_reader(admin))) == "OVERLOADED"
+    bound = await a_reader(admin, scopes=["admin"], workspaces=["red"])
+    assert await refused(get(stub, "job", bound)) == "OVERLOADED", "it can administer nothing"
     assert (await get(stub, "job", token)).job_id == "job"
-    pending += waits(stub, token, RESERVED)
-    await held(limits, MOST)
+    pending += waits(stub, token, KEPT_FOR_ONE)
+    await held(limits, MOST - RESERVED + KEPT_FOR_ONE)
     assert await refused(get(stub, "job", token)) == "OVERLOADED"
+    another = await a_reader(admin, scopes=["admin"])
+    assert (await get(stub, "job", another)).job_id == "job"
+    pending += waits(stub, another, KEPT_FOR_ONE)
+    await held(limits, MOST)
+    assert await refused(get(stub, "job", await a_reader(admin, scopes=["admin"]))) == "OVERLOADED"
     servicer.released.set()
     await asyncio.gather(*pending)
     await held(limits, 0)
+    assert not limits._of_token
+    assert not limits._kept_of_token
 
 
 async def test_those_who_watch_health_take_no_place_of_those_who_ask_for_it(channel: Channel) -> None:

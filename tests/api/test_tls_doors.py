@@ -118,7 +118,10 @@ async def test_a_certificate_can_not_be_claimed_in_a_header(mutual: TlsDoors, do
 async def test_a_renewal_is_for_new_connections_and_leaves_open_ones(
     mutual: TlsDoors, door: str, servicer: Servicer
 ) -> None:
-    """Another authority for the server, and another for the clients, while a call waits for its answer."""
+    """Another authority for the server, and another for the clients, while a call waits for its answer.
+
+    The connection of that call goes on with what its certificate may do, as the page on TLS says.
+    """
     other, others = Authority.make(), Authority.make("Others")
     waiting = asyncio.create_task(_held(mutual, door))
     async with asyncio.timeout(30):
@@ -128,15 +131,21 @@ async def test_a_renewal_is_for_new_connections_and_leaves_open_ones(
     assert await mutual.ask(door, other, shown=KNOWN) == REFUSED
     assert await mutual.ask(door, AUTHORITY, shown=others.client(WORKER)) == REFUSED
     servicer.released.set()
-    assert await waiting == "wait"
+    assert await waiting == ("wait", f"cert:{WORKER}")
 
 
-async def _held(doors: TlsDoors, door: str) -> str:
+async def _held(doors: TlsDoors, door: str) -> tuple[str, str]:
+    """Of a call that waits its job, and of the next one over the same connection who made it."""
     if door == "grpc":
         async with doors.channel(AUTHORITY, KNOWN) as channel:
-            return str((await JobServiceStub(channel).GetJob(pb.GetJobRequest(job_id="wait"))).job_id)
-    async with doors.session(AUTHORITY, KNOWN) as session, session.get("/v1/jobs/wait") as told:
-        return str((await told.json())["job_id"])
+            stub = JobServiceStub(channel)
+            waited = await stub.GetJob(pb.GetJobRequest(job_id="wait"))
+            return waited.job_id, str((await stub.GetJob(pb.GetJobRequest(job_id="principal"))).created_by)
+    async with doors.session(AUTHORITY, KNOWN) as session:
+        async with session.get("/v1/jobs/wait") as told:
+            waited_for = str((await told.json())["job_id"])
+        async with session.get("/v1/jobs/principal") as told:
+            return waited_for, str((await told.json())["created_by"])
 
 
 @both

@@ -1,7 +1,9 @@
-"""The file that a token is read from, when the token is rotated."""
+"""The files that tokens are read from and written to."""
 
+import os
 from pathlib import Path
 
+import pytest
 from cli.program import Run
 from jobledger.v1.engine_service_pb2 import IssuedToken, TokenInfo
 from sdk.fake_server import TOKEN, FakeServer
@@ -32,3 +34,49 @@ async def test_a_token_file_that_is_a_link_is_not_replaced(server: FakeServer, r
     assert outcome.out == "jl_new_secret\n"
     assert "still holds the old token (it is a symbolic link): put the new one there" in outcome.err
     assert (link.is_symlink(), target.read_text()) == (True, f"{TOKEN}\n")
+
+
+@pytest.mark.parametrize("arguments", [("create", "--name", "ci", "--scope", "admin"), ("rotate", "another")])
+async def test_no_token_is_made_for_a_file_that_can_not_be_written(
+    server: FakeServer, run: Run, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """The server would tell it once, and the old one would end."""
+    for place in (tmp_path / "missing" / "t", tmp_path):
+        outcome = await run("token", *arguments, "-o", str(place))
+        assert (outcome.code, outcome.out) == (2, "")
+        assert str(place.parent) in outcome.err
+    assert not {"CreateToken", "RotateToken"} & {*server.requests}
+    assert not list(tmp_path.iterdir())
+
+
+async def test_a_token_whose_file_can_not_be_written_after_all_is_printed(
+    server: FakeServer, run: Run, tmp_path: Path
+) -> None:
+    (tmp_path / "d").mkdir()
+
+    def takes_the_place_away(_: object) -> IssuedToken:
+        for path in (tmp_path / "d").iterdir():
+            path.unlink()
+        return IssuedToken(info=TokenInfo(token_id="new"), token="jl_new_secret")
+
+    server.on("RotateToken", takes_the_place_away)
+    outcome = await run("token", "rotate", "another", "-o", str(tmp_path / "d" / "t"))
+    assert (outcome.code, outcome.out) == (2, "jl_new_secret\n")
+    assert f"{tmp_path / 'd' / 't'} can't be written" in outcome.err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+async def test_root_leaves_the_file_that_it_renews_to_its_owner(server: FakeServer, run: Run, tmp_path: Path) -> None:
+    """Else that user's server would not start again. A file for the new token is root's, whose ever was there."""
+    server.on("RotateToken", IssuedToken(info=TokenInfo(token_id="new"), token="jl_new_secret"))
+    path, other = tmp_path / "token", tmp_path / "other"
+    for file in (path, other):
+        file.write_text(f"{TOKEN}\n")
+        file.chmod(0o600)
+        os.chown(file, 12345, 54321)
+    own = {"JOBLEDGER_TOKEN": "", "JOBLEDGER_TOKEN_FILE": str(path)}
+    assert (await run("token", "rotate", "test", "-o", str(other), **own)).code == 0
+    for file, owner in ((path, (12345, 54321)), (other, (0, os.getegid()))):
+        status = file.stat()
+        assert (status.st_uid, status.st_gid) == owner
+        assert (status.st_mode & 0o777, file.read_text()) == (0o600, "jl_new_secret\n")

@@ -4,7 +4,14 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from jobledger_server.core.ports import EventBounds, IdempotencyConflictError, JobFilter, KeyedJobDeletedError, Store
+from jobledger_server.core.ports import (
+    EventBounds,
+    IdempotencyConflictError,
+    JobFilter,
+    JobRecord,
+    KeyedJobDeletedError,
+    Store,
+)
 from jobledger_server.core.times import SECOND
 from stores.backends import Backend
 from support.records import NOW, RUNNING, a_change, a_key, a_record, state_changed
@@ -38,6 +45,37 @@ async def test_keys_of_different_principals_are_different_keys(store: Store) -> 
     first = await store.create_job(a_record(), [], a_key(principal="one"))
     second = await store.create_job(a_record(), [], a_key(principal="another", request=b"another"))
     assert first.job.job_id != second.job.job_id
+
+
+async def test_a_key_finds_no_job_in_a_workspace_that_its_caller_does_not_see(store: Store) -> None:
+    """One that is bound elsewhere now makes its own, and finds that again; who sees both has one key for them."""
+    red = await store.create_job(a_record(workspace_id="red"), [], a_key(workspaces=("red",)))
+    blue = await store.create_job(a_record(workspace_id="blue"), [], a_key(workspaces=("blue",)))
+    assert blue.job.workspace_id == "blue"
+    green = await store.create_job(a_record(workspace_id="green"), [], a_key(workspaces=("green",), request=b"another"))
+    assert green.job.workspace_id == "green"
+    known: list[tuple[JobRecord, tuple[str, ...] | None]] = [
+        (red, ("red",)),
+        (red, ("blue", "red")),
+        (red, None),
+        (blue, ("blue",)),
+        (blue, ("blue", "green")),
+    ]
+    for record, workspaces in known:
+        repeat = a_record(workspace_id=record.job.workspace_id)
+        assert (await store.create_job(repeat, [], a_key(workspaces=workspaces))).job == record.job
+        with pytest.raises(IdempotencyConflictError):
+            await store.create_job(repeat, [], a_key(workspaces=workspaces, request=b"third"))
+
+
+async def test_a_key_of_a_caller_that_is_bound_elsewhere_now_holds_for_its_own_time(store: Store) -> None:
+    sooner, later = NOW + 10 * SECOND, NOW + 20 * SECOND
+    await store.create_job(a_record(workspace_id="red"), [], a_key(workspaces=("red",), expires_at=sooner))
+    record = a_record(workspace_id="blue")
+    blue = await store.create_job(record, [], a_key(workspaces=("blue",), expires_at=later))
+    repeat = a_record(workspace_id="blue", created_at=sooner + 1)
+    again = await store.create_job(repeat, [], a_key(workspaces=("blue",), expires_at=later + SECOND))
+    assert again.job == blue.job == record.job
 
 
 @pytest.mark.parametrize(("later", "known"), [(-1, True), (0, False), (1, False)])

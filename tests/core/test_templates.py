@@ -152,6 +152,45 @@ RUN = [
     (["tar", "-I{config.a}"], 1),
     (["uv", "run", "{config.a}"], 2),
     (["/lib64/ld-linux-x86-64.so.2", "{config.a}"], 1),
+    (["python3.11-dbg", "-c", "{config.a}"], 2),
+    (["/usr/bin/python3.13t", "-c", "{config.a}"], 2),
+    (["python3-intel64", "-c", "{config.a}"], 2),
+    (["pypy3.10-c", "-c", "{config.a}"], 2),
+    (["perl5.36-x86_64-linux-gnu", "-e", "{config.a}"], 2),
+    (["luajit-2.1.0-beta3", "-e", "{config.a}"], 2),
+    (["bash-static", "-c", "{config.a}"], 2),
+    (["busybox.static", "sh", "-c", "{config.a}"], 3),
+    (["nc.traditional", "-e", "{config.a}"], 2),
+    (["sudo-rs", "{config.a}"], 1),
+    (["su-rs", "-c", "{config.a}"], 2),
+    (["mariadb", "-e", "{config.a}"], 2),
+    (["gtimeout", "10", "{config.a}"], 2),
+    (["gtimeout", "10", "sh", "-c", "{config.a}"], 4),
+    (["genv", "LD_PRELOAD={config.a}", "p"], 1),
+    (["gxargs", "{config.a}"], 1),
+    (["gfind", "/x", "-exec", "{config.a}", ";"], 3),
+    (["gtar", "-I{config.a}"], 1),
+    (["bsdtar", "--use-compress-program={config.a}"], 1),
+    (["mpirun", "-n", "2", "{config.a}"], 3),
+    (["mpirun.openmpi", "{config.a}"], 1),
+    (["mpiexec.hydra", "{config.a}"], 1),
+    (["torchrun", "{config.a}"], 1),
+    (["accelerate", "launch", "{config.a}"], 2),
+    (["python3", "-m", "torch.distributed.run", "{config.a}"], 3),
+    (["python3", "-um", "torch.distributed.launch", "{config.a}"], 3),
+    (["python3", "-m", "pytest", "{config.a}"], 3),
+    (["python3", "-m", "accelerate.commands.launch", "{config.a}"], 3),
+    (["xvfb-run", "-a", "{config.a}"], 2),
+    (["dbus-run-session", "--", "{config.a}"], 2),
+    (["tini", "--", "{config.a}"], 2),
+    (["dumb-init", "{config.a}"], 1),
+    (["sbatch", "--wrap={config.a}"], 1),
+    (["srun", "{config.a}"], 1),
+    (["octave", "--eval", "{config.a}"], 2),
+    (["vim.basic", "-c", "{config.a}"], 2),
+    (["php8.2-cgi", "-d", "{config.a}"], 2),
+    (["octave-cli-8.4.0", "--eval", "{config.a}"], 2),
+    (["env", "LUA_INIT={config.a}", "lua", "/srv/x.lua"], 1),
 ]
 
 
@@ -201,6 +240,16 @@ def test_arguments_of_a_program_text_may_be_values() -> None:
     assert Template.of(wrapped).filled({"a": "x"}) == ["env", "MODE=x", "timeout", "x", "p", "-c", "x"]
 
 
+# Their names begin as those of programs that run others, or end so.
+ORDINARY_NAMES = """
+ssh-keygen git-lfs-size node-red node2vec go2rtc make2fs find-duplicates time-series watch-folder script.py make.sh
+python.py R.csv sedimentation grep gcc gzip gmin gnice-plot envelope report-2024 awk.txt nodejs-exporter perlin sudoku
+make-real watch-basic node-cli php.ini python-docs.html sh-tests R-project sudo.conf bash.rc git.txt docker-gc
+shasum shuf bashful dashboard-3 luac rubyist phpstan-report timeouts env2json tartan ffmpeg convert train x86_64-run
+"""
+ORDINARY = ORDINARY_NAMES.split()
+
+
 @pytest.mark.parametrize(
     "source",
     [
@@ -212,6 +261,10 @@ def test_arguments_of_a_program_text_may_be_values() -> None:
         ["timeout", "-k", "5", "10", "perl", "/srv/x.pl", "{config.a}"],
         ["awk", "text", "{config.a}"],
         ["stdbuf", "-oL", "nohup", "convert", "--", "{config.a}"],
+        ["gtimeout", "10", "train", "{config.a}"],
+        ["python3.11-dbg", "-u", "/srv/x.py", "{config.a}"],
+        ["python3", "-m", "tracer", "{config.a}"],
+        *([name, "{config.a}"] for name in ORDINARY),
     ],
     ids=" ".join,
 )

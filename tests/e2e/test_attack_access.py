@@ -110,10 +110,23 @@ async def test_metadata_of_another_form_is_refused(server: RunningServer, name: 
     """Rows 3 and 4, gRPC: in frames by hand, for gRPC's own client does not send what is not ASCII."""
     values = [value.replace(b"{token}", server.token.encode()) for value in FORGED[name]]
     code, message = await said_over_grpc(server, *(("authorization", value) for value in values))
-    # From half of the most metadata on gRPC refuses some, by chance; below it none.
-    by_transport = name == "8 KiB" and code == grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
-    assert by_transport or code == grpc.StatusCode.UNAUTHENTICATED.value[0]
-    assert by_transport or message == "The credentials are not one 'Bearer jl_<id>_<secret>'"
+    assert code == grpc.StatusCode.UNAUTHENTICATED.value[0]
+    assert message == "The credentials are not one 'Bearer jl_<id>_<secret>'"
+
+
+@pytest.mark.parametrize(
+    ("size", "code"), [(8192, "UNAUTHENTICATED"), (15_000, "UNAUTHENTICATED"), (16_384, "RESOURCE_EXHAUSTED")]
+)
+async def test_a_long_token_is_refused_by_its_length_and_not_by_chance(
+    server: RunningServer, size: int, code: str
+) -> None:
+    """Row 3, gRPC: between its two limits of metadata it refuses some."""
+    metadata = (("authorization", f"Bearer jl_abcdefgh_{'A' * size}"),)
+    async with grpc.aio.insecure_channel(server.target) as channel:
+        for _ in range(5):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await JobServiceStub(channel).ListJobs(pb.ListJobsRequest(limit=1), metadata=metadata)
+            assert refused.value.code().name == code
 
 
 async def test_the_scheme_is_known_in_any_case(server: RunningServer, rest: RestDoor) -> None:

@@ -315,6 +315,25 @@ async def test_another_ones_job_is_told_as_denied_in_the_log_alone(door: Door, r
     assert await audited(rest, token_id=token_id, job_id=absent) == []
 
 
+async def test_another_ones_job_that_is_named_elsewhere_is_told_too(door: Door, rest: RestDoor) -> None:
+    """As the one to run again, and in a filter of events, which is no error."""
+    foreign = [(await rest.create("true", workspace_id="other"))["job_id"] for _ in range(2)]
+    absent = f"job_{'0' * 26}"
+    token_id, token = await issue(rest, scopes=["jobs:read", "jobs:create"], workspaces=["mine"])
+    bound = with_token(door, token)
+    for job_id in (absent, foreign[0]):
+        with pytest.raises(Refused) as refused:
+            await bound.call("CreateJob", spec={"rerun_of": job_id})
+        assert refused.value.error_code == "E_JOB_NOT_FOUND"
+    told = await told_of(rest, token_id, most=2)
+    assert told[1:] == [("CreateJob", foreign[0], "denied", "JOB_NOT_FOUND", 1)]
+    async for event in bound.events(resume_from=0, job_id=[absent, foreign[1]]):
+        assert "job" not in event
+        break
+    told = await told_of(rest, token_id, most=3)
+    assert told[2:] == [("WatchEvents", foreign[1], "denied", "JOB_NOT_FOUND", 1)]
+
+
 async def test_who_shows_a_revoked_token_is_told_by_its_id(door: Door, rest: RestDoor) -> None:
     """Its secret was right. Who shows another secret under that id is nobody."""
     token_id, token = await issue(rest, scopes=["jobs:read"])

@@ -1,10 +1,16 @@
 """The operators' dashboard under /gateway: C-01 to C-05 and AC-1 to AC-5 of its specification."""
 
+import asyncio
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
-from support.doors import RestDoor
+from support.doors import GrpcDoor, Refused, RestDoor
 from support.eventually import eventually
+from support.running import RunningServer
+from support.tokens import issue, post
 
 NOBODY = "job_00000000000000000000000000"
 
@@ -121,3 +127,29 @@ async def test_cancel_waits_until_a_stubborn_job_is_dead(rest: RestDoor) -> None
         rest, "POST", f"/gateway/jobs/{job_id}/cancel", data='{"grace_period": 0.5}', headers=headers
     )
     assert (status, body["status"]) == (200, "cancelled")
+
+
+async def test_a_cancel_that_waits_ends_with_its_token_and_is_done(
+    server: RunningServer, rest: RestDoor, tmp_path: Path
+) -> None:
+    """Over gRPC too: only the waiting is the caller's; what it has asked for is stored, and goes on."""
+    stubborn = f"trap '' TERM; echo up; while [ ! -e {tmp_path}/end ]; do sleep 0.1; done"
+    jobs = [(await rest.create("sh", "-c", stubborn, grace_period="60s"))["job_id"] for _ in range(2)]
+    for job_id in jobs:
+        await eventually(partial(rest.call, "GetLogs", job_id=job_id), until=lambda page: page["total"] == 1)
+    token_id, token = await issue(rest, scopes=["jobs:cancel"])
+    headers = {"Authorization": f"Bearer {token}"}
+    async with grpc.aio.insecure_channel(server.target) as channel, asyncio.timeout(30):
+        over_grpc = asyncio.create_task(GrpcDoor(channel, token).cancel(jobs[0], wait=True))
+        over_rest = asyncio.create_task(ask(rest, "POST", f"/gateway/jobs/{jobs[1]}/cancel", headers=headers))
+        for job_id in jobs:
+            await eventually(partial(rest.get, job_id), until=lambda job: job["state"] == "cancelling")
+        await post(rest, f"/v1/tokens/{token_id}/revoke", {})
+        with pytest.raises(Refused) as refused:
+            await over_grpc
+        status, answer = await over_rest
+    assert (refused.value.status, refused.value.error_code) == ("UNAUTHENTICATED", "E_AUTH_INVALID")
+    assert (status, answer["error"]["message"]) == (401, "The token was revoked")
+    assert [(await rest.get(job_id))["state"] for job_id in jobs] == ["cancelling"] * 2
+    (tmp_path / "end").touch()
+    assert [(await rest.ended(job_id))["state"] for job_id in jobs] == ["cancelled"] * 2

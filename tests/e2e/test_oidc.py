@@ -90,12 +90,25 @@ async def _runs_jobs_in_its_workspace(doors: Doors, issuer: Issuer) -> None:
     assert len(keyed) == 1, "one subject, one key, one job"
     (job_id,) = keyed
     elsewhere = token_of(issuer, "jobs-runners", teams=["blue"])
+    await _a_key_finds_no_job_that_its_token_may_not_see(doors, runner, elsewhere)
     for door in doors.both(elsewhere):
         with pytest.raises(Refused) as refused:
             await door.get(job_id)
         assert refused.value.error_code == "E_JOB_NOT_FOUND"
     for token, exit_code in ((runner, 0), (elsewhere, 4)):
         assert await asyncio.to_thread(_exit_of_get, doors.server, token, job_id) == exit_code
+
+
+async def _a_key_finds_no_job_that_its_token_may_not_see(doors: Doors, red: str, blue: str) -> None:
+    """The same subject, body and key: the workspace is the one that the token is bound to."""
+    tokens = {"red": red, "blue": blue}
+    made = [
+        (workspace, await door.create("true", key="unplaced"))
+        for workspace in ("red", "blue", "red")
+        for door in doors.both(tokens[workspace])
+    ]
+    assert {(workspace, job["workspace_id"]) for workspace, job in made} == {("red", "red"), ("blue", "blue")}
+    assert len({job["job_id"] for _, job in made}) == 2
 
 
 def _exit_of_get(server: RunningServer, token: str, job_id: str) -> int:

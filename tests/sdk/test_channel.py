@@ -42,10 +42,15 @@ async def _listening(server: Certificate, port: int = 0, *, clients: Authority |
 async def tls_server(tmp_path: Path) -> AsyncIterator[FakeServer]:
     """A server with TLS, and what it leaves in its data directory `tmp_path`."""
     fake, listening = await _listening(SERVER)
-    (tmp_path / "token").write_text(TOKEN)
+    write_token(tmp_path)
     _write_endpoints(tmp_path, fake.target, SERVER.sha256)
     yield fake
     await listening.stop(None)
+
+
+def write_token(data_dir: Path) -> None:
+    (data_dir / "token").write_text(TOKEN)
+    (data_dir / "token").chmod(0o600)
 
 
 def _write_endpoints(data_dir: Path, target: str, cert_sha256: str) -> None:
@@ -81,7 +86,7 @@ async def test_another_certificate_gets_no_token(tls_server: FakeServer, tmp_pat
 async def test_who_takes_the_port_between_look_and_call_gets_no_token(tmp_path: Path) -> None:
     """The channel trusts that one certificate, whose key is not the impostor's; its authority has no say."""
     fake, listening = await _listening(SERVER)
-    (tmp_path / "token").write_text(TOKEN)
+    write_token(tmp_path)
     _write_endpoints(tmp_path, fake.target, SERVER.sha256)
     async with Client.connect(data_dir=tmp_path, retry_for=0.0) as client:
         await listening.stop(None)
@@ -102,7 +107,7 @@ async def test_an_impostor_without_tls_gets_no_token(tmp_path: Path) -> None:
         writer.close()
 
     async with await asyncio.start_server(listen, "127.0.0.1", 0) as impostor:
-        (tmp_path / "token").write_text(TOKEN)
+        write_token(tmp_path)
         port = impostor.sockets[0].getsockname()[1]
         _write_endpoints(tmp_path, f"127.0.0.1:{port}", SERVER.sha256)
         with pytest.raises(jobledger.SetupError, match="does not speak TLS"):
@@ -115,7 +120,7 @@ async def test_an_impostor_without_tls_gets_no_token(tmp_path: Path) -> None:
 async def test_a_port_that_is_taken_is_no_way_to_the_token_of_a_local_server(tmp_path: Path) -> None:
     """Without TLS too: a killed server leaves its file, and anyone may take its port, but nobody its socket."""
     impostor, listening = await _listening(SERVER)
-    (tmp_path / "token").write_text(TOKEN)
+    write_token(tmp_path)
     left = {"grpc": impostor.target, "unix": str(tmp_path / "grpc.sock"), "token_file": str(tmp_path / "token")}
     (tmp_path / "endpoints.json").write_text(json.dumps(left))
     async with Client.connect(data_dir=tmp_path, retry_for=0.0) as client:
@@ -128,7 +133,7 @@ async def test_a_port_that_is_taken_is_no_way_to_the_token_of_a_local_server(tmp
 async def test_a_certificate_that_has_expired_is_told_of(tmp_path: Path) -> None:
     expired = AUTHORITY.client(expires_in=timedelta(seconds=-60))
     fake, listening = await _listening(expired)
-    (tmp_path / "token").write_text(TOKEN)
+    write_token(tmp_path)
     _write_endpoints(tmp_path, fake.target, expired.sha256)
     with pytest.raises(jobledger.SetupError, match="certificate has expired"):
         async with Client.connect(data_dir=tmp_path):
@@ -173,7 +178,7 @@ async def test_a_certificate_may_stand_in_for_a_token(tmp_path: Path, monkeypatc
 async def test_a_local_server_that_asks_for_certificates_is_known_by_its_hash_too(tmp_path: Path) -> None:
     fake, listening = await _listening(SERVER, clients=CLIENTS)
     CLIENTS.client("spiffe://acme.example/worker").write(tmp_path, "me")
-    (tmp_path / "token").write_text(TOKEN)
+    write_token(tmp_path)
     _write_endpoints(tmp_path, fake.target, SERVER.sha256)
     files = (tmp_path / "me.pem", tmp_path / "me.key")
     async with Client.connect(data_dir=tmp_path, cert_file=files[0], key_file=files[1]) as client:

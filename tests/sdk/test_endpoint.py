@@ -12,6 +12,7 @@ from jobledger.endpoint import host_and_port, is_local
 def data_dir(tmp_path: Path) -> Path:
     """The data directory of a server that runs on this machine."""
     (tmp_path / "token").write_text("jl_local_secret\n")
+    (tmp_path / "token").chmod(0o600)
     endpoints = {
         "pid": 1,
         "started_at": "2026-01-02T03:04:05.000000Z",
@@ -67,15 +68,17 @@ def test_a_local_servers_token_is_never_taken_for_another_target(data_dir: Path)
 
 def test_a_unix_socket_serves_where_there_is_no_port(data_dir: Path) -> None:
     endpoints = json.loads((data_dir / "endpoints.json").read_text())
-    (data_dir / "endpoints.json").write_text(json.dumps(endpoints | {"grpc": None, "unix": "/run/j.sock"}))
+    (data_dir / "endpoints.json").write_text(
+        json.dumps(endpoints | {"grpc": None, "unix": str(data_dir / "run/j.sock")})
+    )
     found = resolve_endpoint(data_dir=data_dir, environ={})
-    assert (found.target, found.token) == ("unix:/run/j.sock", "jl_local_secret")
+    assert (found.target, found.token) == (f"unix:{data_dir}/run/j.sock", "jl_local_secret")
 
 
 def test_the_socket_that_nobody_else_can_have_made_comes_before_the_port(data_dir: Path) -> None:
     endpoints = json.loads((data_dir / "endpoints.json").read_text())
-    (data_dir / "endpoints.json").write_text(json.dumps(endpoints | {"unix": "/run/j.sock"}))
-    assert resolve_endpoint(data_dir=data_dir, environ={}).target == "unix:/run/j.sock"
+    (data_dir / "endpoints.json").write_text(json.dumps(endpoints | {"unix": str(data_dir / "run/j.sock")}))
+    assert resolve_endpoint(data_dir=data_dir, environ={}).target == f"unix:{data_dir}/run/j.sock"
     found = resolve_endpoint(data_dir=data_dir, environ={}, cert_file=Path("/c.pem"), key_file=Path("/c.key"))
     assert (found.target, found.client) == ("127.0.0.1:50051", (Path("/c.pem"), Path("/c.key")))
 

@@ -215,7 +215,8 @@ async def test_a_bound_watcher_is_not_told_how_many_jobs_there_are_nor_of_other_
     """Neither in what is replayed nor live; all who are bound are given the very same message in their place."""
     record = a_record(workspace_id="red")
     waits, beat, *rotations = state_changed(record), an_event(), an_event(), an_event()
-    waits.queue_heartbeat.CopyFrom(QueueHeartbeat(queue_position=7, queued_ms=5))
+    why = "queue gpu is full (1 of 1 running)"
+    waits.queue_heartbeat.CopyFrom(QueueHeartbeat(queue_position=7, queued_ms=5, reason=why))
     beat.heartbeat.CopyFrom(EngineHeartbeat(uptime_ms=1, health="ok", active_jobs=3, queue_depth=4))
     for rotation, token_id in zip(rotations, ("bound", "another"), strict=True):
         rotation.token_rotated.CopyFrom(TokenRotated(token_id=token_id))
@@ -236,7 +237,7 @@ async def test_a_bound_watcher_is_not_told_how_many_jobs_there_are_nor_of_other_
         beats = [event.heartbeat for event in events if event.HasField("heartbeat")]
         assert beats == [EngineHeartbeat(uptime_ms=1, health="ok")] * 2
         queued = [event.queue_heartbeat for event in events if event.HasField("queue_heartbeat")]
-        assert queued == [QueueHeartbeat(queued_ms=5)] * 2
+        assert queued == [QueueHeartbeat(queued_ms=5, reason="waiting for a slot")] * 2
     assert all(one is other for one, other in zip(seen[0][4:], seen[1][4:], strict=True))
     assert told(seen[2]) == [1, 2, 3, 4, "replay.complete", 5, 6, 7, 8]
     assert seen[2][-1].heartbeat == beat.heartbeat

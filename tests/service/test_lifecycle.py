@@ -14,6 +14,7 @@ from typing import cast
 
 import pytest
 from jobledger_server import main
+from jobledger_server.access.private_files import PrivateFileError
 from jobledger_server.config import Settings, resolve, settings_of
 from jobledger_server.lifecycle import StartError, announced, given_up, locked, stop_signals
 from jobledger_server.wiring.embedded import Embedded
@@ -65,8 +66,34 @@ def test_a_directory_that_is_open_to_others_is_closed(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
 def test_the_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, -1)
-    with pytest.raises(StartError, match="belongs to someone else"), locked(tmp_path):
+    with pytest.raises(PrivateFileError, match="belongs to someone else"), locked(tmp_path):
         pass
+
+
+def test_a_directory_that_others_could_write_to_is_taken_only_where_it_is_empty(tmp_path: Path) -> None:
+    """What is in another one may be theirs, such as a database with a token of theirs; it is left as it is."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty").chmod(0o777)
+    with locked(tmp_path / "empty"):
+        assert stat.S_IMODE((tmp_path / "empty").stat().st_mode) == 0o700
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    for mode in (0o777, 0o770, 0o1777, 0o702):
+        (tmp_path / "full").chmod(mode)
+        with pytest.raises(PrivateFileError, match="chmod go-w"), locked(tmp_path / "full"):
+            pass
+        assert stat.S_IMODE((tmp_path / "full").stat().st_mode) == mode
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["x"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_database_of_somebody_else_is_not_taken_over(tmp_path: Path) -> None:
+    """Whoever made it has a token in it."""
+    (tmp_path / "jobledger.db").touch()
+    os.chown(tmp_path / "jobledger.db", 12345, -1)
+    with pytest.raises(PrivateFileError, match="belongs to user 12345"), locked(tmp_path):
+        pass
+    assert not (tmp_path / "lock").exists()
 
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
@@ -77,7 +104,7 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
 
 def test_a_lock_that_is_a_link_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "victim")
-    with pytest.raises(StartError, match="can't be used"), locked(tmp_path):
+    with pytest.raises(PrivateFileError, match="symbolic link"), locked(tmp_path):
         pass
     assert not (tmp_path / "victim").exists()
 

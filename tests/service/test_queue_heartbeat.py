@@ -9,19 +9,19 @@ import pytest
 from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_pb2 import JobPriority
 from jobledger.v1.job_service_pb2 import WatchEventsRequest
-from jobledger_server.core.concurrency import ConcurrencyLimits
+from jobledger_server.core.concurrency import (
+    FOR_A_SLOT,
+    FOR_ITS_BACKOFF,
+    FOR_ITS_START,
+    FOR_ROOM,
+    ConcurrencyLimits,
+)
 from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import JobRecord, StoreUnavailableError
 from jobledger_server.core.times import SECOND
 from jobledger_server.service import queue_heartbeat
 from jobledger_server.service.events import EventHub
-from jobledger_server.service.queue_heartbeat import (
-    FOR_A_SLOT,
-    FOR_ITS_BACKOFF,
-    FOR_ITS_START,
-    FOR_ROOM,
-    QueueHeart,
-)
+from jobledger_server.service.queue_heartbeat import QueueHeart
 from jobledger_server.service.slots import Slots
 from jobledger_server.stores.sqlite import SqliteStore
 from support.bursts import each

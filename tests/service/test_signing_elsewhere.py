@@ -143,7 +143,7 @@ async def test_ends_that_can_not_be_signed_are_counted_and_health_says_why(
         await eventually(lambda: asyncio.sleep(0, len(overdue)), until=partial(eq, number))
     status = await engine.status()
     assert status.waiting_ends == 2
-    assert status.health == "the end of 2 jobs can't be stored just now: the HSM is locked"
+    assert status.health == "ends of jobs can't be stored just now: the HSM is locked"
     # Whoever sees some workspaces only is not told how many wait in all.
     assert (await engine.status(["elsewhere"])).waiting_ends == 0
 

@@ -134,10 +134,19 @@ def an_event(at: int = NOW) -> Event:
 
 
 def a_key(
-    key: str = "key", *, principal: str = "token", request: bytes = b"request", expires_at: int = NOW + 86_400 * SECOND
+    key: str = "key",
+    *,
+    principal: str = "token",
+    request: bytes = b"request",
+    expires_at: int = NOW + 86_400 * SECOND,
+    workspaces: tuple[str, ...] | None = None,
 ) -> IdempotencyKey:
     return IdempotencyKey(
-        principal=principal, key=key, request_hash=hashlib.sha256(request).digest(), expires_at=expires_at
+        principal=principal,
+        key=key,
+        request_hash=hashlib.sha256(request).digest(),
+        expires_at=expires_at,
+        workspaces=workspaces,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jobledger.v1.job_pb2 import JobSpec, JobState
+from jobledger_server.access.live_calls import LiveCalls
 from jobledger_server.blobs.files import FileBlobs
 from jobledger_server.core.concurrency import NO_LIMITS, ConcurrencyLimits
 from jobledger_server.core.policy import Principal
@@ -129,5 +130,10 @@ async def serving(
             finisher=finisher,
             scheduler=scheduler,
             recovery=recovery,
-            cancelling=Cancelling(**shared, finisher=finisher, slots=slots),
+            cancelling=Cancelling(
+                **shared,
+                finisher=finisher,
+                slots=slots,
+                live=LiveCalls(tokens=store, clock=clock, most_streams=1),
+            ),
         )

@@ -1,7 +1,6 @@
 """Where the server is, and with which token: from arguments, the environment, or what a local server left."""
 
 import ipaddress
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 import platformdirs
 
 from jobledger.errors import SetupError
+from jobledger.local_files import local_endpoints, local_token, read_token
 
 NO_SERVER = "Start one with `jobledger up`, or set JOBLEDGER_TARGET to the host:port of one"
 
@@ -60,13 +60,13 @@ def resolve_endpoint(
     that one is never taken for another target. With a certificate there may be no token.
 
     Raises:
-        SetupError: no server, or no token for it, was found.
+        SetupError: no server, or no token for it, was found, or others may have put there what was.
     """
     environ = os.environ if environ is None else environ
     if target is None and data_dir is None:
         target = environ.get("JOBLEDGER_TARGET")
     directory = Path(data_dir or environ.get("JOBLEDGER_DATA_DIR") or default_data_dir())
-    local = _local_endpoints(directory)
+    local = local_endpoints(directory)
     shown = _client_files(cert_file, key_file)
     if target is None:
         if local is None:
@@ -77,7 +77,7 @@ def resolve_endpoint(
         ca_file = ca_file or _path(environ.get("JOBLEDGER_CA_FILE"))
         shown = shown or _client_files(*(_path(environ.get(f"JOBLEDGER_{it}_FILE")) for it in ("CERT", "KEY")))
     try:
-        found = _find_token(token, environ, local if own else None)
+        found = _find_token(token, environ, directory, local if own else None)
     except SetupError:
         if shown is None:
             raise
@@ -120,17 +120,6 @@ def host_and_port(target: str) -> tuple[str, int]:
     return host.strip("[]"), int(port) if port.isdigit() else 443
 
 
-def _local_endpoints(directory: Path) -> dict[str, str | None] | None:
-    path = directory / "endpoints.json"
-    try:
-        content = json.loads(path.read_text("utf-8"))
-        return {name: str(value) if value else None for name, value in dict(content).items()}
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, TypeError) as error:
-        raise SetupError(f"{path} can't be read: {error}", error_code="E_ENGINE_UNREACHABLE") from error
-
-
 def _local_target(local: Mapping[str, str | None], directory: Path, *, by_certificate: bool) -> str:
     """The unix socket before the port: nobody else can have made it, while anyone may take a port that is free.
 
@@ -161,7 +150,7 @@ def _path(value: str | None) -> Path | None:
 
 
 def _find_token(
-    token: str | None, environ: Mapping[str, str], local: Mapping[str, str | None] | None
+    token: str | None, environ: Mapping[str, str], directory: Path, local: Mapping[str, str | None] | None
 ) -> tuple[str, str]:
     """The token and where it was found. One that was named goes before the local server's, which lets in as admin."""
     if token:
@@ -169,24 +158,11 @@ def _find_token(
     local_file = local.get("token_file") if local else None
     if given := environ.get("JOBLEDGER_TOKEN"):
         return given.strip(), "JOBLEDGER_TOKEN"
-    if path := environ.get("JOBLEDGER_TOKEN_FILE") or local_file:
+    if path := environ.get("JOBLEDGER_TOKEN_FILE"):
         return read_token(path), path
+    if local_file:
+        return local_token(Path(local_file), directory), local_file
     raise SetupError(
         "No token: set JOBLEDGER_TOKEN, or JOBLEDGER_TOKEN_FILE to a file that holds it alone",
         error_code="E_AUTH_MISSING",
     )
-
-
-def read_token(path: str | Path) -> str:
-    """The token that a file holds alone.
-
-    Raises:
-        SetupError: the file can't be read, or is empty.
-    """
-    try:
-        token = Path(path).read_text("utf-8").strip()
-    except (OSError, ValueError) as error:
-        raise SetupError(f"The token in {path} can't be read: {error}", error_code="E_AUTH_MISSING") from error
-    if not token:
-        raise SetupError(f"{path} holds no token", error_code="E_AUTH_MISSING")
-    return token

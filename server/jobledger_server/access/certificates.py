@@ -4,6 +4,7 @@ Whether a certificate is good - signed by the configured authorities, its key in
 before anything was asked.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -17,6 +18,10 @@ from jobledger_server.core.ports import Clock
 from jobledger_server.core.times import SECOND
 
 FIELDS = frozenset({"scopes", "workspaces"})
+# What a certificate's two kinds of names begin with. The first of ":" and "=" tells them apart, so that nobody whose
+# authority admits any URI is called by another's subject, or the other way round.
+URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+SUBJECT = re.compile(r"([A-Za-z][A-Za-z0-9-]*|[0-9]+(\.[0-9]+)*)=")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,14 +41,17 @@ def peers_of(table: Mapping[str, Mapping[str, Iterable[str]]]) -> tuple[Peer, ..
     """Peers from a table by identity, each with `scopes` and maybe `workspaces`.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none, or names a scope that there is not.
+        ValueError, TypeError, KeyError: it is none, or names a scope that there is not, or what is neither a URI nor a
+            subject.
     """
     return tuple(_peer(identity, dict(rule)) for identity, rule in table.items())
 
 
 def _peer(identity: str, rule: Mapping[str, Iterable[str]]) -> Peer:
     # A list that is empty by mistake must not stand for all workspaces.
-    if not identity or "scopes" not in rule or rule.keys() - FIELDS or not all(rule.values()):
+    if not (URI.match(identity) or SUBJECT.match(identity)):
+        raise ValueError(identity)
+    if "scopes" not in rule or rule.keys() - FIELDS or not all(rule.values()):
         raise ValueError(identity)
     for values in rule.values():
         if not isinstance(values, list) or not all(isinstance(value, str) and value for value in values):
@@ -67,11 +75,14 @@ class ClientCertificates:
             ServiceError: AUTH_MISSING where its identity has no rule; AUTH_INVALID where it has expired since.
         """
         known = identify(pem)
+        principal = self._principals.get(known.identity)
         if self._clock.now() >= known.expires_at:
             raise ServiceError(
-                Reason.ERROR_REASON_AUTH_INVALID, "The client certificate has expired: connect with a new one"
+                Reason.ERROR_REASON_AUTH_INVALID,
+                "The client certificate has expired: connect with a new one",
+                token_id="" if principal is None else principal.token_id,
+                subject="" if principal is None else principal.subject,
             )
-        principal = self._principals.get(known.identity)
         if principal is None:
             raise ServiceError(
                 Reason.ERROR_REASON_AUTH_MISSING,
@@ -90,7 +101,10 @@ class Identified(NamedTuple):
 # Of a connection it is asked at each call.
 @lru_cache(maxsize=1024)
 def identify(pem: bytes) -> Identified:
-    """The one URI among the certificate's names; its subject (RFC 4514, such as `CN=worker-1,O=Acme`) where none is."""
+    """The one URI among the certificate's names; its subject (RFC 4514, such as `CN=worker-1,O=Acme`) where none is.
+
+    A name that stands among the URIs and is none makes it nobody's.
+    """
     certificate = x509.load_pem_x509_certificate(pem)
     expires_at = int(certificate.not_valid_after_utc.timestamp()) * SECOND
     try:
@@ -102,8 +116,9 @@ def identify(pem: bytes) -> Identified:
         # Extensions that can't be read name nobody.
         return Identified("", expires_at)
     if uris:
-        return Identified(uris[0] if len(uris) == 1 else "", expires_at)
-    return Identified(certificate.subject.rfc4514_string(), expires_at)
+        return Identified(uris[0] if len(uris) == 1 and URI.match(uris[0]) else "", expires_at)
+    subject = certificate.subject.rfc4514_string()
+    return Identified(subject if SUBJECT.match(subject) else "", expires_at)
 
 
 def _principal(peer: Peer) -> Principal:

@@ -100,7 +100,9 @@ class JwtAuthenticator:
             told = "The keys of the token's issuer can't be had just now: try again shortly"
             raise ServiceError(Reason.ERROR_REASON_ENGINE_STARTING, told, retry_after=5) from None
         if self._clock.now() >= principal.expires_at:
-            raise ServiceError(Reason.ERROR_REASON_AUTH_TOKEN_EXPIRED)
+            raise ServiceError(
+                Reason.ERROR_REASON_AUTH_TOKEN_EXPIRED, token_id=principal.token_id, subject=principal.subject
+            )
         self._remember(digest, principal)
         return principal
 

@@ -1,12 +1,15 @@
 """Files that only this user may read: made so, and refused where they are not."""
 
 import errno
+import logging
 import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 from jobledger_server.core.durable import sync_path
+
+log = logging.getLogger(__name__)
 
 
 class PrivateFileError(Exception):
@@ -44,6 +47,25 @@ def read_private(path: Path) -> bytes | None:
             return file.read()
     finally:
         os.close(descriptor)
+
+
+def read_guarded(path: Path) -> bytes:
+    """What a file holds that may be read by anybody, but whose writers rule the server. A warning where a group may.
+
+    Raises:
+        PrivateFileError: every user can write to it.
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        status = os.fstat(file.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
+            raise PrivateFileError(
+                f"every user of this machine can write to {path}, and whoever does has the server: check what it says,"
+                f" then chmod go-w {path}"
+            )
+        if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWGRP:
+            log.warning("group %d can write to %s, and so has the server: chmod g-w %s", status.st_gid, path, path)
+        return file.read()
 
 
 def create_private(path: Path, data: bytes) -> None:

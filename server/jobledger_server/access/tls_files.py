@@ -4,7 +4,7 @@ import hashlib
 import os
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +16,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from jobledger_server.access.private_files import read_private
+from jobledger_server.access.private_files import read_guarded, read_private
 
 # The kinds of which gRPC's library presents certificates.
 KEYS = (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey)
@@ -67,7 +67,8 @@ def load(files: TlsFiles) -> TlsMaterial:
 
     Raises:
         TlsFileError: one can't be read, is not what it must be, or certificate and key don't go together.
-        PrivateFileError: the key's file is a link, someone else's, or open to others.
+        PrivateFileError: the key's file is a link, someone else's, or open to others; every user can write to the
+            authorities.
     """
     chain = _read(files.certificate)
     leaf = _certificates(files.certificate, chain)[0]
@@ -76,7 +77,7 @@ def load(files: TlsFiles) -> TlsMaterial:
     if key is None:
         raise TlsFileError(f"{files.key} is missing: put the private key of {files.certificate} there")
     _check_key(files, leaf, key)
-    client_ca = None if files.client_ca is None else _read(files.client_ca)
+    client_ca = None if files.client_ca is None else _read(files.client_ca, by=read_guarded)
     if files.client_ca is not None and client_ca is not None:
         _certificates(files.client_ca, client_ca)
     return TlsMaterial(
@@ -90,9 +91,9 @@ def load(files: TlsFiles) -> TlsMaterial:
     )
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, *, by: Callable[[Path], bytes] = Path.read_bytes) -> bytes:
     try:
-        return path.read_bytes()
+        return by(path)
     except OSError as error:
         raise TlsFileError(f"{path} can't be read ({error.strerror}): put a PEM file there") from None
 

@@ -159,6 +159,7 @@ class JobServicer(JobServiceServicer):
         return pb.DeleteJobResponse()
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Context) -> AsyncIterator[Event]:
+        await self._do.jobs.note_hidden(request.job_id, current_principal())
         watch = await self._do.events.watch(request, current_principal(), push=getattr(context, "push", None))
         await context.send_initial_metadata(((RESUME_FROM, str(watch.starts_after)),))
         async for events in singly(watch, context):

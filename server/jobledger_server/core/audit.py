@@ -1,6 +1,6 @@
 """What the audit log has of a call, and the entry of the call that runs, which is stored with what it changes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -10,6 +10,7 @@ from google.api.annotations_pb2 import http
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_ALLOWED, AUDIT_DECISION_DENIED, AuditDecision
+from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.policy import SERVICES
@@ -41,14 +42,12 @@ class PendingEntry:
 
     Attributes:
         entry: as it is known so far; its `object` may be told later.
-        hidden: ids that the call named among others, of jobs that are not for its caller to see.
     """
 
-    __slots__ = ("_taken", "entry", "hidden")
+    __slots__ = ("_taken", "entry")
 
     def __init__(self, entry: AuditRecord) -> None:
         self.entry = entry
-        self.hidden: list[str] = []
         self._taken = False
 
     @property
@@ -67,11 +66,17 @@ class PendingEntry:
 
 
 _pending: ContextVar[PendingEntry | None] = ContextVar("pending_audit_entry", default=None)
+_tell_hidden: ContextVar[Callable[[str], None] | None] = ContextVar("tell_of_hidden_job", default=None)
 
 
 def set_pending(pending: PendingEntry | None) -> None:
     """Sets the entry of the call that runs."""
     _pending.set(pending)
+
+
+def set_hidden_told(tell: Callable[[str], None] | None) -> None:
+    """Sets who is told the ids of jobs that the call which runs names among others, and its caller may not see."""
+    _tell_hidden.set(tell)
 
 
 def take_pending() -> PendingEntry | None:
@@ -89,9 +94,9 @@ def note_object(object_id: str) -> None:
 
 def note_hidden(object_id: str) -> None:
     """Says that the call that runs named a job, among others, which is not for its caller to see."""
-    pending = _pending.get()
-    if pending is not None:
-        pending.hidden.append(object_id)
+    tell = _tell_hidden.get()
+    if tell is not None:
+        tell(object_id)
 
 
 @contextmanager
@@ -131,6 +136,11 @@ def object_of(request: Message) -> str:
     """The job or the token that a request names; empty where it names none."""
     name = _naming_field(request.DESCRIPTOR)
     return getattr(request, name)[:128] if name else ""
+
+
+def base_of(request: Message) -> str:
+    """The job that a request wants run again; empty where it names none."""
+    return request.spec.rerun_of[:128] if isinstance(request, CreateJobRequest) else ""
 
 
 @cache

@@ -6,6 +6,12 @@ from dataclasses import dataclass, field
 from jobledger.v1.job_pb2 import Job
 
 QUEUE, LABEL = "queue", "label"
+# Why a job waits, where it is not for a group that is full. None of these tells of other jobs.
+FOR_A_SLOT = "waiting for a slot"
+FOR_ITS_BACKOFF = "waiting out its backoff"
+FOR_ROOM = "waiting until the machine has room to start it"
+FOR_ITS_START = "being started"
+OF_ITS_OWN = frozenset({FOR_A_SLOT, FOR_ITS_BACKOFF, FOR_ROOM, FOR_ITS_START})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

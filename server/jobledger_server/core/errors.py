@@ -32,9 +32,10 @@ class ServiceError(Exception):
         metadata: details as strings, such as `first_available_sequence`.
         fields: the violations, for `VALIDATION`.
         retry_after: seconds after which another try may help; None where it never does.
-        hidden: whether what the caller is told of as absent is there, but not for it to see. This and `token_id` are
-            for the audit log alone.
-        token_id: of the token that was refused, where its secret was right.
+        hidden: whether what the caller is told of as absent is there, but not for it to see. This, `token_id`
+            and `subject` are for the audit log alone.
+        token_id: of the token that was refused, where its secret or its signature was right.
+        subject: who that is, where an issuer or a certificate names one.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class ServiceError(Exception):
         retry_after: float | None = None,
         hidden: bool = False,
         token_id: str = "",
+        subject: str = "",
     ) -> None:
         self.reason = reason
         self.message = message or _joined(fields) or rule_of(reason).message
@@ -55,6 +57,7 @@ class ServiceError(Exception):
         self.retry_after = retry_after
         self.hidden = hidden
         self.token_id = token_id
+        self.subject = subject
         super().__init__(f"{name_of(reason)}: {self.message}")
 
 

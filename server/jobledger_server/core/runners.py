@@ -9,19 +9,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from jobledger_server.core.powerful_variables import POWERFUL
+
 # Stands for a value in a word; no argument of a process can hold it.
 VALUE = "\0"
-VERSION = re.compile(r"[-0-9.]+$")
+# What may follow the name of a program: a version, one with what it was built for (`3.11-dbg`, `3.13t`,
+# `5.36-x86_64-linux-gnu`), or how and by whom it was built.
+SUFFIXES = tuple(
+    re.compile(suffix)
+    for suffix in (
+        r"[-0-9.]+$",
+        r"(?<=[A-Za-z])([0-9][0-9.]*|-[0-9]+\.[0-9.]*)[dmtu]{0,3}(-[a-z0-9_]+)*$",
+        r"-(dbg|debug|gtk|nox|rs|static)$",
+        r"\.(basic|bin|dbg|debug|distrib|exe|gtk3?|hydra|mpich|nox|openbsd|openmpi|orig|real|shadow|static|tiny|traditional)$",
+    )
+)
+# So GNU's tools are called where others have the short name: `gtimeout`.
+GNU_PREFIX = re.compile(r"g(nu)?(?=(awk|chroot|env|find|make|nice|nohup|sed|stdbuf|tar|time|timeout|xargs)$)")
 DYNAMIC_LINKER = re.compile(r"ld(-.*)?\.so(\.\d+)*")
 ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=")
 NAME_OF_SHELL = re.compile(r"\$\{?0")
-# With these whoever sets them could have any code run. The list is not complete, and can't be.
-POWERFUL = re.compile(
-    r"(LD|DYLD)_.*|.*_LIBRARY_PATH|PATH|HOME|IFS|ENV|BASH_ENV|BASH_FUNC_.*|PS4|SHELLOPTS|ZDOTDIR|GCONV_PATH|EDITOR"
-    r"|VISUAL|PAGER|PYTHON(PATH|HOME|STARTUP|USERBASE|WARNINGS|BREAKPOINT|PLATLIBDIR|PYCACHEPREFIX|EXECUTABLE)"
-    r"|PERL5(LIB|OPT|DB)|PERLLIB|RUBY(OPT|LIB)|NODE_(OPTIONS|PATH)|(JAVA_TOOL|_JAVA|JDK_JAVA)_OPTIONS"
-    r"|GIT_(SSH.*|EXEC_PATH|CONFIG.*|EDITOR|PAGER|EXTERNAL_DIFF|ASKPASS|PROXY_COMMAND)"
-)
 NOTHING = re.compile(r"(?!)")
 
 
@@ -33,6 +40,7 @@ class Front:
         alone: options that take no argument, or have it in the same word.
         taking: options whose argument is the next word.
         text: options whose argument is the program. What comes after it are arguments.
+        runs_others: programs of `text` that run what their arguments name.
         operands: so many words of its own come before what it runs.
         assigns: words such as `NAME=value` are its own too.
         names_itself: the first argument after a program text is the name that the text has, `$0`.
@@ -41,6 +49,7 @@ class Front:
     alone: re.Pattern[str] = NOTHING
     taking: re.Pattern[str] = NOTHING
     text: re.Pattern[str] = NOTHING
+    runs_others: re.Pattern[str] = NOTHING
     operands: int = 0
     assigns: bool = False
     names_itself: bool = False
@@ -56,6 +65,11 @@ PYTHON = Front(
     alone=re.compile(r"-[bBdEIOPqsSuv]+|-[bBdEIOPqsSuv]*[WX].+", re.DOTALL),
     taking=re.compile(r"-[bBdEIOPqsSuv]*[WX]"),
     text=re.compile(r"-[bBdEIOPqsSuv]*[cm]"),
+    runs_others=re.compile(
+        r"(IPython|accelerate|bdb|cProfile|code|coverage|debugpy|deepspeed|doctest|horovod|idlelib|ipython|jupyter"
+        r"|kernprof|memory_profiler|mpi4py|papermill|pdb|pickle|pip|profile|pydoc|pytest|runpy|scalene|timeit"
+        r"|torch\.distributed|trace|unittest)(\..*)?"
+    ),
 )
 # Without options between the first argument is the script; all that they know is more than a list can hold.
 SCRIPT_FIRST = Front()
@@ -84,13 +98,19 @@ FRONTS = {
 }
 # Of these it is not known what of their arguments runs: no value stands behind them. The last are modules of Python's.
 CLOSED_NAMES = """
-R apptainer bun bunx busybox bwrap cargo chpst chronic chroot chrt conda crun csh deno docker doas ed elvish emacs ex
-expect fakeroot fd find firejail fish flock gdb git gmake go gosu gsed irb java jshell kubectl less lldb ltrace lxc make
-mamba man micromamba mosh mysql nc ncat nerdctl ninja nix npm npx nsenter nu numactl parallel perf pip pipx pkexec pnpm
-podman poetry powershell prlimit proot psql pwsh rake rsh rsync run-parts runc runuser scp screen script sed setarch
-setpriv sftp singularity socat sqlite srun ssh sshpass start-stop-daemon strace su su-exec sudo systemd-run tar tclsh
-tcsh tmux toybox tsx unshare uv uvx valgrind vi vim watch xargs xonsh yarn
-cProfile ipython pdb runpy timeit
+R accelerate apptainer aprun bioawk bsdtar bsub buildah bun bunx busybox bwrap cargo catatonit cgexec chpst chronic
+chroot chrt conda crun csh daemonize dbus-launch dbus-run-session deepspeed deno doas docker dotnet duckdb dumb-init
+eatmydata ed elixir elvish emacs entr envdir erl ex expect fakeroot faketime fd find firejail fish flock gdb git gmake
+gnuplot go goawk gosu graalpy gradle groovy gsed guile horovodrun hyperfine ibrun iex ipython irb java jruby jshell
+jsrun jupyter jython kotlin kubectl less lksh lldb ltrace lxc lxc-attach lxc-execute machinectl make mamba man mariadb
+matlab micromamba micropython minijail mongo mongosh mono mosh mpiexec mpirun mvn mycli mysql nc ncat nerdctl ninja nix
+nodemon npm npx nsenter nsjail nsys nu numactl octave octave-cli original-awk orterun parallel pdksh pdsh perf php-cgi
+pip pipx pkexec pnpm podman poetry posh powershell prlimit proot proxychains prterun psql pwsh qjs qrsh qsub racket
+rake rksh rlwrap rsh rsync run-parts runc runghc runhaskell runuser rzsh salloc sbatch sbcl scala scp screen script sed
+setarch setpriv setuidgid sftp sg singularity socat softlimit sqlite srun ssh ssh-agent sshpass start-stop-daemon
+strace su su-exec sudo swift systemd-inhibit systemd-nspawn systemd-run tar tclsh tcsh tini tmux torchrun torsocks
+toybox truffleruby ts-node tsx unbuffer unshare uv uvx valgrind vi vim watch wish xargs xinit xonsh xvfb-run yarn yash
+cProfile pdb runpy timeit
 """
 CLOSED = frozenset(CLOSED_NAMES.split())
 
@@ -116,8 +136,13 @@ def closed_words(words: Sequence[str]) -> Iterator[tuple[int, int]]:
 
 
 def _name(word: str) -> str:
+    """The name under which a program is known here; the word's own last part where it is not."""
     name = PurePosixPath(word).name
-    return name if name in CLOSED else VERSION.sub("", name)
+    for stem in (name, *(suffix.sub("", name) for suffix in SUFFIXES)):
+        for known in (stem, GNU_PREFIX.sub("", stem)):
+            if known in FRONTS or known in CLOSED:
+                return known
+    return name
 
 
 def _runs_others(word: str) -> bool:
@@ -150,7 +175,9 @@ def _arguments(words: Sequence[str], program: int) -> tuple[set[int], int | None
         elif front.taking.fullmatch(word):
             index += 2
         elif front.text.fullmatch(word):
-            return (own, index + 2) if _is_operand(words[index + 1 : index + 2]) else (set(), None)
+            text = words[index + 1 : index + 2]
+            is_known = _is_operand(text) and not front.runs_others.fullmatch(text[0])
+            return (own, index + 2) if is_known else (set(), None)
         elif operands and not word.startswith("-"):
             own, operands, index = own | {index}, operands - 1, index + 1
         else:
@@ -161,3 +188,26 @@ def _arguments(words: Sequence[str], program: int) -> tuple[set[int], int | None
 def _is_operand(words: Sequence[str]) -> bool:
     """Whether there is one, which no value can change and no program takes for an option."""
     return bool(words) and VALUE not in words[0] and not words[0].startswith(("-", "+")) and bool(words[0])
+
+
+def loads_from_working_dir(words: Sequence[str]) -> str | None:
+    """The option by which a Python of this argv looks for modules in its working directory first; None: none does."""
+    for index, word in enumerate(words):
+        if FRONTS.get(_name(word)) is PYTHON and (option := _module_option(words[index + 1 :])):
+            return option
+    return None
+
+
+def _module_option(arguments: Sequence[str]) -> str | None:
+    """`-m` or `-c`, without an option before it that keeps the working directory out."""
+    rest = iter(arguments)
+    for word in rest:
+        if found := PYTHON.text.match(word):
+            return None if {"I", "P"} & {*found[0]} else f"-{found[0][-1]}"
+        if PYTHON.taking.fullmatch(word):
+            next(rest, None)
+        elif not PYTHON.alone.fullmatch(word):
+            return None
+        if {"I", "P"} & {*re.split("[WX]", word)[0]}:
+            return None
+    return None

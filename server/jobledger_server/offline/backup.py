@@ -19,6 +19,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from jobledger_server.access.data_dir import check_data_dir
 from jobledger_server.archive.believing import Trusted, believed
 from jobledger_server.archive.deletions import FILE as DELETIONS
 from jobledger_server.archive.files import ReceiptArchive
@@ -74,6 +75,7 @@ def back_up(data_dir: Path, target: Path, *, keys: Path | None = None) -> Backed
 
     Raises:
         BackupError: there is no installation, something is there already, or the keys would lie in the copy.
+        PrivateFileError: others than the installation's owner may have put there what is in it.
         OSError, sqlite3.Error: it can't be read or written; nothing is left of it.
     """
     target, keys = target.absolute(), None if keys is None else keys.absolute()
@@ -111,6 +113,8 @@ def _make_parent(place: Path) -> None:
 def _refuse(data_dir: Path, target: Path, keys: Path | None) -> None:
     if not (data_dir / DATABASE).exists():
         raise BackupError(f"There is no installation in {data_dir}: name its directory with --data-dir")
+    # Root may copy what is another user's; that user alone may have put it there all the same.
+    check_data_dir(data_dir, owner=data_dir.stat().st_uid)
     for place in (target, keys):
         if place is not None and (place.exists() or place.is_symlink()):
             raise BackupError(f"{place} exists already, and is left as it is: name a new directory")

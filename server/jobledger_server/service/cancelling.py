@@ -20,8 +20,9 @@ from jobledger.v1.job_service_pb2 import (
     CancelResult,
 )
 
+from jobledger_server.access.live_calls import LiveCalls
 from jobledger_server.core import transitions
-from jobledger_server.core.audit import entry_about, note_hidden
+from jobledger_server.core.audit import entry_about
 from jobledger_server.core.errors import Reason, ServiceError, name_of
 from jobledger_server.core.labels import parse_labels
 from jobledger_server.core.policy import Principal
@@ -31,7 +32,7 @@ from jobledger_server.core.states import ACTIVE, LIVE, is_terminal, short_name
 from jobledger_server.core.times import seconds
 from jobledger_server.service.finishing import Finisher
 from jobledger_server.service.locks import JobLocks
-from jobledger_server.service.lookup import find_job
+from jobledger_server.service.lookup import find_job, note_hidden_jobs
 from jobledger_server.service.signals import JobSignals, wait_at_most
 from jobledger_server.service.slots import Slots
 from jobledger_server.service.waiting import wait_for_end
@@ -44,8 +45,6 @@ REQUESTED = "Cancellation requested"
 ALREADY = "Job already cancelling or cancelled"
 CANCELLED = "Job cancelled"
 AT_MOST = 1000
-# Of the jobs that a call names and its caller may not see, so many are told of in the audit log.
-NOTED_HIDDEN = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +68,7 @@ class Cancelling:
         locks: JobLocks,
         signals: JobSignals,
         slots: Slots,
+        live: LiveCalls,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -77,6 +77,7 @@ class Cancelling:
         self._locks = locks
         self._signals = signals
         self._slots = slots
+        self._live = live
 
     async def cancel(
         self, request: CancelJobRequest, principal: Principal, *, deadline: float | None = None
@@ -85,6 +86,10 @@ class Cancelling:
 
         Args:
             deadline: seconds within which the caller wants an answer.
+
+        Raises:
+            ServiceError: JOB_NOT_FOUND, JOB_ALREADY_FINISHED; AUTH_INVALID or AUTH_TOKEN_EXPIRED where the token ended
+                while this waited: the job is being cancelled all the same.
         """
         record = await find_job(self._store, principal, request.job_id)
         grace = seconds(request.grace_period) if request.HasField("grace_period") else None
@@ -94,7 +99,8 @@ class Cancelling:
         patience = (grace_seconds(record.job.spec) if grace is None else grace) + WAIT_MARGIN_SECONDS
         if deadline is not None:
             patience = min(patience, deadline - ANSWER_SECONDS)
-        ended = (await wait_for_end(self._store, self._signals, principal, request.job_id, patience)).job
+        with self._live.open(principal, is_stream=False):
+            ended = (await wait_for_end(self._store, self._signals, principal, request.job_id, patience)).job
         at = ended.completed_at if is_terminal(ended.state) else None
         return CancelJobResponse(job_id=request.job_id, state=ended.state, message=done.message, completed_at=at)
 
@@ -110,7 +116,7 @@ class Cancelling:
                     results.append(await self._try(record, principal, request.reason, grace))
         found = {result.job_id for result in results}
         missing = [job_id for job_id in request.job_id if job_id not in found]
-        await self._note_hidden(missing[:NOTED_HIDDEN], principal)
+        await note_hidden_jobs(self._store, principal, missing)
         results += [_missing(job_id) for job_id in missing]
         return CancelJobsResponse(results=results, dry_run=request.dry_run)
 
@@ -149,17 +155,6 @@ class Cancelling:
             workspaces=None if principal.workspaces is None else tuple(sorted(principal.workspaces)),
         )
         return (await self._store.list_jobs(where, limit=AT_MOST)).records
-
-    async def _note_hidden(self, missing: Sequence[str], principal: Principal) -> None:
-        """Has the audit log told of those that are there, for others: each is looked for, whether it is or not."""
-        if principal.workspaces is None:
-            return
-        for job_id in missing:
-            try:
-                await find_job(self._store, principal, job_id)
-            except ServiceError as error:
-                if error.hidden:
-                    note_hidden(job_id)
 
     async def _try(self, record: JobRecord, principal: Principal, reason: str, grace: float | None) -> CancelResult:
         job_id = record.job.job_id

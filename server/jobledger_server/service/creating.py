@@ -76,6 +76,8 @@ class Creating:
                 Reason.ERROR_REASON_JOB_NOT_FOUND,
                 "The job that this idempotency key made was deleted",
             ) from None
+        if not principal.sees(stored.job.workspace_id):
+            raise ServiceError(Reason.ERROR_REASON_JOB_NOT_FOUND, hidden=True)
         if stored.job.job_id == record.job.job_id:
             self._finisher.queued(stored)
         return stored
@@ -142,4 +144,5 @@ class Creating:
             key=request.idempotency_key,
             request_hash=request_hash(request),
             expires_at=record.last_activity_at + IDEMPOTENCY_PERIOD,
+            workspaces=None if principal.workspaces is None else tuple(sorted(principal.workspaces)),
         )

@@ -6,6 +6,7 @@ from typing import TypeAlias
 from jobledger.v1.events_pb2 import Event
 from jobledger.v1.job_service_pb2 import WatchEventsRequest
 
+from jobledger_server.core.concurrency import FOR_A_SLOT, OF_ITS_OWN
 from jobledger_server.core.policy import Principal
 
 View: TypeAlias = Callable[[Event], Event | None]
@@ -56,6 +57,9 @@ def _without_counts(event: Event) -> Event:
         narrowed.heartbeat.ClearField("queue_depth")
     else:
         narrowed.queue_heartbeat.ClearField("queue_position")
+        if event.queue_heartbeat.reason not in OF_ITS_OWN:
+            # A group that is full has jobs of others in it, and says how many.
+            narrowed.queue_heartbeat.reason = FOR_A_SLOT
     return narrowed
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, JOB_STATE_RUNNING, Job
 from jobledger.v1.job_service_pb2 import SendInputRequest, WaitJobRequest
@@ -16,7 +17,7 @@ from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import seconds
 from jobledger_server.service.early_input import keep_early_input
 from jobledger_server.service.locks import JobLocks
-from jobledger_server.service.lookup import find_job
+from jobledger_server.service.lookup import find_job, note_hidden_jobs
 from jobledger_server.service.signals import JobSignals
 from jobledger_server.service.waiting import wait_for_end
 from jobledger_server.service.workspace import STDIN_OPEN, Workspaces
@@ -52,6 +53,10 @@ class Jobs:
     async def get(self, job_id: str, principal: Principal) -> Job:
         """The job in full."""
         return await self.full(await find_job(self._store, principal, job_id), principal)
+
+    async def note_hidden(self, job_ids: Sequence[str], principal: Principal) -> None:
+        """Has the audit log told of those, among jobs that a call names, which are there for others."""
+        await note_hidden_jobs(self._store, principal, job_ids)
 
     async def full(self, record: JobRecord, principal: Principal) -> Job:
         """A record as GetJob shows it: with artifacts, place in the queue, waiting follow-ups.

@@ -21,8 +21,7 @@ class Overdue:
 
     @property
     def trouble(self) -> str:
-        """What is wrong; empty where nothing is."""
+        """What is wrong; empty where nothing is. It is told to those, too, who are not to learn how much there is."""
         if not self._reasons:
             return ""
-        jobs = "1 job" if len(self) == 1 else f"{len(self)} jobs"
-        return f"the end of {jobs} can't be stored just now: {next(reversed(self._reasons.values()))}"
+        return f"ends of jobs can't be stored just now: {next(reversed(self._reasons.values()))}"

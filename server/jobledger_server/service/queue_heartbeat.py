@@ -5,6 +5,7 @@ import logging
 
 from jobledger.v1.events_pb2 import Event, QueueHeartbeat
 
+from jobledger_server.core.concurrency import FOR_A_SLOT, FOR_ITS_BACKOFF, FOR_ITS_START, FOR_ROOM
 from jobledger_server.core.ports import Clock, JobRecord, Store, StoreUnavailableError
 from jobledger_server.core.times import SECOND, micros, timestamp
 from jobledger_server.core.transitions import event_job
@@ -16,10 +17,6 @@ log = logging.getLogger(__name__)
 AT_MOST = 100
 # Later than any instant: jobs that wait out a backoff have their place in the queue too.
 WHENEVER = 2**63 - 1
-FOR_A_SLOT = "waiting for a slot"
-FOR_ITS_BACKOFF = "waiting out its backoff"
-FOR_ROOM = "waiting until the machine has room to start it"
-FOR_ITS_START = "being started"
 
 
 class QueueHeart(Background):

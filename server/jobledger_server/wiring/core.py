@@ -73,7 +73,7 @@ async def open_core(stack: AsyncExitStack, settings: Settings) -> Core:
     await stack.enter_async_context(TokenWatch(live_calls))
     return Core(
         clock=ledger.clock,
-        use_cases=_use_cases(settings, ledger, supervision, storage),
+        use_cases=_use_cases(settings, ledger, supervision, storage, live_calls),
         engine=_engine(ledger, supervision, storage),
         garbage=garbage,
         known_tokens=tokens,
@@ -144,7 +144,9 @@ def _garbage(settings: Settings, ledger: Ledger, supervision: Supervision, stora
     )
 
 
-def _use_cases(settings: Settings, ledger: Ledger, supervision: Supervision, storage: Storage) -> JobUseCases:
+def _use_cases(
+    settings: Settings, ledger: Ledger, supervision: Supervision, storage: Storage, live: LiveCalls
+) -> JobUseCases:
     store, clock, workspaces = ledger.store, ledger.clock, ledger.workspaces
     executor, finisher, slots = supervision.executor, supervision.finisher, supervision.slots
     signals, locks = supervision.signals, supervision.locks
@@ -173,7 +175,14 @@ def _use_cases(settings: Settings, ledger: Ledger, supervision: Supervision, sto
         ),
         listing=Listing(store=store, executor=executor, workspaces=workspaces, pages=pages),
         cancelling=Cancelling(
-            store=store, clock=clock, executor=executor, finisher=finisher, locks=locks, signals=signals, slots=slots
+            store=store,
+            clock=clock,
+            executor=executor,
+            finisher=finisher,
+            locks=locks,
+            signals=signals,
+            slots=slots,
+            live=live,
         ),
         logs=Logs(store=store, workspaces=workspaces, signals=signals),
         artifacts=Artifacts(store=store, clock=clock, blobs=ledger.blobs, damage=ledger.damage),

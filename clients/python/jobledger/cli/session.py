@@ -82,7 +82,7 @@ def connected(verb: Callable[Concatenate["Client", P], Awaitable[int | None]]) -
 
         async def work() -> int | None:
             from jobledger.client import Client
-            from jobledger.endpoint import read_token
+            from jobledger.local_files import read_token
 
             token_file: Any = connection.pop("token_file")
             token = read_token(token_file) if token_file else None

@@ -1,7 +1,7 @@
 """`jobledger token`: who may use the server."""
 
-import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,8 @@ import click
 
 from jobledger.cli import output
 from jobledger.cli.params import seconds
-from jobledger.cli.session import REFUSED, connected, fail, json_option
+from jobledger.cli.private_file import PrivateFile
+from jobledger.cli.session import REFUSED, USAGE, connected, fail, json_option
 
 if TYPE_CHECKING:
     from jobledger.client import Client
@@ -48,7 +49,7 @@ async def show(client: "Client", /, *, reveal: bool, as_json: bool) -> None:
 
 
 def _revealed(source: str) -> str:
-    from jobledger.endpoint import read_token
+    from jobledger.local_files import read_token
 
     if not Path(source).is_file():
         fail(f"The token is not in a file, but in {source}: look there", REFUSED)
@@ -96,10 +97,11 @@ async def create(
     expires_in: float | None,
     to: Path | None,
     as_json: bool,
-) -> None:
+) -> int:
     """Makes a token and prints it: it is not shown again."""
-    issued = await client.create_token(name, scopes, workspaces=workspaces, expires_in=expires_in)
-    _hand_over(issued, to, as_json=as_json)
+    with _place_for(to) as place:
+        issued = await client.create_token(name, scopes, workspaces=workspaces, expires_in=expires_in)
+        return _hand_over(issued, place, as_json=as_json)
 
 
 @command.command(name="rotate")
@@ -107,15 +109,16 @@ async def create(
 @click.option("--output", "-o", "to", type=click.Path(path_type=Path), help="Write it to this file, for you alone.")
 @json_option
 @connected
-async def rotate(client: "Client", /, *, token_id: str, to: Path | None, as_json: bool) -> None:
+async def rotate(client: "Client", /, *, token_id: str, to: Path | None, as_json: bool) -> int:
     """Replaces a token by a new one and prints that; the old one works for 60 s more.
 
     Where the old one is what your token file holds, the new one is put there.
     """
     source = _token_source()
-    issued = await client.rotate_token(token_id)
-    _renew_own(Path(source), token_id, issued.token)
-    _hand_over(issued, to, as_json=as_json)
+    with _place_for(to) as place:
+        issued = await client.rotate_token(token_id)
+        _renew_own(Path(source), token_id, issued.token)
+        return _hand_over(issued, place, as_json=as_json)
 
 
 def _renew_own(path: Path, token_id: str, token: str) -> None:
@@ -128,7 +131,8 @@ def _renew_own(path: Path, token_id: str, token: str) -> None:
         if not path.is_file() or not path.read_text("utf-8").startswith(f"jl_{token_id}_"):
             return
         if reason is None:
-            _write_private(path, f"{token}\n")
+            with PrivateFile(path, keep_owner=True) as place:
+                place.write(f"{token}\n")
     except (OSError, ValueError) as error:
         reason = error
     told = "holds the new token"
@@ -147,25 +151,26 @@ async def revoke(client: "Client", /, *, token_id: str, as_json: bool) -> None:
     output.document(info) if as_json else print(f"{info.token_id} is revoked")
 
 
-def _hand_over(issued: "IssuedToken", to: Path | None, *, as_json: bool) -> None:
-    if to is not None:
-        _write_private(to, f"{issued.token}\n")
+def _place_for(to: Path | None) -> AbstractContextManager[PrivateFile | None]:
+    """What the token is to be written to: open before there is one, so that it is not made in vain."""
+    return nullcontext() if to is None else PrivateFile(to)
+
+
+def _hand_over(issued: "IssuedToken", place: PrivateFile | None, *, as_json: bool) -> int:
+    """Writes it, or prints it: also where it can't be written, since the server tells it once. Gives the exit code."""
+    failed = False
+    try:
+        if place is not None:
+            place.write(f"{issued.token}\n")
+    except OSError as error:
+        failed = True
+        output.note(f"Error: {place} can't be written ({error.strerror}): keep the token from here")
+    is_kept = place is not None and not failed
     if as_json:
-        output.document(issued.info if to else issued)
+        output.document(issued.info if is_kept else issued)
     else:
-        print(to or issued.token)
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Puts a file in place that nobody else has ever been able to open; what was there before is replaced."""
-    partial = path.with_name(f".{path.name}.partial")
-    partial.unlink(missing_ok=True)
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    partial.replace(path)
+        print(place if is_kept else issued.token)
+    return USAGE if failed else 0
 
 
 def _row(token: "TokenInfo") -> tuple[str, ...]:

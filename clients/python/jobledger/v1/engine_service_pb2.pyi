@@ -180,7 +180,7 @@ class EngineStatus(_message.Message):
     """What is wrong with the archive of receipts, as the last check found it; unset where nothing is."""
     waiting_ends: _builtins.int
     """Ends of jobs that could not be stored at the last try, for want of a signature or of room: they are tried again, and
-    their jobs stay as they are. 0 for callers that are bound to workspaces; `health` tells them, too.
+    their jobs stay as they are. 0 for callers that are bound to workspaces; `health` says that there are some.
     """
     @_builtins.property
     def jobs_by_state(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:

@@ -285,7 +285,9 @@ class QueueHeartbeat(_message.Message):
     queued_ms: _builtins.int
     """How long it has waited, milliseconds."""
     reason: _builtins.str
-    """Why it waits."""
+    """Why it waits. A token that is bound to workspaces is not told which queue or label is full, but that it waits for a
+    slot.
+    """
     def __init__(
         self,
         *,

@@ -108,7 +108,9 @@ class CreateJobRequest(_message.Message):
     SPEC_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     idempotency_key: _builtins.str
-    """Same key and same body: the same job again. Kept per caller for at least 24 hours."""
+    """Same key and same body: the same job again. Kept per caller for at least 24 hours. It never stands for a job in a
+    workspace that the caller may not see.
+    """
     @_builtins.property
     def spec(self) -> _job_pb2.JobSpec:
         """What to run."""

@@ -7,6 +7,7 @@ once the request is read, has the entry of a call that changes something stored 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -19,11 +20,13 @@ from jobledger_server.api.types import Context, Stream, Unary
 from jobledger_server.core.audit import (
     NO_CHANGE,
     PendingEntry,
+    base_of,
     changes_files,
     changing_methods,
     decision_on,
     is_denial,
     object_of,
+    set_hidden_told,
     set_pending,
 )
 from jobledger_server.core.errors import Reason, ServiceError, name_of
@@ -33,6 +36,8 @@ from jobledger_server.service.auditing import AuditLog
 
 REQUEST_ID = "x-request-id"
 MOST_CHARACTERS = 128
+# The stream whose request may name jobs of others and is let in all the same.
+WATCH = "/jobledger.v1.JobService/WatchEvents"
 JOB_NOT_FOUND = name_of(Reason.ERROR_REASON_JOB_NOT_FOUND)
 
 
@@ -82,6 +87,7 @@ class Refusals(Wrapping):
         entry = _entry(known, context, principal)
         entry.decision, entry.reason = decision_on(error), name_of(error.reason)
         entry.token_id = entry.token_id or error.token_id
+        entry.subject = entry.subject or error.subject
         if principal is not None:
             entry.object = self._object(known, request)
         self._audit.complete(entry)
@@ -95,7 +101,8 @@ class Refusals(Wrapping):
         if kind is None or not isinstance(request, Message | bytes):
             return ""
         try:
-            return object_of(kind.FromString(request) if isinstance(request, bytes) else request)
+            message = kind.FromString(request) if isinstance(request, bytes) else request
+            return object_of(message) or base_of(message)
         except DecodeError:
             return ""
 
@@ -129,6 +136,8 @@ class Auditing(Wrapping):
         return noted
 
     def stream(self, method: str, call: Stream) -> Stream:
+        if method == WATCH:
+            call = self._watch(method, call)
         if not self._audit.reads or is_open(method):
             return call
 
@@ -140,10 +149,19 @@ class Auditing(Wrapping):
 
         return noted
 
+    def _watch(self, method: str, call: Stream) -> Stream:
+        def watch(request: Any, context: Context) -> AsyncIterator[Any]:
+            entry = self._audit.complete(_entry(method, context, current_principal()))
+            set_hidden_told(partial(self._hidden, entry))
+            return call(request, context)
+
+        return watch
+
     def _kept(self, method: str, call: Unary) -> Unary:
         async def kept(request: Any, context: Context) -> Any:
             pending = PendingEntry(self._audit.complete(_allowed(method, request, context)))
             set_pending(pending)
+            set_hidden_told(partial(self._hidden, pending.entry))
             try:
                 answer = await call(request, context)
             except Exception as error:
@@ -151,8 +169,7 @@ class Auditing(Wrapping):
                 raise
             finally:
                 set_pending(None)
-            for job_id in pending.hidden:
-                self._hidden(pending.entry, job_id)
+                set_hidden_told(None)
             if pending.take():
                 await self._not_stored(pending.entry, request)
             else:

@@ -97,12 +97,17 @@ class JobChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IdempotencyKey:
-    """Key that a caller gave to a request, and the SHA-256 of the request."""
+    """Key that a caller gave to a request, and the SHA-256 of the request.
+
+    Attributes:
+        workspaces: those that the caller sees (None: all). It has no key for a job elsewhere, whoever it was before.
+    """
 
     principal: str
     key: str
     request_hash: bytes
     expires_at: int
+    workspaces: tuple[str, ...] | None = None
 
 
 class IdempotencyConflictError(Exception):

@@ -1,9 +1,33 @@
 """Keys under which callers created jobs."""
 
 import sqlite3
+from dataclasses import replace
 
 from jobledger_server.core.ports import IdempotencyConflictError, IdempotencyKey
 from jobledger_server.stores.sqlite.writer import Transaction
+
+
+def as_seen(connection: sqlite3.Connection, key: IdempotencyKey, workspace_id: str, *, now: int) -> IdempotencyKey:
+    """The key under which a request for a job in this workspace is looked for and remembered.
+
+    It is the principal's own. Where that stands for a job that the principal may not see (it was bound elsewhere when
+    it made it, as the holder of an issuer's tokens may have been), it is one of the principal in this workspace, and
+    stays that for its time.
+    """
+    if key.workspaces is None:
+        return key
+    here = f"{key.principal}\n{workspace_id}"
+    workspaces = dict(
+        connection.execute(
+            "SELECT principal, workspace_id FROM idempotency_keys LEFT JOIN jobs ON number = job_number"
+            " WHERE principal IN (?, ?) AND key = ? AND expires_at > ?",
+            (key.principal, here, key.key, now),
+        )
+    )
+    of_own = workspaces.get(key.principal)
+    if here in workspaces or (of_own is not None and of_own not in key.workspaces):
+        return replace(key, principal=here)
+    return key
 
 
 def job_number(connection: sqlite3.Connection, key: IdempotencyKey, *, now: int) -> int | None:

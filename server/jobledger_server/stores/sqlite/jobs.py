@@ -43,6 +43,7 @@ def create(
     """Stores a new job, or answers with the job that the key stands for, as it is now."""
     connection = transaction.connection
     if key is not None:
+        key = idempotency.as_seen(connection, key, record.job.workspace_id, now=micros(record.job.created_at))
         known = idempotency.job_number(connection, key, now=micros(record.job.created_at))
         if known is not None:
             return _keyed(connection, known)
