@@ -50,12 +50,37 @@ def test_what_others_can_change_is_refused(data_dir: Path, name: str) -> None:
 @pytest.mark.parametrize("name", [*FILES, *DIRECTORIES])
 def test_what_leads_elsewhere_or_is_of_another_kind_is_refused(data_dir: Path, name: str) -> None:
     (data_dir / name).rename(data_dir / "elsewhere")
-    (data_dir / name).symlink_to(data_dir / "elsewhere")
-    with pytest.raises(PrivateFileError, match=f"{name} is a symbolic link"):
-        check_data_dir(data_dir, owner=OWNER)
-    (data_dir / name).unlink()
+    for target in ("elsewhere", "nowhere") if name in FILES else (FILES[0], "nowhere"):
+        (data_dir / name).symlink_to(data_dir / target)
+        with pytest.raises(PrivateFileError, match=f"{name} is a symbolic link"):
+            check_data_dir(data_dir, owner=OWNER)
+        (data_dir / name).unlink()
     os.mkfifo(data_dir / name)
     with pytest.raises(PrivateFileError, match=f"{name} is not a"):
+        check_data_dir(data_dir, owner=OWNER)
+
+
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_a_directory_may_lie_elsewhere_by_a_link_of_its_owner(data_dir: Path, name: str) -> None:
+    (data_dir / name).rename(data_dir / "elsewhere")
+    (data_dir / name).symlink_to(data_dir / "elsewhere")
+    check_data_dir(data_dir, owner=OWNER)
+    (data_dir / "elsewhere").chmod(0o777)
+    with pytest.raises(PrivateFileError, match=f"chmod go-w {data_dir / name}"):
+        check_data_dir(data_dir, owner=OWNER)
+
+
+@only_root
+@pytest.mark.parametrize("name", DIRECTORIES)
+def test_neither_a_link_of_somebody_else_nor_one_to_theirs_is_followed(data_dir: Path, name: str) -> None:
+    (data_dir / name).rename(data_dir / "elsewhere")
+    (data_dir / name).symlink_to(data_dir / "elsewhere")
+    os.chown(data_dir / name, 12345, -1, follow_symlinks=False)
+    with pytest.raises(PrivateFileError, match=f"{name} is a symbolic link"):
+        check_data_dir(data_dir, owner=OWNER)
+    os.chown(data_dir / name, OWNER, -1, follow_symlinks=False)
+    os.chown(data_dir / "elsewhere", 12345, -1)
+    with pytest.raises(PrivateFileError, match=f"{name} belongs to user 12345"):
         check_data_dir(data_dir, owner=OWNER)
 
 

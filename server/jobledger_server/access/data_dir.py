@@ -21,8 +21,9 @@ def check_data_dir(directory: Path, *, owner: int) -> None:
     looked at, since nobody gets there but through it.
 
     Raises:
-        PrivateFileError: the directory is someone else's, or not empty and writable for others; something in it is a
-            link, of another kind, someone else's or writable for others. The message names it and what to do.
+        PrivateFileError: the directory is someone else's, or not empty and writable for others; something in it is of
+            another kind, someone else's, writable for others, or a link other than the owner's to a directory of
+            theirs. The message names it and what to do.
     """
     status = directory.stat()
     if status.st_uid != owner:
@@ -38,6 +39,9 @@ def check_data_dir(directory: Path, *, owner: int) -> None:
             found = path.lstat()
         except FileNotFoundError:
             continue
+        if name in DIRECTORIES and found.st_uid == owner and path.is_dir():
+            # Its owner may keep a directory on another disk, by a link.
+            found = path.stat()
         _check_entry(path, found, owner, stat.S_ISREG if name in FILES else stat.S_ISDIR)
 
 
