@@ -42,12 +42,14 @@ class PendingEntry:
 
     Attributes:
         entry: as it is known so far; its `object` may be told later.
+        tell_hidden: is told the ids of jobs that the call names among others, and its caller may not see.
     """
 
-    __slots__ = ("_taken", "entry")
+    __slots__ = ("_taken", "entry", "tell_hidden")
 
-    def __init__(self, entry: AuditRecord) -> None:
+    def __init__(self, entry: AuditRecord, tell_hidden: Callable[[AuditRecord, str], None] | None = None) -> None:
         self.entry = entry
+        self.tell_hidden = tell_hidden
         self._taken = False
 
     @property
@@ -66,17 +68,11 @@ class PendingEntry:
 
 
 _pending: ContextVar[PendingEntry | None] = ContextVar("pending_audit_entry", default=None)
-_tell_hidden: ContextVar[Callable[[str], None] | None] = ContextVar("tell_of_hidden_job", default=None)
 
 
 def set_pending(pending: PendingEntry | None) -> None:
     """Sets the entry of the call that runs."""
     _pending.set(pending)
-
-
-def set_hidden_told(tell: Callable[[str], None] | None) -> None:
-    """Sets who is told the ids of jobs that the call which runs names among others, and its caller may not see."""
-    _tell_hidden.set(tell)
 
 
 def take_pending() -> PendingEntry | None:
@@ -94,9 +90,9 @@ def note_object(object_id: str) -> None:
 
 def note_hidden(object_id: str) -> None:
     """Says that the call that runs named a job, among others, which is not for its caller to see."""
-    tell = _tell_hidden.get()
-    if tell is not None:
-        tell(object_id)
+    pending = _pending.get()
+    if pending is not None and pending.tell_hidden is not None:
+        pending.tell_hidden(pending.entry, object_id)
 
 
 @contextmanager
@@ -106,7 +102,7 @@ def entry_about(object_id: str) -> Iterator[None]:
     if whole is None:
         yield
         return
-    part = PendingEntry(replace(whole.entry, object=object_id))
+    part = PendingEntry(replace(whole.entry, object=object_id), whole.tell_hidden)
     outer = _pending.set(part)
     try:
         yield

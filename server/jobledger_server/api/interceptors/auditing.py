@@ -7,7 +7,6 @@ once the request is read, has the entry of a call that changes something stored 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from google.protobuf.message import DecodeError, Message
@@ -26,7 +25,6 @@ from jobledger_server.core.audit import (
     decision_on,
     is_denial,
     object_of,
-    set_hidden_told,
     set_pending,
 )
 from jobledger_server.core.errors import Reason, ServiceError, name_of
@@ -151,17 +149,18 @@ class Auditing(Wrapping):
 
     def _watch(self, method: str, call: Stream) -> Stream:
         def watch(request: Any, context: Context) -> AsyncIterator[Any]:
-            entry = self._audit.complete(_entry(method, context, current_principal()))
-            set_hidden_told(partial(self._hidden, entry))
+            pending = PendingEntry(self._audit.complete(_entry(method, context, current_principal())), self._hidden)
+            # It changes nothing.
+            pending.take()
+            set_pending(pending)
             return call(request, context)
 
         return watch
 
     def _kept(self, method: str, call: Unary) -> Unary:
         async def kept(request: Any, context: Context) -> Any:
-            pending = PendingEntry(self._audit.complete(_allowed(method, request, context)))
+            pending = PendingEntry(self._audit.complete(_allowed(method, request, context)), self._hidden)
             set_pending(pending)
-            set_hidden_told(partial(self._hidden, pending.entry))
             try:
                 answer = await call(request, context)
             except Exception as error:
@@ -169,7 +168,6 @@ class Auditing(Wrapping):
                 raise
             finally:
                 set_pending(None)
-                set_hidden_told(None)
             if pending.take():
                 await self._not_stored(pending.entry, request)
             else:
