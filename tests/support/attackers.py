@@ -16,6 +16,8 @@ from support.http2 import CANCEL, END_HEADERS, GOAWAY, HEADERS, PING, RST_STREAM
 
 # No attack goes on for longer, whatever the server does.
 MOST_SECONDS = 60.0
+# A server that has said nothing for so long has no more to say: a busy one is slow, not mute.
+QUIET_SECONDS = 3.0
 METHOD = "/jobledger.v1.JobService/ListJobs"
 LOOPBACK = ("127.0.0.1", "::1")
 AT_A_TIME = 500
@@ -28,7 +30,7 @@ class Outcome:
     Attributes:
         sent: of what it sends: calls, pings, connections.
         connections: how many it made, of which `closed` were closed by the server, the last one after `seconds`.
-        resets: streams that the server refused or reset.
+        resets: streams that the server refused or reset, and connections that it said farewell to.
     """
 
     sent: int
@@ -66,7 +68,7 @@ async def streams(host: str, port: int, count: int) -> Outcome:
             if not await connection.send(frame(HEADERS, END_HEADERS, number, call(METHOD))):
                 break
             sent += 1
-        closed = await _closed_within(connection, 5)
+        closed = await _settled(connection)
         resets = connection.seen[RST_STREAM] + connection.seen[GOAWAY]
     return Outcome(sent, 1, int(closed), time.monotonic() - began, resets)
 
@@ -77,17 +79,22 @@ async def pings(host: str, port: int, count: int) -> Outcome:
     async with await Connection.open(host, port) as connection:
         while sent < count and await connection.send(frame(PING, 0, 0, sent.to_bytes(8, "big"))):
             sent += 1
-        closed = await _closed_within(connection, 5)
+        closed = await _settled(connection)
         resets = connection.seen[GOAWAY]
     return Outcome(sent, 1, int(closed), time.monotonic() - began, resets)
 
 
-async def _closed_within(connection: Connection, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(connection.closed(), seconds)
-    except TimeoutError:
-        return False
-    return True
+async def _settled(connection: Connection) -> bool:
+    """Waits until the server closes the connection, or says nothing more for a while; whether it closed."""
+    heard, until = -1, time.monotonic() + MOST_SECONDS
+    while heard < connection.seen.total() and time.monotonic() < until:
+        heard = connection.seen.total()
+        try:
+            await asyncio.wait_for(connection.closed(), QUIET_SECONDS)
+        except TimeoutError:
+            continue
+        return True
+    return False
 
 
 def dawdling(head: bytes, drip: bytes = b"") -> Attack:
