@@ -7,9 +7,9 @@ import pytest
 from jobledger_server.access.data_dir import DIRECTORIES, FILES, check_data_dir
 from jobledger_server.access.private_files import PrivateFileError
 from jobledger_server.offline.backup import back_up
+from support.root import only_root
 
 OWNER = os.geteuid()
-only_root = pytest.mark.skipif(OWNER != 0, reason="only root can give a file away")
 
 
 @pytest.fixture

@@ -20,10 +20,9 @@ from jobledger_server.access.token_file import provide_token_file
 from jobledger_server.access.tokens import Authenticator
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
+from support.root import only_root
 
 NOW = 1_800_000_000_000_000
-
-ROOT = os.geteuid() == 0
 
 
 @pytest.fixture
@@ -82,7 +81,7 @@ def test_a_file_with_another_name_elsewhere_is_not_read(path: Path, tmp_path: Pa
         read_private(path)
 
 
-@pytest.mark.skipif(not ROOT, reason="only root can give a file away")
+@only_root
 def test_a_file_of_somebody_else_is_not_read(path: Path) -> None:
     create_private(path, b"data")
     os.chown(path, 12345, -1)

@@ -16,6 +16,7 @@ from jobledger_server.access.tls_files import TlsFileError, TlsFiles, load
 from jobledger_server.service.tls_watch import TlsWatch
 from support.certificates import Authority, Certificate
 from support.eventually import eventually
+from support.root import NOBODY, only_root
 
 AUTHORITY = Authority.make()
 
@@ -98,10 +99,10 @@ def test_a_key_that_is_a_link_is_refused(files: TlsFiles) -> None:
         load(files)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@only_root
 def test_a_key_of_someone_else_is_refused(files: TlsFiles) -> None:
-    os.chown(files.key, 65534, -1)
-    with pytest.raises(PrivateFileError, match="belongs to user 65534"):
+    os.chown(files.key, NOBODY, -1)
+    with pytest.raises(PrivateFileError, match=f"belongs to user {NOBODY}"):
         load(files)
 
 

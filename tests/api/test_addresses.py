@@ -3,11 +3,8 @@
 import asyncio
 import errno
 import logging
-import os
-import shutil
 import socket
-import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -22,8 +19,7 @@ from jobledger_server.config import Settings
 from jobledger_server.lifecycle import StartError
 from jobledger_server.wiring.tls import open_tls
 from support.certificates import Authority
-
-NOBODY = 65534
+from support.root import NOBODY, as_user, only_root
 
 
 @pytest.fixture
@@ -62,24 +58,12 @@ def test_a_directory_of_sockets_that_others_can_reach_is_refused(settings: Setti
         socket_path(settings, "http.sock")
 
 
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A data directory that everybody may enter, as none is: what keeps others from the sockets is their own."""
-    directory = Path(tempfile.mkdtemp())
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
-
-
 def refusal_to_nobody(path: Path) -> int:
     """What another user gets who connects: an error's number, 0 where he is let in and, having said nothing, out."""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
-        os.seteuid(NOBODY)
-        try:
+        with as_user(NOBODY):
             refusal = connection.connect_ex(str(path))
-        finally:
-            os.seteuid(0)
         if not refusal:
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(1024):
@@ -87,7 +71,7 @@ def refusal_to_nobody(path: Path) -> int:
         return refusal
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@only_root
 async def test_another_user_of_the_machine_gets_to_no_socket(open_directory: Path, server: grpc.aio.Server) -> None:
     """Whatever the mode of the sockets: so the directory is all that there is between."""
     settings = Settings(data_dir=open_directory, grpc_port=0, http_port=0)

@@ -7,6 +7,7 @@ import pytest
 from cli.program import Run
 from jobledger.v1.engine_service_pb2 import IssuedToken, TokenInfo
 from sdk.fake_server import TOKEN, FakeServer
+from support.root import only_root
 
 
 async def test_a_rotation_renews_the_file_that_the_token_is_read_from(
@@ -65,7 +66,7 @@ async def test_a_token_whose_file_can_not_be_written_after_all_is_printed(
     assert f"{tmp_path / 'd' / 't'} can't be written" in outcome.err
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@only_root
 async def test_root_leaves_the_file_that_it_renews_to_its_owner(server: FakeServer, run: Run, tmp_path: Path) -> None:
     """Else that user's server would not start again. A file for the new token is root's, whose ever was there."""
     server.on("RotateToken", IssuedToken(info=TokenInfo(token_id="new"), token="jl_new_secret"))

@@ -4,6 +4,7 @@ import aiohttp
 import pytest
 from gateway.client import Client
 from gateway.engine import Engine, connected
+from gateway.foreign import Recorder, vectors_service
 from jobledger_gateway.app import GatewayOptions, build_app, serve
 from jobledger_gateway.streaming import StreamSettings
 
@@ -11,6 +12,11 @@ from jobledger_gateway.streaming import StreamSettings
 @pytest.fixture
 def engine() -> Engine:
     return Engine()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder(vectors_service())
 
 
 @pytest.fixture

@@ -3,19 +3,22 @@
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 from gateway import channels
+from gateway.client import Client
 from gateway.engine import peer_of
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 from grpc_tools import protoc
 from jobledger_gateway.descriptors import services_in
+from jobledger_gateway.transcoder import TranscoderOptions, serve, transcode
 
 VECTORS = Path(__file__).with_name("vectors")
 PROTOS = Path(__file__).parents[2] / "protos"
@@ -158,3 +161,11 @@ def listening(
 def reached(recorder: Recorder, kind: str) -> AbstractAsyncContextManager[Any]:
     """A channel to the service: over a `socket`, or `in process`."""
     return channels.reached([recorder.handler()], kind)
+
+
+@asynccontextmanager
+async def transcoded(service: ServiceDescriptor, channel: Any, **options: Any) -> AsyncIterator[Client]:
+    """A client of the service as JSON, on a port of its own."""
+    app = transcode([service], channel, options=TranscoderOptions(**options))
+    async with serve(app, host="127.0.0.1", port=0, drain_seconds=1) as at, aiohttp.ClientSession() as session:
+        yield Client(session, at.host, at.port)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from gateway.client import Client
 from gateway.foreign import Recorder, listening, vectors_service, vectors_set
-from gateway.test_vectors import FILES, lines, of_call, of_headers, prepare, request_bytes, transcoded
+from gateway.test_vectors import FILES, answering, lines, of_call, of_headers, prepare, request_bytes
 from google.api import annotations_pb2
 from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodDescriptorProto
 from jobledger_gateway.bodies import HTTP_BODY
@@ -122,7 +122,7 @@ async def test_envoy_agrees_on_every_vector_that_names_no_deviation_of_its(tmp_p
     try:
         async with (
             behind_envoy(recorder, tmp_path) as address,
-            transcoded(recorder, "in process", Dialect.PROTOJSON) as client,
+            answering(recorder, "in process", Dialect.PROTOJSON) as client,
         ):
             for vector in vectors:
                 told[vector["id"]] = await differences(vector, recorder, address, client)

@@ -2,20 +2,18 @@
 
 import gzip
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-import aiohttp
 import grpc
 import pytest
 from gateway.client import Client
-from gateway.foreign import Failure, Recorder, listening, message_class, reached, vectors_service
+from gateway.foreign import Failure, Recorder, listening, message_class, reached, transcoded
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from jobledger_gateway.enums import MOST_NAMES, some_of
 from jobledger_gateway.errors import MOST_TOLD
 from jobledger_gateway.main import CHANNEL
-from jobledger_gateway.transcoder import TranscoderOptions, serve, transcode
 from jobledger_gateway.violations import MOST_PATH, below
 
 Job: Any = message_class("vectors.v1.Job")
@@ -24,17 +22,8 @@ SECRET = "x-secret-key"
 LIBRARY: Sequence[tuple[str, int]] = (("grpc.max_metadata_size", 4096), ("grpc.absolute_max_metadata_size", 4096))
 
 
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder(vectors_service())
-
-
-@asynccontextmanager
-async def serving(recorder: Recorder, channel: Any) -> AsyncIterator[Client]:
-    options = TranscoderOptions(request_headers=("x-one", "x-two", "x-three"))
-    app = transcode([recorder.service], channel, options=options)
-    async with serve(app, host="127.0.0.1", port=0, drain_seconds=1) as at, aiohttp.ClientSession() as session:
-        yield Client(session, at.host, at.port)
+def serving(recorder: Recorder, channel: Any) -> AbstractAsyncContextManager[Client]:
+    return transcoded(recorder.service, channel, request_headers=("x-one", "x-two", "x-three"))
 
 
 @pytest.fixture

@@ -5,16 +5,23 @@ import json
 import re
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
-import aiohttp
 import grpc
 import pytest
 from gateway.client import Client, eventually
-from gateway.foreign import Failure, Recorder, compile_protos, listening, message_class, reached, vectors_service
+from gateway.foreign import (
+    Failure,
+    Recorder,
+    compile_protos,
+    listening,
+    message_class,
+    reached,
+    transcoded,
+)
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message_factory import GetMessageClass
 from jobledger.v1.annotations_pb2 import StreamRule
@@ -23,7 +30,7 @@ from jobledger_gateway.errors import GatewayError, problem
 from jobledger_gateway.framing import Framings, StreamShape
 from jobledger_gateway.main import CHANNEL
 from jobledger_gateway.streaming import StreamEndpoint, StreamSettings, _write_at_once
-from jobledger_gateway.transcoder import Dialect, TranscoderOptions, serve, transcode
+from jobledger_gateway.transcoder import Dialect
 
 Job: Any = message_class("vectors.v1.Job")
 Body: Any = message_class("google.api.HttpBody")
@@ -32,17 +39,9 @@ NDJSON = {"Accept": "application/x-ndjson"}
 STREAMS = StreamSettings(ping_seconds=0.05, begin_seconds=0.2)
 
 
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder(vectors_service())
-
-
-@asynccontextmanager
-async def serving(recorder: Recorder, channel: Any, dialect: Dialect = Dialect.PLAIN) -> AsyncIterator[Client]:
-    options = TranscoderOptions(dialect=dialect, response_headers=("x-cost", "set-cookie"), streams=STREAMS)
-    app = transcode([recorder.service], channel, options=options)
-    async with serve(app, host="127.0.0.1", port=0, drain_seconds=1) as at, aiohttp.ClientSession() as session:
-        yield Client(session, at.host, at.port)
+def serving(recorder: Recorder, channel: Any, dialect: Dialect = Dialect.PLAIN) -> AbstractAsyncContextManager[Client]:
+    headers = ("x-cost", "set-cookie")
+    return transcoded(recorder.service, channel, dialect=dialect, response_headers=headers, streams=STREAMS)
 
 
 @pytest.fixture

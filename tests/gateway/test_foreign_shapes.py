@@ -7,7 +7,6 @@ import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,14 +18,14 @@ import grpc
 import pytest
 from gateway import channels
 from gateway.client import Client
-from gateway.foreign import VECTORS, Recorder, compile_protos, reached
+from gateway.foreign import VECTORS, Recorder, compile_protos, reached, transcoded
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message_factory import GetMessageClass
 from jobledger_gateway.descriptors import services_in
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.routes import routes_of
 from jobledger_gateway.streaming import StreamSettings
-from jobledger_gateway.transcoder import RuleError, TranscoderOptions, serve, transcode
+from jobledger_gateway.transcoder import RuleError, transcode
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 VALUES = {"Value", "List", "Struct", "Number", "Time", "Any", "Nothing", "Rest"}
@@ -57,13 +56,6 @@ class Echo(Recorder):
         return await super().unary(method, request, context)
 
 
-@asynccontextmanager
-async def serving(channel: Any, dialect: Dialect = Dialect.PROTOJSON) -> AsyncIterator[Client]:
-    app = transcode([service()], channel, options=TranscoderOptions(dialect=dialect))
-    async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:
-        yield Client(session, at.host, at.port)
-
-
 @pytest.fixture
 def recorder() -> Recorder:
     return Echo(service())
@@ -71,7 +63,7 @@ def recorder() -> Recorder:
 
 @pytest.fixture(params=list(Dialect))
 async def client(recorder: Recorder, request: pytest.FixtureRequest) -> AsyncIterator[Client]:
-    async with reached(recorder, "socket") as channel, serving(channel, request.param) as opened:
+    async with reached(recorder, "socket") as channel, transcoded(service(), channel, dialect=request.param) as opened:
         yield opened
 
 
@@ -158,7 +150,10 @@ async def test_a_message_that_can_not_be_read_never_passes_for_the_end_or_for_an
         "Rest": grpc.unary_unary_rpc_method_handler(answer),
     }
     generic = grpc.method_handlers_generic_handler(service().full_name, handlers)
-    async with channels.reached([generic], "socket") as channel, serving(channel) as client:
+    async with (
+        channels.reached([generic], "socket") as channel,
+        transcoded(service(), channel, dialect=Dialect.PROTOJSON) as client,
+    ):
         with pytest.raises(aiohttp.ClientPayloadError):
             await client.get("/pieces")
         refused = await client.post("/anything", json={})

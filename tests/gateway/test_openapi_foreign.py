@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import grpc
 import pytest
-from gateway.client import Client
-from gateway.foreign import VECTORS, Recorder, compile_protos, reached, vectors_service
+from gateway.foreign import VECTORS, Recorder, compile_protos, reached, transcoded, vectors_service
 from jobledger_gateway.about import about_services
 from jobledger_gateway.codec import Codec
 from jobledger_gateway.comments import comments_in
@@ -21,7 +19,7 @@ from jobledger_gateway.openapi import document
 from jobledger_gateway.openapi_file import openapi_text
 from jobledger_gateway.routes import RECEIVABLE, routes_of
 from jobledger_gateway.streaming import StreamSettings
-from jobledger_gateway.transcoder import RuleError, serve, transcode
+from jobledger_gateway.transcoder import RuleError, transcode
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 HEAD = 'syntax = "proto3"; package %s; import "google/api/annotations.proto"; '
@@ -181,10 +179,8 @@ async def test_every_other_method_reaches_its_rule_and_one_for_all_lists_the_usu
     recorder = Recorder(service)
     async with (
         reached(recorder, "in process") as channel,
-        serve(transcode([service], channel), host="127.0.0.1", port=0) as at,
-        aiohttp.ClientSession() as session,
+        transcoded(service, channel) as client,
     ):
-        client = Client(session, at.host, at.port)
         for kind in kinds:
             assert (await client.ask(kind, f"/a/{kind}")).status == 200, kind
         listed = await client.ask("OPTIONS", "/b")

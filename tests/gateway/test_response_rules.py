@@ -4,16 +4,14 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import aiohttp
 import grpc
 import pytest
-from gateway.client import Client
-from gateway.foreign import Recorder, compile_protos, reached
+from gateway.foreign import Recorder, compile_protos, reached, transcoded
 from google.protobuf.descriptor import MethodDescriptor
 from jobledger_gateway.descriptors import services_in
 from jobledger_gateway.http_rule import RuleError, rules_of
 from jobledger_gateway.response_rules import check_response
-from jobledger_gateway.transcoder import serve, transcode
+from jobledger_gateway.transcoder import transcode
 
 HEAD = """
 syntax = "proto3";
@@ -131,10 +129,8 @@ async def test_a_number_that_the_field_can_not_hold_resumes_nothing() -> None:
     recorder = Recorder(methods()[len(BAD)].containing_service)
     async with (
         reached(recorder, "in process") as channel,
-        serve(transcode([recorder.service], channel), host="127.0.0.1", port=0) as at,
-        aiohttp.ClientSession() as session,
+        transcoded(recorder.service, channel) as client,
     ):
-        client = Client(session, at.host, at.port)
         answer = await client.get(f"/v1/{len(BAD)}", headers={"Last-Event-ID": str(2**32)})
         assert (answer.status, answer.json["error_code"]) == (400, "E_BAD_REQUEST")
         answer = await client.get(f"/v1/{len(BAD)}", headers={"Last-Event-ID": str(2**32 - 1)})

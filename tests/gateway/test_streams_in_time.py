@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 from gateway.client import Client, eventually
-from gateway.foreign import Recorder, message_class, vectors_service
-from gateway.test_vectors import KINDS, transcoded
+from gateway.foreign import Recorder, message_class
+from gateway.test_vectors import KINDS, answering
 from jobledger_gateway.streaming import StreamSettings
 from jobledger_gateway.transcoder import Dialect
 
@@ -18,11 +18,6 @@ NDJSON = {"Accept": "application/x-ndjson"}
 FOLLOW = "/v1/follow/x"
 # Who says nothing is waited for longer than a test may last, unless a test says otherwise.
 PATIENT = StreamSettings(ping_seconds=0.05, write_seconds=0.3, begin_seconds=600)
-
-
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder(vectors_service())
 
 
 @pytest.fixture(params=[PATIENT])
@@ -41,7 +36,7 @@ def dialect(request: pytest.FixtureRequest) -> Dialect:
 async def client(
     recorder: Recorder, settings: StreamSettings, dialect: Dialect, request: pytest.FixtureRequest
 ) -> AsyncIterator[Client]:
-    async with transcoded(recorder, request.param, dialect, settings) as opened:
+    async with answering(recorder, request.param, dialect, settings) as opened:
         yield opened
 
 

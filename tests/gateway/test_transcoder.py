@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,20 +28,15 @@ from gateway.foreign import (
     listening,
     message_class,
     reached,
-    vectors_service,
+    transcoded,
 )
 from jobledger_gateway.descriptors import DescriptorError, services_in
 from jobledger_gateway.main import gateway
-from jobledger_gateway.transcoder import Dialect, RuleError, TranscoderOptions, serve, transcode
+from jobledger_gateway.transcoder import Dialect, RuleError, TranscoderOptions, transcode
 
 PAGE = Path(__file__).parents[2] / "gateway_http" / "README.md"
 Job: Any = message_class("vectors.v1.Job")
 Body: Any = message_class("google.api.HttpBody")
-
-
-@pytest.fixture
-def recorder() -> Recorder:
-    return Recorder(vectors_service())
 
 
 @pytest.fixture(params=["in process", "socket"])
@@ -50,16 +45,14 @@ async def client(recorder: Recorder, request: pytest.FixtureRequest) -> AsyncIte
         yield opened
 
 
-@asynccontextmanager
-async def serving(recorder: Recorder, channel: Any) -> AsyncIterator[Client]:
-    options = TranscoderOptions(
+def serving(recorder: Recorder, channel: Any) -> AbstractAsyncContextManager[Client]:
+    return transcoded(
+        recorder.service,
+        channel,
         dialect=Dialect.PROTOJSON,
         request_headers=("X-Tenant", "x-trace-bin"),
         response_headers=("x-cost", "x-signature-bin"),
     )
-    app = transcode([recorder.service], channel, options=options)
-    async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:
-        yield Client(session, at.host, at.port)
 
 
 async def test_bytes_come_and_go_as_they_are(client: Client, recorder: Recorder) -> None:
@@ -76,13 +69,12 @@ async def test_bytes_come_and_go_as_they_are(client: Client, recorder: Recorder)
 
 
 async def test_pages_of_allowed_origins_may_send_and_read_the_headers_of_the_lists(recorder: Recorder) -> None:
-    options = TranscoderOptions(
-        allowed_origins=("https://a.example",), request_headers=("x-tenant",), response_headers=("x-cost",)
-    )
+    lists = {
+        "allowed_origins": ("https://a.example",), "request_headers": ("x-tenant",), "response_headers": ("x-cost",),
+    }  # fmt: skip
     page = {"Origin": "https://a.example", "Access-Control-Request-Method": "GET"}
-    app = transcode([recorder.service], Mock(), options=options)
-    async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:
-        answer = await Client(session, at.host, at.port).ask("OPTIONS", "/v1/jobs/x", headers=page)
+    async with transcoded(recorder.service, Mock(), **lists) as client:
+        answer = await client.ask("OPTIONS", "/v1/jobs/x", headers=page)
     assert "X-Tenant" in answer.headers["Access-Control-Allow-Headers"].split(", ")
     assert "X-Cost" in answer.headers["Access-Control-Expose-Headers"].split(", ")
 
@@ -100,10 +92,11 @@ async def test_headers_of_http_and_grpc_can_not_be_passed(name: str, recorder: R
 async def test_a_header_that_always_passes_or_is_named_twice_passes_once(recorder: Recorder) -> None:
     names = ("Authorization", "X-Request-Id", "traceparent", "X-Tenant", "x-tenant")
     headers = {"X-Request-Id": "r1", "Traceparent": "t1", "X-Tenant": "a"}
-    async with reached(recorder, "in process") as channel:
-        app = transcode([recorder.service], channel, options=TranscoderOptions(request_headers=names))
-        async with serve(app, host="127.0.0.1", port=0) as at, aiohttp.ClientSession() as session:
-            await Client(session, at.host, at.port).get("/v1/jobs/x", token="Bearer b", headers=headers)
+    async with (
+        reached(recorder, "in process") as channel,
+        transcoded(recorder.service, channel, request_headers=names) as client,
+    ):
+        await client.get("/v1/jobs/x", token="Bearer b", headers=headers)
     passed = [(key, value) for key, value in recorder.metadata[0] if key in {name.lower() for name in names}]
     assert sorted(passed) == [
         ("authorization", "Bearer b"), ("traceparent", "t1"), ("x-request-id", "r1"), ("x-tenant", "a"),

@@ -2,31 +2,18 @@
 
 import asyncio
 import os
-import shutil
 import socket
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
 from jobledger_gateway.serving import serve
+from support.root import NOBODY, as_user, only_root
 
-NOBODY = 65534
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 
 pytestmark = pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="only Linux tells who connected")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-
-
-@pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """A directory that everybody may enter, as the server's own is not."""
-    directory = Path(tempfile.mkdtemp())
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
 
 
 def app(asked: list[str]) -> web.Application:
@@ -41,16 +28,11 @@ def app(asked: list[str]) -> web.Application:
 
 def ask(path: Path, uid: int) -> bytes:
     """All that another user is told."""
-    mine, said = os.geteuid(), b""
+    said = b""
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(10)
-        if uid != mine:
-            os.seteuid(uid)
-        try:
+        with as_user(uid):
             connection.connect(str(path))
-        finally:
-            if uid != mine:
-                os.seteuid(mine)
         try:
             connection.sendall(REQUEST)
             while data := connection.recv(4096):
@@ -71,7 +53,7 @@ async def test_another_user_than_the_one_is_turned_away_unread(open_directory: P
         assert b"hello" in await asyncio.to_thread(ask, path, os.geteuid())
 
 
-@as_root
+@only_root
 async def test_nobody_is_turned_away_where_the_directory_lets_him(open_directory: Path) -> None:
     asked: list[str] = []
     path = open_directory / "http.sock"

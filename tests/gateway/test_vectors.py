@@ -40,17 +40,16 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-import aiohttp
 import pytest
 from gateway.client import Answer, Client, parse
-from gateway.foreign import VECTORS, Failure, Recorder, message_class, reached, vectors_service
+from gateway.foreign import VECTORS, Failure, Recorder, message_class, reached, transcoded, vectors_service
 from google.protobuf import json_format
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 from jobledger_gateway.metadata import PEER
 from jobledger_gateway.streaming import StreamSettings
-from jobledger_gateway.transcoder import Dialect, TranscoderOptions, serve, transcode
+from jobledger_gateway.transcoder import Dialect
 
 FILES = ("path", "query", "body", "errors", "metadata", "streams")
 ANCHORS = {"gw", "gwR", "env", "van"}
@@ -69,21 +68,21 @@ def lines(name: str) -> Iterator[dict[str, Any]]:
 
 
 @asynccontextmanager
-async def transcoded(
+async def answering(
     recorder: Recorder, kind: str, dialect: Dialect, streams: StreamSettings = STREAMS
 ) -> AsyncIterator[Client]:
-    options = TranscoderOptions(
-        dialect=dialect,
-        request_headers=("x-tenant", "x-trace-bin"),
-        response_headers=("x-cost", "x-signature-bin"),
-        streams=streams,
-    )
     async with (
         reached(recorder, kind) as channel,
-        serve(transcode([recorder.service], channel, options=options), host="127.0.0.1", port=0) as at,
-        aiohttp.ClientSession() as session,
+        transcoded(
+            recorder.service,
+            channel,
+            dialect=dialect,
+            request_headers=("x-tenant", "x-trace-bin"),
+            response_headers=("x-cost", "x-signature-bin"),
+            streams=streams,
+        ) as client,
     ):
-        yield Client(session, at.host, at.port)
+        yield client
 
 
 @pytest.mark.parametrize("dialect", list(Dialect))
@@ -91,7 +90,7 @@ async def transcoded(
 @pytest.mark.parametrize("file", FILES)
 async def test_every_vector_is_answered_as_it_says(file: str, kind: str, dialect: Dialect) -> None:
     recorder, wrong = Recorder(vectors_service()), {}
-    async with transcoded(recorder, kind, dialect) as client:
+    async with answering(recorder, kind, dialect) as client:
         for vector in lines(file):
             if vector.get("dialect", dialect) == dialect:
                 told = await run(client, recorder, vector)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from jobledger import SetupError, resolve_endpoint
-
-only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+from support.root import only_root
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ from jobledger_server.config import Settings, resolve, settings_of
 from jobledger_server.lifecycle import StartError, announced, given_up, locked, stop_signals
 from jobledger_server.wiring.embedded import Embedded
 from support.eventually import eventually
+from support.root import only_root
 
 
 def test_a_directory_is_made_for_its_owner_and_locked(tmp_path: Path) -> None:
@@ -63,7 +64,7 @@ def test_a_directory_that_is_open_to_others_is_closed(tmp_path: Path) -> None:
         assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o700
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a directory away")
+@only_root
 def test_the_directory_of_somebody_else_is_refused(tmp_path: Path) -> None:
     os.chown(tmp_path, 12345, -1)
     with pytest.raises(PrivateFileError, match="belongs to someone else"), locked(tmp_path):
@@ -86,7 +87,7 @@ def test_a_directory_that_others_could_write_to_is_taken_only_where_it_is_empty(
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["x"]
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@only_root
 def test_a_database_of_somebody_else_is_not_taken_over(tmp_path: Path) -> None:
     """Whoever made it has a token in it."""
     (tmp_path / "jobledger.db").touch()
