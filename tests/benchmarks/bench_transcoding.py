@@ -18,7 +18,7 @@ from benchmarks.ledgers import write_ledger
 from benchmarks.measuring import Call, median, millis, timed, together
 from benchmarks.serving import CHANNEL_OPTIONS, SERVICE, Target, python, serving
 from jobledger.v1.job_pb2 import JobLimits
-from jobledger.v1.job_service_pb2 import ListJobsRequest
+from jobledger.v1.job_service_pb2 import GetJobRequest, ListJobsRequest
 from support.envoy import NoEnvoyError, envoy
 
 JOBS, PAGE = 1_000, 50
@@ -46,7 +46,7 @@ Requests = Callable[[int], list[bytes]]
     goal=f"requests a second, times Envoy's: {PAGE} of {JOBS:,} jobs {GOALS['list']:.0f},"
     f" {LIMIT:,} log entries {GOALS['log pages']:.0f}, the same again {GOALS['page again']:.0f};"
     f" ListJobs by gRPC {BARE_SHARE} times a bare handler; {EVENTS:,} server-sent events {EVENTS_MS:.0f} ms;"
-    f" a unary call {UNARY_MS} ms",
+    f" a unary call in process {UNARY_MS} ms",
 )
 async def transcoding(run: Run) -> list[Row]:
     """The REST door of `jobledger up`, with all that it does, beside Envoy (one worker) before its own gRPC port.
@@ -58,7 +58,9 @@ async def transcoding(run: Run) -> list[Row]:
     - grpc list: ListJobs(50) by gRPC, eight calls at a time, beside a grpc.aio server that has nothing but a handler
       that returns the same message as a constant.
     - server-sent events: CPU time of the server, all its threads, for a tail of a thousand entries of a log.
-    - unary: GET /v1/jobs/{job_id} on one connection, from the request to the last byte of the answer.
+    - unary: GET /v1/jobs/{job_id} on one connection, from the request to the last byte of the answer. In process: of
+      the transcoder alone, before a handler in its process that returns that job as a constant. With everything on: of
+      `jobledger up`, with token, policy, validation and store.
     """
     data = run.directory / "data"
     await asyncio.to_thread(write_ledger, data, JOBS)
@@ -67,7 +69,7 @@ async def transcoding(run: Run) -> list[Row]:
         rows = await _beside_envoy(run, target, job_id)
         rows += await _beside_bare(run, target)
         rows.append(await _events(run, target, job_id))
-        rows.append(await _unary(run, target, job_id))
+        rows += await _unary(run, target, job_id)
     return rows
 
 
@@ -137,10 +139,12 @@ def _compared(name: str, pairs: list[dict[str, float]]) -> list[Row]:
 
 async def _beside_bare(run: Run, target: Target) -> list[Row]:
     request = ListJobsRequest(limit=PAGE)
-    constant = run.directory / "constant.binpb"
-    constant.write_bytes(await target.rpc("ListJobs", request))
+    constant = await target.rpc("ListJobs", request)
     calls = run.scaled(CALLS)
-    async with _bare(constant) as channel:
+    async with (
+        _bare("bare_grpc", run, constant) as address,
+        grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel,
+    ):
         handler: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(f"{SERVICE}ListJobs")
 
         async def bare() -> None:
@@ -163,18 +167,19 @@ async def _beside_bare(run: Run, target: Target) -> list[Row]:
 
 
 @asynccontextmanager
-async def _bare(constant: Path) -> AsyncIterator[grpc.aio.Channel]:
-    """A channel to a bare server in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.bare_grpc", str(constant)]
+async def _bare(module: str, run: Run, constant: bytes) -> AsyncIterator[str]:
+    """The address of a server in a process of its own that has nothing but one handler, which returns a constant."""
+    file = run.directory / f"{module}.binpb"
+    file.write_bytes(constant)
+    command = [sys.executable, "-m", f"benchmarks.{module}", str(file)]
     process = await asyncio.create_subprocess_exec(*command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert process.stdin
     assert process.stdout
     try:
         address = (await process.stdout.readline()).decode().strip()
         if not address:
-            raise NotMeasuredError("the bare server did not start")
-        async with grpc.aio.insecure_channel(address, options=CHANNEL_OPTIONS) as channel:
-            yield channel
+            raise NotMeasuredError(f"{module} did not start")
+        yield address
     finally:
         process.stdin.close()
         await process.wait()
@@ -209,16 +214,21 @@ def _cpu_seconds(pid: int) -> float:
     return sum(int(thread.split()[0]) for thread in threads) / 1e9
 
 
-async def _unary(run: Run, target: Target, job_id: str) -> Row:
+async def _unary(run: Run, target: Target, job_id: str) -> list[Row]:
     request = get(f"/v1/jobs/{job_id}", target.server.token)
-
-    async def sample(connection: Connection) -> float:
-        return await timed(partial(_asked, connection, request))
-
-    connection = Connection(address_of(target.server.url))
-    samples = [await sample(connection) for _ in range(run.scaled(UNARY))]
-    connection.close()
-    return millis("unary, p50", median(samples), UNARY_MS)
+    job = await target.rpc("GetJob", GetJobRequest(job_id=job_id))
+    async with _bare("bare_gateway", run, job) as address:
+        doors = {"in process": Connection(address), "with everything on": Connection(address_of(target.server.url))}
+        took: dict[str, list[float]] = {door: [] for door in doors}
+        for _ in range(run.scaled(UNARY)):
+            for door, connection in doors.items():
+                took[door].append(await timed(partial(_asked, connection, request)))
+        for connection in doors.values():
+            connection.close()
+    return [
+        millis("unary in process, p50", median(took["in process"]), UNARY_MS),
+        millis("unary with everything on, p50", median(took["with everything on"])),
+    ]
 
 
 async def _asked(connection: Connection, request: bytes) -> bytes:
