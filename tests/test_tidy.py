@@ -1,6 +1,7 @@
 """Style as a test: sizes, bans, and documents that keep up with the code."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -173,6 +174,13 @@ def test_every_setting_is_documented() -> None:
     for name in Settings.__dataclass_fields__:
         assert name in (Settings.__doc__ or ""), f"{name}: not in the docstring of Settings"
         assert name in documents or f"JOBLEDGER_{name.upper()}" in documents, f"{name}: in no README"
+
+
+def test_the_gateways_page_names_each_of_its_files() -> None:
+    _, _, section = (ROOT / "gateway_http" / "README.md").read_text().partition("## The way of a request through")
+    named = set(re.findall("`([a-z_]+)`", section))
+    modules = {path.stem for path in (ROOT / "gateway_http" / "jobledger_gateway").glob("*.py")}
+    assert named == modules - {"__init__"}
 
 
 def test_every_criterion_has_the_test_that_it_names() -> None:

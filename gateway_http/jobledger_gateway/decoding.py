@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
 from jobledger_gateway.dialect import Dialect
-from jobledger_gateway.encoding import ANY_NAME, VALUES
+from jobledger_gateway.encoding import ANY_NAME, SINGLE_VALUE_TYPES
 from jobledger_gateway.enums import some_of
 from jobledger_gateway.errors import Violation
 from jobledger_gateway.fields import assign, descriptor_of, find_message, is_map, map_parts, message_of
@@ -293,7 +293,7 @@ def _any_converter(pool: DescriptorPool, dialect: Dialect) -> Callable[[Any], An
         if found.full_name == EMPTY_NAME and rest == {"value": {}}:
             # As Go writes it, to whom Empty is a well-known type.
             rest = {}
-        if found.full_name in VALUES:
+        if found.full_name in SINGLE_VALUE_TYPES:
             if rest.keys() != {"value"}:
                 raise InvalidValueError(f"must hold its {found.name} as 'value', and nothing else")
             rest = rest["value"]

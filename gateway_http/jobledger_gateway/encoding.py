@@ -14,7 +14,6 @@ from keyword import iskeyword
 from typing import Any
 
 import orjson
-from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
@@ -23,14 +22,13 @@ from jobledger.v1 import annotations_pb2
 
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.enums import names
-from jobledger_gateway.fields import descriptor_of, enum_of, find_message, is_map, map_parts, message_of
+from jobledger_gateway.fields import WRAPPERS, descriptor_of, enum_of, find_message, is_map, map_parts, message_of
 from jobledger_gateway.scalars import NULL_VALUE
 from jobledger_gateway.well_known_out import WELL_KNOWN, Encode, double
 
 ANY_NAME = "google.protobuf.Any"
-WRAPPERS = frozenset(message.full_name for message in wrappers_pb2.DESCRIPTOR.message_types_by_name.values())
 # Types whose JSON is not an object of their fields: within an Any it stands under `value`.
-VALUES = frozenset({*WELL_KNOWN[Dialect.PLAIN], *WRAPPERS, ANY_NAME})
+SINGLE_VALUE_TYPES = frozenset({*WELL_KNOWN[Dialect.PLAIN], *WRAPPERS, ANY_NAME})
 WIDE = frozenset(
     {
         FieldDescriptor.TYPE_INT64,
@@ -249,7 +247,7 @@ def any_value(value: Any, pool: DescriptorPool, dialect: Dialect) -> dict[str, A
         descriptor, inner = _unpacked(value, pool, dialect)
     except (LookupError, DecodeError, ValueError):
         return {"@type": value.type_url, "value": _bytes(value.value)}
-    return {"@type": value.type_url, **({"value": inner} if descriptor.full_name in VALUES else inner)}
+    return {"@type": value.type_url, **({"value": inner} if descriptor.full_name in SINGLE_VALUE_TYPES else inner)}
 
 
 def _unpacked(value: Any, pool: DescriptorPool, dialect: Dialect) -> tuple[Descriptor, Any]:

@@ -11,7 +11,7 @@ from jobledger_gateway.dialect import Dialect
 # Names that a message lists at most.
 MOST_NAMES = 32
 
-HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
+WORD_BOUNDARY = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 
 
 @cache
@@ -38,7 +38,7 @@ def _numbers_by_short_name(enum: EnumDescriptor) -> Mapping[str, int]:
 
 
 def _short(enum: EnumDescriptor, name: str) -> str:
-    return name.removeprefix(HUMP.sub("_", enum.name).upper() + "_").lower()
+    return name.removeprefix(WORD_BOUNDARY.sub("_", enum.name).upper() + "_").lower()
 
 
 @cache

@@ -11,7 +11,7 @@ import grpc
 from jobledger_gateway.errors import GatewayError, problem
 
 # Messages that wait for a slow reader: enough to fill a chunk, few enough to bound memory. A burst may pass it once.
-BACKLOG = 64
+MOST_WAITING = 64
 
 
 class Singles(list[Any]):
@@ -82,7 +82,7 @@ class Feed:
         self._began.set()
         if isinstance(ready, list) and self._push(ready):
             return
-        while self._backlog >= BACKLOG:
+        while self._backlog >= MOST_WAITING:
             self._room.clear()
             await self._room.wait()
         if isinstance(ready, list):
@@ -164,7 +164,7 @@ class Feed:
             self._open = None
         self._taken_at = self._loop.time()
         if isinstance(entry, list):
-            self._made_room = self._backlog >= BACKLOG
+            self._made_room = self._backlog >= MOST_WAITING
             self._backlog -= len(entry)
             self._room.set()
         return entry

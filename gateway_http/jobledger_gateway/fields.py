@@ -2,13 +2,15 @@
 
 from functools import cache
 
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, wrappers_pb2
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
 
 # What Python's messages have of their own: a field of such a name can be read, but the message can't be used.
 OWN_NAMES = frozenset(dir(Message))
+# Types such as google.protobuf.Int64Value, by their full names.
+WRAPPERS = frozenset(message.full_name for message in wrappers_pb2.DESCRIPTOR.message_types_by_name.values())
 
 
 def descriptor_of(message: Message) -> Descriptor:

@@ -8,7 +8,7 @@ from typing import Any
 from google.api import annotations_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 
-from jobledger_gateway.encoding import VALUES
+from jobledger_gateway.encoding import SINGLE_VALUE_TYPES
 from jobledger_gateway.errors import GatewayError
 from jobledger_gateway.fields import hiding_field, message_of
 from jobledger_gateway.percent import decode_segment
@@ -253,7 +253,7 @@ def resolve(message: Descriptor, path: Sequence[str]) -> FieldDescriptor:
     for name in path:
         if field is not None and (field.is_repeated or field.message_type is None):
             raise RuleError(f"'{field.name}' is not a single message")
-        if field is not None and message_of(field).full_name in VALUES:
+        if field is not None and message_of(field).full_name in SINGLE_VALUE_TYPES:
             raise RuleError(f"'{field.name}' is one value, a {message_of(field).name}: it has no parts to name")
         current = message if field is None else message_of(field)
         field = current.fields_by_name.get(name)

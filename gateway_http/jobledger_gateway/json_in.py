@@ -8,11 +8,11 @@ from typing import Any, NoReturn
 import orjson
 
 from jobledger_gateway.errors import GatewayError, problem
-from jobledger_gateway.scalars import WholeFloat
+from jobledger_gateway.scalars import EXACT, WholeFloat
 
 MAX_DEPTH = 64
-# Of floats from here on it takes the text to know which whole number was meant, up to what an integer holds.
-EXACT, WIDEST = 1 << 53, 1 << 64
+# Of floats from EXACT on it takes the text to know which whole number was meant, up to what an integer holds.
+WIDEST = 1 << 64
 
 # A string (possessive, so that no input makes it slow) or a bracket.
 TOKEN = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)

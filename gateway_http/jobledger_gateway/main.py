@@ -4,7 +4,6 @@ import asyncio
 import ipaddress
 import signal
 import ssl
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from aiohttp import web
 
 from jobledger_gateway.app import GatewayOptions, build_app
 from jobledger_gateway.transcoder import (
+    CHANNEL_OPTIONS,
     DescriptorError,
     Dialect,
     RuleError,
@@ -24,21 +24,6 @@ from jobledger_gateway.transcoder import (
     transcode,
 )
 
-# Pages of the largest jobs pass gRPC's own default of 4 MiB; the server bounds them.
-LARGEST_MESSAGE, LARGEST_METADATA = 64 * 1024 * 1024, 64 * 1024
-# A server that is back is found within seconds. Pings are as rare as gRPC's own defaults demand, over five minutes
-# apart; a server that is gone without a word is noticed in 20 s where something was sent to it.
-# Past gRPC's own 8 KiB of metadata it refuses answers by chance, past 16 all: errors with details may have more.
-CHANNEL: Sequence[tuple[str, int]] = (
-    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
-    ("grpc.max_metadata_size", LARGEST_METADATA),
-    ("grpc.absolute_max_metadata_size", LARGEST_METADATA),
-    ("grpc.initial_reconnect_backoff_ms", 200),
-    ("grpc.min_reconnect_backoff_ms", 5_000),
-    ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.keepalive_time_ms", 330_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-)
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -163,5 +148,5 @@ class _Channel:
 
     def open(self) -> grpc.aio.Channel:
         if not self._secure:
-            return grpc.aio.insecure_channel(self.target, CHANNEL)
-        return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(self._roots), CHANNEL)
+            return grpc.aio.insecure_channel(self.target, CHANNEL_OPTIONS)
+        return grpc.aio.secure_channel(self.target, grpc.ssl_channel_credentials(self._roots), CHANNEL_OPTIONS)

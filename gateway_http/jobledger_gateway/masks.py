@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from jobledger_gateway.encoding import VALUES
+from jobledger_gateway.encoding import SINGLE_VALUE_TYPES
 from jobledger_gateway.errors import MOST_TOLD, Violation, cut
 from jobledger_gateway.fields import message_of
 from jobledger_gateway.http_rule import ANY, Rule
@@ -62,7 +62,7 @@ def update_mask_of(rule: Rule) -> UpdateMask | None:
         return None
     masks = [field for field in request.fields if _is_single(field) and message_of(field).full_name == FIELD_MASK]
     body = request.fields_by_name[rule.body]
-    if len(masks) != 1 or not _is_single(body) or message_of(body).full_name in VALUES:
+    if len(masks) != 1 or not _has_parts(body):
         return None
     variables = (variable.field for variable in rule.template.variables)
     named = frozenset(".".join(path[1:]) for path in variables if path[0] == body.name)
@@ -73,6 +73,11 @@ def _is_single(field: FieldDescriptor) -> bool:
     return field.message_type is not None and not field.is_repeated
 
 
+def _has_parts(field: FieldDescriptor) -> bool:
+    """Whether a field is one message that is an object of its fields in JSON."""
+    return _is_single(field) and message_of(field).full_name not in SINGLE_VALUE_TYPES
+
+
 def _paths(message: Descriptor, given: Mapping[str, Any], above: str = "") -> Iterator[str]:
     """The innermost fields that an object names: lists, maps and values are not entered."""
     for field in message.fields:
@@ -80,7 +85,7 @@ def _paths(message: Descriptor, given: Mapping[str, Any], above: str = "") -> It
         if name is None:
             continue
         inner, path = given[name], f"{above}{field.name}"
-        if isinstance(inner, dict) and inner and _is_single(field) and message_of(field).full_name not in VALUES:
+        if isinstance(inner, dict) and inner and _has_parts(field):
             yield from _paths(message_of(field), inner, f"{path}.")
         else:
             yield path
@@ -99,7 +104,7 @@ def _named(message: Descriptor, path: str) -> str | None:
         if field is None:
             return None
         names.append(field.name)
-        if field.is_repeated or (field.message_type is not None and field.message_type.full_name in VALUES):
+        if field.is_repeated or (field.message_type is not None and field.message_type.full_name in SINGLE_VALUE_TYPES):
             return ".".join([*names, *parts[depth + 1 :]])
         current = field.message_type
     return ".".join(names)

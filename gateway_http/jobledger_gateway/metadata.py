@@ -27,7 +27,7 @@ MAX_CREDENTIALS = 8192
 MAX_TRACING = 512
 
 # What a value of gRPC metadata may hold.
-PLAIN = re.compile(r"[\x20-\x7e]*")
+PRINTABLE_ASCII = re.compile(r"[\x20-\x7e]*")
 UNFIT = f"has more than {MAX_CREDENTIALS} bytes, or is not printable ASCII"
 # An entity tag, and what one may hold between its quotes (RFC 9110, 8.8.3).
 ETAG, OPAQUE_TAG = re.compile(r'(W/)?"[\x21\x23-\x7e]*"'), re.compile(r"[\x21\x23-\x7e]+")
@@ -67,7 +67,7 @@ class Passing:
         """
         for name in self._request:
             for value in request.headers.getall(name, []):
-                if len(value) > MAX_CREDENTIALS or not PLAIN.fullmatch(value):
+                if len(value) > MAX_CREDENTIALS or not PRINTABLE_ASCII.fullmatch(value):
                     raise bad_request(f"The header {name.title()} {UNFIT}")
                 yield name, _decoded(name, value) if name.endswith("-bin") else value
 
@@ -87,7 +87,7 @@ class Passing:
         for key, value in initial or () if self._response else ():
             name = self._response.get(key, "")
             text = base64.b64encode(value).decode() if isinstance(value, bytes) else value
-            if name and name not in without and PLAIN.fullmatch(text):
+            if name and name not in without and PRINTABLE_ASCII.fullmatch(text):
                 found.add(name, text)
         return found
 
@@ -117,12 +117,12 @@ def request_metadata(request: web.BaseRequest) -> Metadata:
     """
     pairs: list[tuple[str, str | bytes]] = []
     for value in request.headers.getall("Authorization", []):
-        if len(value) > MAX_CREDENTIALS or not PLAIN.fullmatch(value):
+        if len(value) > MAX_CREDENTIALS or not PRINTABLE_ASCII.fullmatch(value):
             raise GatewayError(problem("AUTH_MALFORMED", f"The header Authorization {UNFIT}"), token_first=False)
         pairs.append(("authorization", value))
     for name in TRACING:
         value = request.headers.get(name, "")
-        if value and len(value) <= MAX_TRACING and PLAIN.fullmatch(value):
+        if value and len(value) <= MAX_TRACING and PRINTABLE_ASCII.fullmatch(value):
             pairs.append((name, value))
     pairs.append((PEER, request.remote or "unix"))
     if (shown := _certificate(request)) is not None:
@@ -174,7 +174,7 @@ def response_headers(initial: Iterable[tuple[str, str | bytes]] | None) -> dict[
     found = {
         PASSED_ON[key]: value
         for key, value in initial or ()
-        if key in PASSED_ON and isinstance(value, str) and PLAIN.fullmatch(value)
+        if key in PASSED_ON and isinstance(value, str) and PRINTABLE_ASCII.fullmatch(value)
     }
     tag = found.get("ETag")
     if tag is not None and not ETAG.fullmatch(tag):

@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from jobledger_gateway.dialect import Dialect
-from jobledger_gateway.encoding import VALUES, json_rule
+from jobledger_gateway.encoding import SINGLE_VALUE_TYPES, json_rule
 from jobledger_gateway.errors import Violation
 from jobledger_gateway.fields import assign, descriptor_of, message_of
 from jobledger_gateway.scalars import Convert, InvalidValueError
@@ -18,7 +18,7 @@ from jobledger_gateway.well_known_in import from_text
 # one, and of types within types there may be more than a document can hold.
 LISTED_DEPTH, MOST_LISTED = 3, 500
 # How many fields a name may lead through.
-MOST_LEVELS = 32
+MOST_NAME_PARTS = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def fields_of(message: Descriptor, name: str, dialect: Dialect) -> tuple[tuple[F
     found: tuple[FieldDescriptor, ...] = ()
     current: Descriptor | None = message
     # What is left over past the last level holds a dot, and so names no field.
-    for part in name.split(".", MOST_LEVELS - 1):
+    for part in name.split(".", MOST_NAME_PARTS - 1):
         field = None if current is None else _field(current, part, dialect)
         if field is None:
             return found, False
@@ -64,7 +64,7 @@ def fields_of(message: Descriptor, name: str, dialect: Dialect) -> tuple[tuple[F
 def _entered(field: FieldDescriptor) -> Descriptor | None:
     """The message whose fields a name may go on to; what is one value, such as a Timestamp, has no parts."""
     message = None if field.is_repeated else field.message_type
-    return None if message is None or message.full_name in VALUES else message
+    return None if message is None or message.full_name in SINGLE_VALUE_TYPES else message
 
 
 def _field(message: Descriptor, name: str, dialect: Dialect) -> FieldDescriptor | None:
@@ -150,8 +150,8 @@ def set_parameters(
 def _refusal(parameter: Parameter | None, name: str, values: Sequence[str], given: dict[str, str]) -> str:
     """Why a parameter can't be taken, or ""."""
     if parameter is None:
-        deep = name.count(".") >= MOST_LEVELS
-        return f"leads through more than {MOST_LEVELS} fields" if deep else "there is no such parameter"
+        deep = name.count(".") >= MOST_NAME_PARTS
+        return f"leads through more than {MOST_NAME_PARTS} fields" if deep else "there is no such parameter"
     if len(values) > 1 and not parameter.field.is_repeated:
         return "may be given only once"
     other = given.setdefault(parameter.name, name)

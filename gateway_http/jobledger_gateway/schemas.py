@@ -8,9 +8,9 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 
 from jobledger_gateway.comments import comments
 from jobledger_gateway.dialect import Dialect
-from jobledger_gateway.encoding import ANY_NAME, FLOATS, WIDE, WRAPPERS, json_rule
+from jobledger_gateway.encoding import ANY_NAME, FLOATS, WIDE, json_rule
 from jobledger_gateway.enums import names
-from jobledger_gateway.fields import is_map, map_parts, message_of
+from jobledger_gateway.fields import WRAPPERS, is_map, map_parts, message_of
 from jobledger_gateway.scalars import NOT_FINITE, NULL_VALUE
 
 Schema = dict[str, Any]

@@ -1,7 +1,7 @@
 """The transcoder for any gRPC service: descriptors with google.api.http annotations and a channel in, an app out.
 
 services = load_services(Path("api.binpb"))
-async with grpc.aio.insecure_channel("127.0.0.1:50051") as channel:
+async with grpc.aio.insecure_channel("127.0.0.1:50051", CHANNEL_OPTIONS) as channel:
     app = transcode(services, channel, options=TranscoderOptions(dialect=Dialect.PROTOJSON))
     async with serve(app, host="127.0.0.1", port=8080) as address:
         ...
@@ -37,6 +37,7 @@ from jobledger_gateway.streaming import StreamSettings
 from jobledger_gateway.unserved import warn_of
 
 __all__ = [
+    "CHANNEL_OPTIONS",
     "Address",
     "DescriptorError",
     "Dialect",
@@ -48,6 +49,22 @@ __all__ = [
     "serve",
     "transcode",
 ]
+
+LARGEST_MESSAGE, LARGEST_METADATA = 64 * 1024 * 1024, 64 * 1024
+# How a channel to the service is best opened. Answers may pass gRPC's own default of 4 MiB: the service bounds them.
+# Past gRPC's own 8 KiB of metadata it refuses answers by chance, past 16 all: errors with details may have more.
+# A service that is back is found within seconds. Pings are as rare as gRPC's own defaults demand, over five minutes
+# apart; a service that is gone without a word is noticed in 20 s where something was sent to it.
+CHANNEL_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", LARGEST_MESSAGE),
+    ("grpc.max_metadata_size", LARGEST_METADATA),
+    ("grpc.absolute_max_metadata_size", LARGEST_METADATA),
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.min_reconnect_backoff_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.keepalive_time_ms", 330_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

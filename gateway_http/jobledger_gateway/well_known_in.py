@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.message_factory import GetMessageClass
@@ -13,16 +12,16 @@ from google.protobuf.struct_pb2 import NULL_VALUE, ListValue, Struct, Value
 
 from jobledger_gateway.dialect import Dialect
 from jobledger_gateway.errors import GatewayError
-from jobledger_gateway.fields import message_of
+from jobledger_gateway.fields import WRAPPERS, message_of
 from jobledger_gateway.json_in import parse_json
 from jobledger_gateway.scalars import EXACT, Convert, InvalidValueError, scalar_from_json, scalar_from_text
 from jobledger_gateway.times import duration, seconds_or_duration, seconds_or_duration_text, timestamp
 
 MASK_PATH = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*|\*")
-HUMP = re.compile(r"[A-Z]")
+CAPITAL = re.compile(r"[A-Z]")
 
 # protobuf takes 100 levels of messages. An object within a Struct takes three, so this leaves ten for what is around.
-MOST_LEVELS = 30
+MOST_JSON_LEVELS = 30
 
 
 def from_json(field: FieldDescriptor, dialect: Dialect) -> Convert | None:
@@ -42,7 +41,7 @@ def message_from_json(message: Descriptor, dialect: Dialect) -> Convert | None:
     """
     if message.full_name in WRAPPERS:
         return _wrapper(message, scalar_from_json, dialect)
-    return VALUES[dialect].get(message.full_name)
+    return JSON_CONVERTERS[dialect].get(message.full_name)
 
 
 def from_text(field: FieldDescriptor, dialect: Dialect) -> Convert | None:
@@ -55,7 +54,7 @@ def from_text(field: FieldDescriptor, dialect: Dialect) -> Convert | None:
     name = field.message_type.full_name
     if name in WRAPPERS:
         return _wrapper(field.message_type, scalar_from_text, dialect)
-    return TEXTS[dialect].get(name)
+    return TEXT_CONVERTERS[dialect].get(name)
 
 
 def takes_null(field: FieldDescriptor) -> bool:
@@ -69,7 +68,7 @@ def _struct(value: Any) -> Struct:
     if not isinstance(value, dict):
         raise InvalidValueError("must be an object")
     made = Struct()
-    _fill_struct(made, value, MOST_LEVELS)
+    _fill_struct(made, value, MOST_JSON_LEVELS)
     return made
 
 
@@ -77,19 +76,19 @@ def _list(value: Any) -> ListValue:
     if not isinstance(value, list):
         raise InvalidValueError("must be a list")
     made = ListValue()
-    _fill_list(made, value, MOST_LEVELS)
+    _fill_list(made, value, MOST_JSON_LEVELS)
     return made
 
 
 def _deeper(left: int) -> int:
     if left == 0:
-        raise InvalidValueError(f"is nested too deeply: objects and lists may have {MOST_LEVELS} levels")
+        raise InvalidValueError(f"is nested too deeply: objects and lists may have {MOST_JSON_LEVELS} levels")
     return left - 1
 
 
 def _value(value: Any) -> Value:
     made = Value()
-    _fill_value(made, value, MOST_LEVELS)
+    _fill_value(made, value, MOST_JSON_LEVELS)
     return made
 
 
@@ -153,7 +152,7 @@ def _camel_mask(value: Any) -> FieldMask:
 
 def snake_case(name: str) -> str:
     """A name in camel case as the .proto writes it."""
-    return HUMP.sub(lambda hump: f"_{hump[0].lower()}", name)
+    return CAPITAL.sub(lambda capital: f"_{capital[0].lower()}", name)
 
 
 def _wrapper(
@@ -174,7 +173,6 @@ def _json_text(convert: Convert) -> Convert:
     return read
 
 
-WRAPPERS = frozenset(message.full_name for message in wrappers_pb2.DESCRIPTOR.message_types_by_name.values())
 ALIKE: Mapping[str, Convert] = {
     "google.protobuf.Struct": _struct,
     "google.protobuf.ListValue": _list,
@@ -184,19 +182,19 @@ ALIKE: Mapping[str, Convert] = {
 }
 
 # What is not read field by field, beside wrappers: by the full name of its type.
-VALUES: Mapping[Dialect, Mapping[str, Convert]] = {
+JSON_CONVERTERS: Mapping[Dialect, Mapping[str, Convert]] = {
     Dialect.PLAIN: {**ALIKE, "google.protobuf.Duration": seconds_or_duration},
     Dialect.PROTOJSON: {**ALIKE, "google.protobuf.Duration": duration, "google.protobuf.FieldMask": _camel_mask},
 }
 JSON_TEXTS = {
     f"google.protobuf.{name}": _json_text(ALIKE[f"google.protobuf.{name}"]) for name in ("Struct", "ListValue", "Value")
 }
-TEXTS: Mapping[Dialect, Mapping[str, Convert]] = {
+TEXT_CONVERTERS: Mapping[Dialect, Mapping[str, Convert]] = {
     Dialect.PLAIN: {
-        **VALUES[Dialect.PLAIN],
+        **JSON_CONVERTERS[Dialect.PLAIN],
         **JSON_TEXTS,
         "google.protobuf.Duration": seconds_or_duration_text,
     },
     # Of queries canonical ProtoJSON says nothing: there either spelling will do, as for the names of parameters.
-    Dialect.PROTOJSON: {**VALUES[Dialect.PROTOJSON], **JSON_TEXTS, "google.protobuf.FieldMask": _mask},
+    Dialect.PROTOJSON: {**JSON_CONVERTERS[Dialect.PROTOJSON], **JSON_TEXTS, "google.protobuf.FieldMask": _mask},
 }

@@ -8,11 +8,10 @@ from typing import Any
 from google.protobuf import timestamp_pb2
 
 from jobledger_gateway.dialect import Dialect
+from jobledger_gateway.scalars import EXACT
 
 Encode = Callable[[Any], Any]
 
-# The largest whole number up to which a double holds every one.
-EXACT = 1 << 53
 NANOS = 1_000_000_000
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from gateway.client import eventually
 from jobledger_gateway.errors import GatewayError
-from jobledger_gateway.feed import BACKLOG, End, Feed, Singles
+from jobledger_gateway.feed import MOST_WAITING, End, Feed, Singles
 
 Put = Callable[[Any], Awaitable[None]]
 
@@ -103,25 +103,25 @@ async def test_the_call_waits_for_a_writer_that_is_behind(kind: type[RemoteCall]
     call = kind()
     async with feeding(call) as (feed, _):
         if isinstance(call, NearCall):
-            await call.give(list(range(BACKLOG)))
-            more = asyncio.create_task(call.give([BACKLOG]))
+            await call.give(list(range(MOST_WAITING)))
+            more = asyncio.create_task(call.give([MOST_WAITING]))
             await turns()
             assert not more.done()
-            assert len(await feed.next()) == BACKLOG  # type: ignore[arg-type]
+            assert len(await feed.next()) == MOST_WAITING  # type: ignore[arg-type]
             await more
         else:
-            for message in range(3 * BACKLOG):
+            for message in range(3 * MOST_WAITING):
                 call.messages.put_nowait(message)
-            await eventually(lambda: call.read > BACKLOG)
+            await eventually(lambda: call.read > MOST_WAITING)
             await turns()
-            assert call.read == BACKLOG + 1
+            assert call.read == MOST_WAITING + 1
             found = list[Any]()
-            while len(found) < 3 * BACKLOG:
+            while len(found) < 3 * MOST_WAITING:
                 entry = await feed.next()
                 assert isinstance(entry, list)
-                assert len(entry) <= BACKLOG
+                assert len(entry) <= MOST_WAITING
                 found += entry
-            assert found == list(range(3 * BACKLOG))
+            assert found == list(range(3 * MOST_WAITING))
 
 
 async def test_a_burst_takes_the_shortcut_only_while_the_writer_waits_with_nothing_before_it() -> None:

@@ -13,7 +13,7 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo
 from jobledger_gateway.enums import MOST_NAMES, some_of
 from jobledger_gateway.errors import MOST_TOLD
-from jobledger_gateway.main import CHANNEL
+from jobledger_gateway.transcoder import CHANNEL_OPTIONS
 from jobledger_gateway.violations import MOST_PATH, below
 
 Job: Any = message_class("vectors.v1.Job")
@@ -139,7 +139,7 @@ async def test_conditions_are_not_held_against_what_a_change_answers(
 
 async def test_errors_with_many_details_come_through_the_gateway_of_the_command(recorder: Recorder) -> None:
     details = [packed(Job(id="x" * 1000)) for _ in range(40)]
-    async with over_a_socket(recorder, CHANNEL) as client:
+    async with over_a_socket(recorder, CHANNEL_OPTIONS) as client:
         recorder.answers["Get"] = Failure(5, "gone", details)
         for _ in range(3):
             answer = await client.get("/v1/jobs/x")
@@ -161,7 +161,7 @@ async def test_an_answer_with_too_much_metadata_is_no_quota(recorder: Recorder, 
 
 
 async def test_a_request_with_more_metadata_than_the_service_takes_is_431(recorder: Recorder) -> None:
-    async with over_a_socket(recorder, CHANNEL) as client:
+    async with over_a_socket(recorder, CHANNEL_OPTIONS) as client:
         headers = dict.fromkeys(("X-One", "X-Two", "X-Three"), "x" * 7000)
         answer = await client.get("/v1/jobs/x", headers=headers)
         assert (answer.status, answer.json["error_code"]) == (431, "E_HEADERS_TOO_LARGE")

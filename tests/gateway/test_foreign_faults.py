@@ -28,9 +28,8 @@ from jobledger.v1.annotations_pb2 import StreamRule
 from jobledger_gateway.descriptors import load_services
 from jobledger_gateway.errors import GatewayError, problem
 from jobledger_gateway.framing import Framings, StreamShape
-from jobledger_gateway.main import CHANNEL
 from jobledger_gateway.streaming import StreamEndpoint, StreamSettings, _write_at_once
-from jobledger_gateway.transcoder import Dialect
+from jobledger_gateway.transcoder import CHANNEL_OPTIONS, Dialect
 
 Job: Any = message_class("vectors.v1.Job")
 Body: Any = message_class("google.api.HttpBody")
@@ -226,7 +225,7 @@ async def test_a_server_that_comes_back_is_reached_soon(recorder: Recorder) -> N
     outage = await asyncio.start_server(hang_up, "127.0.0.1", 0)
     port = outage.sockets[0].getsockname()[1]
     target = f"127.0.0.1:{port}"
-    async with grpc.aio.insecure_channel(target, CHANNEL) as channel, serving(recorder, channel) as client:
+    async with grpc.aio.insecure_channel(target, CHANNEL_OPTIONS) as channel, serving(recorder, channel) as client:
         async with outage:
             assert (await client.get("/v1/jobs/x")).status == 503
             await eventually(lambda: len(attempts) >= 6, within=8)

@@ -3,7 +3,7 @@
 import json
 import math
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -104,38 +104,65 @@ async def test_a_rule_for_all_methods_is_not_for_those_of_http_itself(client_of_
     assert method not in answer.headers["Allow"]
 
 
-# Loads the script as a page would, without the page, and shows what forms would send.
+# Loads the script as a page would, without the page, and shows what forms would send, and as which command.
 FORMS = """
-const element = { addEventListener() {}, value: "" };
+const element = { addEventListener() {}, value: " secret " };
 globalThis.document = { getElementById: () => element };
 globalThis.fetch = () => new Promise(() => {});
-globalThis.location = { origin: "" };
-const requestOf = (0, eval)(`${require("fs").readFileSync(process.argv[1], "utf8")}\\n;requestOf`);
+globalThis.location = { origin: "http://localhost" };
+const source = require("fs").readFileSync(process.argv[1], "utf8");
+const [requestOf, curlOf] = (0, eval)(`${source}\\n;[requestOf, curlOf]`);
 const shown = JSON.parse(process.argv[2]).map(([operation, path, body]) => {
   const fields = operation.parameters.map((parameter) => ({ parameter, input: { value: parameter.typed } }));
-  return requestOf(operation, path, fields, body === null ? undefined : { value: body });
+  const request = requestOf(operation, path, fields, body === null ? undefined : { value: body });
+  return [request, curlOf("post", request)];
 });
 console.log(JSON.stringify(shown));
 """
 SCRIPT = Path(docs.__file__).with_name("pages") / "docs.js"
+Form = tuple[dict[str, Any], str, str | None]
+
+
+def sent_by(forms: Sequence[Form]) -> list[tuple[Any, str]]:
+    """What the page sends for each form, and the command that it shows."""
+    node = Path(executable.__file__).parent / "bin" / "node"
+    command = [str(node), "-e", FORMS, str(SCRIPT), json.dumps(forms)]
+    return [(request, line) for request, line in json.loads(subprocess.check_output(command))]
 
 
 def test_the_page_sends_what_its_forms_mean() -> None:
     deep = {"in": "path", "name": "id", "x-multi-segment": True, "typed": "a b/c?"}
     tags = {"in": "query", "name": "tag", "explode": True, "schema": {"type": "array"}, "typed": "a\nb,c\n"}
-    forms = [
+    public: dict[str, Any] = {"parameters": [], "security": []}
+    forms: list[Form] = [
         ({"parameters": [deep, tags]}, "/files/{id}", None),
         ({"parameters": [{**deep, "x-multi-segment": False}]}, "/x/{id}", None),
-        ({"parameters": [], "requestBody": {"content": {"*/*": {}}}}, "/up", " raw\n"),
-        ({"parameters": [], "requestBody": {"content": {"application/json": {}}}}, "/json", " {} "),
+        ({**public, "requestBody": {"content": {"*/*": {}}}}, "/up", " raw\n"),
+        ({**public, "requestBody": {"content": {"application/json": {}}}}, "/json", " {} "),
     ]
-    node = Path(executable.__file__).parent / "bin" / "node"
-    command = [str(node), "-e", FORMS, str(SCRIPT), json.dumps(forms)]
-    deep_one, plain, raw, in_json = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    deep_one, plain, raw, in_json = (request for request, _ in sent_by(forms))
     assert deep_one["url"] == "/files/a%20b/c%3F?tag=a&tag=b%2Cc"
-    assert plain["url"] == "/x/a%20b%2Fc%3F"
+    assert (plain["url"], plain["headers"]) == ("/x/a%20b%2Fc%3F", {"Authorization": "Bearer secret"})
     assert (raw["headers"], raw["body"]) == ({"Content-Type": "text/plain; charset=utf-8"}, " raw\n")
     assert (in_json["headers"], in_json["body"]) == ({"Content-Type": "application/json"}, "{}")
+
+
+def test_a_shell_sends_by_the_command_of_the_page_what_the_page_does() -> None:
+    """All but the token, which is not shown: the command takes that of the shell's variable."""
+    hostile = """"abc" $HOME `id` $(id) \\ '"!'"""
+    tag = {"in": "header", "name": "If-None-Match", "typed": hostile}
+    word = {"in": "query", "name": "q", "typed": hostile}
+    operation = {"parameters": [tag, word], "requestBody": {"content": {"*/*": {}}}}
+    ((request, line),) = sent_by([(operation, "/it's", f"{hostile}\n")])
+    assert "secret" not in line
+    shell = f"curl() {{ printf '%s\\0' \"$@\"; }}\n{line}"
+    arguments = subprocess.check_output(["/bin/sh", "-c", shell], env={"TOKEN": "t $x", "HOME": "/"}, text=True)
+    assert request["headers"]["If-None-Match"] == hostile
+    assert arguments.split("\0") == [
+        "-X", "POST", "-H", f"If-None-Match: {hostile}", "-H", "Authorization: Bearer t $x",
+        "-H", "Content-Type: text/plain; charset=utf-8", "--data-raw", f"{hostile}\n",
+        f"http://localhost{request['url']}", "",
+    ]  # fmt: skip
 
 
 @pytest.fixture

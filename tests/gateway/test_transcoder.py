@@ -237,8 +237,11 @@ async def test_the_command_speaks_tls_to_the_service(recorder: Recorder, descrip
     assert [name for name, _ in recorder.calls] == ["Get"]
 
 
-async def test_the_example_of_the_page_runs(recorder: Recorder, descriptor_set: Path) -> None:
+async def test_the_example_of_the_page_runs_and_takes_more_than_grpc_does(
+    recorder: Recorder, descriptor_set: Path
+) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
+    recorder.answers["Get"] = Job(id="x" * 5_000_000)
     async with listening(recorder) as target:
         program = example.replace("api.binpb", str(descriptor_set)).replace("127.0.0.1:50051", target)
         process = await asyncio.create_subprocess_exec(
@@ -248,7 +251,8 @@ async def test_the_example_of_the_page_runs(recorder: Recorder, descriptor_set: 
         url = (await asyncio.wait_for(process.stdout.readline(), 60)).decode().split()[-1]
         try:
             async with aiohttp.ClientSession() as session:
-                assert (await session.get(f"{url}/v1/jobs/x")).status == 200
+                answer = await session.get(f"{url}/v1/jobs/x")
+                assert (answer.status, len((await answer.json())["id"])) == (200, 5_000_000)
         finally:
             process.terminate()
             await process.wait()

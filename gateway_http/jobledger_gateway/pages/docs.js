@@ -118,10 +118,10 @@ function quote(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
+/** The request as a line for a shell. The token is not shown: it is in a variable there. */
 function curlOf(method, request) {
-  const shown = { ...request.headers };
-  if (shown.Authorization) shown.Authorization = "Bearer $TOKEN";
-  const headers = Object.entries(shown).map(([name, value]) => `-H "${name}: ${value}"`);
+  const headers = Object.entries(request.headers).map(([name, value]) =>
+    name === "Authorization" ? '-H "Authorization: Bearer $TOKEN"' : `-H ${quote(`${name}: ${value}`)}`);
   const body = request.body ? [`--data-raw ${quote(request.body)}`] : [];
   return ["curl", "-X", method.toUpperCase(), ...headers, ...body, quote(location.origin + request.url)].join(" ");
 }
