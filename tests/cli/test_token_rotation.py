@@ -1,13 +1,18 @@
 """The files that tokens are read from and written to."""
 
 import os
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+import grpc
 import pytest
 from cli.program import Run
 from jobledger.v1.engine_service_pb2 import IssuedToken, TokenInfo
 from sdk.fake_server import TOKEN, FakeServer
+from support.certificates import Authority
 from support.root import only_root
+
+AUTHORITY = Authority.make()
 
 
 async def test_a_rotation_renews_the_file_that_the_token_is_read_from(
@@ -64,6 +69,42 @@ async def test_a_token_whose_file_can_not_be_written_after_all_is_printed(
     outcome = await run("token", "rotate", "another", "-o", str(tmp_path / "d" / "t"))
     assert (outcome.code, outcome.out) == (2, "jl_new_secret\n")
     assert f"{tmp_path / 'd' / 't'} can't be written" in outcome.err
+
+
+@pytest.fixture
+async def by_certificate(tmp_path: Path) -> AsyncIterator[tuple[FakeServer, Sequence[str]]]:
+    """A server that lets in by certificate, and the options that show one."""
+    AUTHORITY.write(tmp_path, "ca")
+    AUTHORITY.client("spiffe://acme.example/admin").write(tmp_path, "me")
+    server = AUTHORITY.server("127.0.0.1")
+    pair = (server.key_pem, server.pem)
+    async with FakeServer(grpc.ssl_server_credentials([pair], AUTHORITY.pem, require_client_auth=True)) as fake:
+        files = {"ca-file": "ca.pem", "cert-file": "me.pem", "key-file": "me.key"}
+        yield fake, [f"--target={fake.target}", *(f"--{option}={tmp_path / name}" for option, name in files.items())]
+
+
+async def test_who_is_let_in_by_certificate_needs_no_token_for_tokens(
+    by_certificate: tuple[FakeServer, Sequence[str]], run: Run, tmp_path: Path
+) -> None:
+    server, shown = by_certificate
+    server.on("RotateToken", IssuedToken(info=TokenInfo(token_id="new"), token="jl_new_secret"))
+    server.on("WhoAmI", TokenInfo(token_id="spiffe://acme.example/admin", name="admin", scopes=["admin"]))
+    none = {"JOBLEDGER_TOKEN": ""}
+    before = (tmp_path / "me.pem").read_bytes()
+    outcome = await run("token", "rotate", "abc", *shown, **none)
+    assert (outcome.code, outcome.out, outcome.err) == (0, "jl_new_secret\n", "")
+    assert (tmp_path / "me.pem").read_bytes() == before
+    outcome = await run("token", "show", *shown, **none)
+    assert (outcome.code, outcome.err) == (0, "")
+    assert outcome.out.splitlines()[:3] == [
+        f"found in    {tmp_path / 'me.pem'}",
+        "token       spiffe://acme.example/admin (admin)",
+        "secret      none: it is the certificate that lets you in",
+    ]
+    outcome = await run("token", "show", "--reveal", *shown, **none)
+    assert (outcome.code, outcome.out) == (4, "")
+    assert "no token was sent" in outcome.err
+    assert all("authorization" not in it for it in server.metadata)
 
 
 @only_root

@@ -114,6 +114,8 @@ async def test_wait_that_runs_out_of_time_exits_like_timeout(server: FakeServer,
     server.on("WaitJob", QUEUED)
     outcome = await run("wait", "job_1", "--timeout", "10ms")
     assert (outcome.code, outcome.err) == (124, "job_1 is still queued after 0.01 s\n")
+    outcome = await run("wait", "job_1", "--timeout", "10ms", "--target", "127.0.0.1:1")
+    assert (outcome.code, "not known: No server answers" in outcome.err) == (124, True)
 
 
 async def test_ls_aligns_its_columns_and_uses_no_colour_in_a_pipe(server: FakeServer, run: Run) -> None:

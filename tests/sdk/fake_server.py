@@ -63,9 +63,13 @@ class FakeServer(grpc.GenericRpcHandler):
     """Answers each call of a method with the next of the answers given for it; the last one stays.
 
     A sequence answers a stream: its messages, and a refusal that cuts it short.
+
+    Args:
+        credentials: for TLS.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credentials: grpc.ServerCredentials | None = None) -> None:
+        self._credentials = credentials
         self.requests: dict[str, list[Any]] = {}
         self.metadata: list[dict[str, Any]] = []
         self.target = ""
@@ -75,7 +79,8 @@ class FakeServer(grpc.GenericRpcHandler):
     async def __aenter__(self) -> Self:
         server = grpc.aio.server()
         server.add_generic_rpc_handlers((self,))
-        port = server.add_insecure_port("127.0.0.1:0")
+        place, credentials = "127.0.0.1:0", self._credentials
+        port = server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
         await server.start()
         self._stack.push_async_callback(server.stop, None)
         self.target = f"127.0.0.1:{port}"

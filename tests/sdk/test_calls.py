@@ -144,19 +144,6 @@ async def test_iterating_logs_pages_by_sequence(server: FakeServer, client: Clie
     assert [request.after_sequence for request in server.requests["GetLogs"]] == [0, 7]
 
 
-async def test_waiting_polls_until_the_job_is_terminal(server: FakeServer, client: Client) -> None:
-    running, done = Job(state=JobState.JOB_STATE_RUNNING), Job(state=JobState.JOB_STATE_FAILED)
-    server.on("WaitJob", running, DOWN, running, done)
-    assert (await client.wait("job_1")).state == JobState.JOB_STATE_FAILED
-    assert len(server.requests["WaitJob"]) == 4
-
-
-async def test_waiting_ends_when_its_time_is_over(server: FakeServer, client: Client) -> None:
-    server.on("WaitJob", Job(state=JobState.JOB_STATE_RUNNING))
-    with pytest.raises(jobledger.DeadlineError, match=r"still running after 0\.05 s"):
-        await client.wait("job_1", timeout=0.05)
-
-
 async def test_many_are_cancelled_by_a_filter(server: FakeServer, client: Client) -> None:
     server.on("CancelJobs", CancelJobsResponse(dry_run=True))
     assert (await client.cancel_many(labels={"team": "a"}, dry_run=True, grace_period=2)).dry_run
@@ -196,3 +183,25 @@ async def test_log_content_asks_for_what_is_left_after_a_cut(server: FakeServer,
     content = b"".join([chunk async for chunk in client.log_content("job_1", offset=10, length=5)])
     assert content == b"abcde"
     assert [(request.offset, request.length) for request in server.requests["GetLogContent"]] == [(10, 5), (13, 2)]
+
+
+@pytest.mark.parametrize("length", [None, 5])
+async def test_a_cut_after_the_last_byte_of_log_content_is_no_failure(
+    server: FakeServer, client: Client, length: int | None
+) -> None:
+    outside = Refusal(reason="RANGE_NOT_SATISFIABLE", metadata={"size": "15"})
+    server.on("GetLogContent", [HttpBody(data=b"abc"), HttpBody(data=b"de"), DOWN], outside)
+    assert [chunk async for chunk in client.log_content("job_1", offset=10, length=length)] == [b"abc", b"de"]
+    asked = [(request.offset, request.length) for request in server.requests["GetLogContent"]]
+    assert asked == ([(10, 5)] if length else [(10, 0), (15, 0)])
+
+
+@pytest.mark.parametrize("size", ["15", "13", "11"])
+async def test_log_content_that_is_not_there_is_a_failure(server: FakeServer, client: Client, size: str) -> None:
+    """Nor is the end of a log that has become shorter meanwhile taken for that of all that there was."""
+    outside = Refusal(reason="RANGE_NOT_SATISFIABLE", metadata={"size": size})
+    server.on("GetLogContent", [HttpBody(data=b"abcd"), DOWN], outside)
+    with pytest.raises(jobledger.OutOfRangeError):
+        [chunk async for chunk in client.log_content("job_1", offset=10)]
+    with pytest.raises(jobledger.OutOfRangeError):
+        [chunk async for chunk in client.log_content("job_1", offset=int(size))]

@@ -3,13 +3,15 @@
 import asyncio
 import hashlib
 import os
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import jobledger
 import pytest
 from google.api.httpbody_pb2 import HttpBody
-from jobledger import Client
+from jobledger import Client, partial_files
+from jobledger.partial_files import PartialFile
 from jobledger.v1.job_pb2 import Artifact
 from sdk.fake_server import FakeServer, Refusal
 
@@ -95,6 +97,61 @@ async def test_a_cut_after_the_last_byte_is_no_failure(server: FakeServer, clien
     server.on("DownloadArtifact", [HttpBody(data=CONTENT), GONE], outside)
     written = await client.download_artifact("job_1", an_artifact(), tmp_path)
     assert written.read_bytes() == CONTENT
+
+
+class HashedWithPauses:
+    """Holds up whoever hashes, until the event loop has been at work meanwhile and says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.begun, self.go_on, self.sizes = asyncio.Event(), threading.Event(), list[int]()
+        hashed, loop = PartialFile._count, asyncio.get_running_loop()
+
+        def count(file: PartialFile, chunk: bytes) -> None:
+            loop.call_soon_threadsafe(self.begun.set)
+            assert self.go_on.wait(10), "the event loop stands still"
+            self.sizes.append(len(chunk))
+            hashed(file, chunk)
+
+        monkeypatch.setattr(PartialFile, "_count", count)
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+async def test_a_caller_goes_on_while_files_are_read_written_and_hashed(
+    server: FakeServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    if kept:
+        (tmp_path / f".jobledger-{an_artifact().sha256[:32]}.part").write_bytes(CONTENT[:kept])
+    server.on("DownloadArtifact", [HttpBody(data=CONTENT[kept:])])
+    pauses = HashedWithPauses(monkeypatch)
+    download = asyncio.create_task(client.download_artifact("job_1", an_artifact(), tmp_path))
+    await pauses.begun.wait()
+    pauses.go_on.set()
+    assert (await download).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("kept", [0, 4])
+async def test_a_download_that_is_cancelled_ends_after_its_thread(
+    server: FakeServer, client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    """Else the thread would write to a file that is kept already, or make one that nobody removes. It makes haste."""
+    monkeypatch.setattr(partial_files, "CHUNK", 1)
+    part = tmp_path / f".jobledger-{an_artifact().sha256[:32]}.part"
+    if kept:
+        part.write_bytes(CONTENT[:kept])
+    server.on("DownloadArtifact", [HttpBody(data=CONTENT)])
+    pauses = HashedWithPauses(monkeypatch)
+    download = asyncio.create_task(client.download_artifact("job_1", an_artifact(), tmp_path))
+    await pauses.begun.wait()
+    for _ in range(2):
+        download.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not download.done()
+    pauses.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await download
+    assert (names(tmp_path), part.read_bytes()) == ([part.name], CONTENT[: kept or None])
+    assert pauses.sizes == [1 if kept else len(CONTENT)]
 
 
 @pytest.mark.parametrize("kind", ["file", "link", "dangling"])

@@ -1,6 +1,8 @@
 """Where the SDK looks for the server and the token."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,30 @@ def test_a_local_servers_token_is_never_taken_for_another_target(data_dir: Path)
     with pytest.raises(SetupError, match="No token") as failure:
         resolve_endpoint("127.0.0.1:9999", environ={"JOBLEDGER_DATA_DIR": str(data_dir)})
     assert failure.value.error_code == "E_AUTH_MISSING"
+
+
+@pytest.mark.parametrize("content", ["{", "[1]"])
+def test_a_target_elsewhere_is_not_held_up_by_what_lies_here(data_dir: Path, content: str) -> None:
+    (data_dir / "endpoints.json").write_text(content)
+    environ = {"JOBLEDGER_DATA_DIR": str(data_dir), "JOBLEDGER_TARGET": "jobs.example.org:443"}
+    found = resolve_endpoint(token="mine", environ=environ)
+    assert (found.target, found.token, found.http, found.cert_sha256) == ("jobs.example.org:443", "mine", None, None)
+    with pytest.raises(SetupError, match="No token"):
+        resolve_endpoint(environ=environ)
+
+
+def test_the_data_directory_of_another_user_holds_up_no_target(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As that of a service is, which JOBLEDGER_DATA_DIR names for its own commands."""
+
+    def closed(path: Path, *_: object) -> int:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(os, "open", closed)
+    environ = {"JOBLEDGER_DATA_DIR": str(data_dir), "JOBLEDGER_TOKEN": "mine"}
+    for target in ("127.0.0.1:50051", "jobs.example.org:443"):
+        assert resolve_endpoint(target, environ=environ).token == "mine"
+    with pytest.raises(SetupError, match="Permission denied"):
+        resolve_endpoint(environ=environ)
 
 
 def test_a_unix_socket_serves_where_there_is_no_port(data_dir: Path) -> None:

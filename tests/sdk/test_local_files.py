@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from jobledger import SetupError, resolve_endpoint
+from jobledger.endpoint import is_local
 from support.root import only_root
 
 
@@ -35,6 +36,22 @@ def refusal(data_dir: Path, **environ: str) -> str:
 def test_a_directory_that_others_can_write_to_names_no_server(data_dir: Path, mode: int) -> None:
     data_dir.chmod(mode)
     assert refusal(data_dir, JOBLEDGER_TOKEN="mine").endswith(f"chmod go-w {data_dir}")
+
+
+@pytest.mark.parametrize("target", ["127.0.0.1:1", "10.0.0.1:1"])
+def test_nothing_is_taken_from_what_others_can_have_written(data_dir: Path, target: str) -> None:
+    """Who wrote it may listen at a port of this machine as well: that such a server is named by hand is no way out."""
+    write(data_dir, grpc=target, cert_sha256="0" * 64, http="http://127.0.0.1:2")
+    data_dir.chmod(0o777)
+    environ = {"JOBLEDGER_DATA_DIR": str(data_dir)}
+    with pytest.raises(SetupError):
+        resolve_endpoint(target, environ=environ)
+    if is_local(target):
+        with pytest.raises(SetupError, match="chmod go-w"):
+            resolve_endpoint(target, token="mine", environ=environ)
+    else:
+        found = resolve_endpoint(target, token="mine", environ=environ)
+        assert (found.token, found.cert_sha256, found.http) == ("mine", None, None)
 
 
 @pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])

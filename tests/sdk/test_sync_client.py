@@ -39,6 +39,29 @@ async def test_an_iterator_may_be_left_early(server: FakeServer) -> None:
     assert await asyncio.to_thread(_take_one, server.target) == 1
 
 
+def test_the_event_loop_of_the_caller_stays_what_it_is() -> None:
+    mine = asyncio.new_event_loop()
+    asyncio.set_event_loop(mine)
+    try:
+        with SyncClient.connect("127.0.0.1:1", token=TOKEN):
+            assert asyncio.get_event_loop() is mine
+        assert asyncio.get_event_loop() is mine
+    finally:
+        asyncio.set_event_loop(None)
+        mine.close()
+
+
+async def test_a_blocking_client_may_be_used_where_a_loop_runs() -> None:
+    """As one does in a notebook."""
+    with SyncClient.connect("127.0.0.1:1", token=TOKEN, retry_for=0.0) as client:
+        thread = client.thread
+        with pytest.raises(jobledger.UnavailableError):
+            client.status()
+    with pytest.raises(RuntimeError, match="closed"):
+        asyncio.run_coroutine_threadsafe(nothing := asyncio.sleep(0), thread._loop)
+    nothing.close()
+
+
 def test_a_connection_that_is_refused_leaves_no_thread_behind() -> None:
     with pytest.raises(jobledger.SetupError, match="TLS"), SyncClient.connect("10.0.0.1:1", token=TOKEN):
         pass

@@ -70,8 +70,7 @@ class Client(JobCalls, LogCalls, ArtifactCalls, ReceiptCalls, EventCalls, Engine
             yield cls(
                 Transport(
                     channel=channel,
-                    target=endpoint.target,
-                    token=endpoint.token,
+                    endpoint=endpoint,
                     timeout=timeout,
                     retry_for=retry_for,
                     reconnect_for=reconnect_for,

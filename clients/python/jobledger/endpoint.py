@@ -66,7 +66,7 @@ def resolve_endpoint(
     if target is None and data_dir is None:
         target = environ.get("JOBLEDGER_TARGET")
     directory = Path(data_dir or environ.get("JOBLEDGER_DATA_DIR") or default_data_dir())
-    local = local_endpoints(directory)
+    local = _endpoints(directory, target)
     shown = _client_files(cert_file, key_file)
     if target is None:
         if local is None:
@@ -118,6 +118,20 @@ def host_and_port(target: str) -> tuple[str, int]:
     if not separator or (":" in host and not bracketed):
         host, port = target, ""
     return host.strip("[]"), int(port) if port.isdigit() else 443
+
+
+def _endpoints(directory: Path, target: str | None) -> Mapping[str, str | None] | None:
+    """What a local server says of itself; None where that can't be taken, and a target that was named does without.
+
+    One on this machine does so only where the directory is closed to the caller: whoever else could write to it may
+    listen at that port, too.
+    """
+    try:
+        return local_endpoints(directory)
+    except SetupError as error:
+        if target is None or (is_local(target) and not isinstance(error.__cause__, PermissionError)):
+            raise
+        return None
 
 
 def _local_target(local: Mapping[str, str | None], directory: Path, *, by_certificate: bool) -> str:

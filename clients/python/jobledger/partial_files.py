@@ -1,12 +1,13 @@
 """Files that are complete or not there: what came of one so far waits beside it, under a name that its hash gives."""
 
+import asyncio
 import contextlib
 import errno
 import hashlib
 import os
 import stat
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO
 
@@ -18,6 +19,8 @@ NO_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS
 class PartialFile:
     """A file that takes its place when it is complete. For one writer: nobody else writes to the same.
 
+    What takes time is done in a thread.
+
     Attributes:
         size: bytes that are there.
     """
@@ -28,32 +31,28 @@ class PartialFile:
         self._mine = target.with_name(f".jobledger-{uuid.uuid4().hex}.part")
         self._digest = hashlib.sha256()
         self._file: IO[bytes] | None = None
+        self._left = False
         self.size = 0
 
-    def open(self) -> None:
+    async def open(self) -> None:
         """Goes on with what an earlier writer kept, where there is something.
 
         Raises:
             OSError: the file can't be made.
         """
-        with contextlib.suppress(OSError):
-            if stat.S_ISREG(self._kept.lstat().st_mode):
-                # Whoever moves it has it: a second writer begins anew.
-                self._kept.rename(self._mine)
-        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-        self._file = os.fdopen(os.open(self._mine, flags, 0o666), "r+b")
-        while chunk := self._file.read(CHUNK):
-            self._count(chunk)
+        await self._in_thread(self._open)
 
-    def write(self, chunk: bytes) -> None:
-        self._opened.write(chunk)
-        self._opened.flush()
-        self._count(chunk)
+    async def write(self, chunk: bytes) -> None:
+        """Adds a chunk.
 
-    def begin_anew(self) -> None:
+        Raises:
+            OSError: it can't be written.
+        """
+        await self._in_thread(self._write, chunk)
+
+    async def begin_anew(self) -> None:
         """Forgets what is there."""
-        self._opened.seek(0)
-        self._opened.truncate()
+        await self._in_thread(self._empty)
         self._digest, self.size = hashlib.sha256(), 0
 
     @property
@@ -96,17 +95,48 @@ class PartialFile:
             raise ValueError("the file is not open")
         return self._file
 
+    async def _in_thread(self, work: Callable[..., None], *args: object) -> None:
+        """Does work in a thread. Who is cancelled waits for its end: until then the file is in use."""
+        working = asyncio.get_running_loop().run_in_executor(None, work, *args)
+        try:
+            await asyncio.shield(working)
+        except asyncio.CancelledError:
+            self._left = True
+            while not working.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait((working,))
+            raise
+
+    def _open(self) -> None:
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(self._kept.lstat().st_mode):
+                # Whoever moves it has it: a second writer begins anew.
+                self._kept.rename(self._mine)
+        flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+        self._file = os.fdopen(os.open(self._mine, flags, 0o666), "r+b")
+        while not self._left and (chunk := self._file.read(CHUNK)):
+            self._count(chunk)
+
+    def _write(self, chunk: bytes) -> None:
+        self._opened.write(chunk)
+        self._opened.flush()
+        self._count(chunk)
+
+    def _empty(self) -> None:
+        self._opened.seek(0)
+        self._opened.truncate()
+
     def _count(self, chunk: bytes) -> None:
         self._digest.update(chunk)
         self.size += len(chunk)
 
 
-@contextlib.contextmanager
-def partial_file(target: Path, sha256: str, *keeping: type[BaseException]) -> Iterator[PartialFile]:
+@contextlib.asynccontextmanager
+async def partial_file(target: Path, sha256: str, *keeping: type[BaseException]) -> AsyncIterator[PartialFile]:
     """A `PartialFile`, open. What is there stays for the next one where the block ends in one of these exceptions."""
     file = PartialFile(target, sha256)
     try:
-        file.open()
+        await file.open()
         yield file
     except keeping:
         file.keep()

@@ -19,9 +19,10 @@ class LoopThread:
     """An event loop in a thread, for as long as the context lasts."""
 
     def __init__(self) -> None:
-        self._runner = asyncio.Runner()
+        # With a factory it does not make the loop that of the thread that is here.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="jobledger", daemon=True)
+        self._thread = threading.Thread(target=self._serve, name="jobledger", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -30,7 +31,11 @@ class LoopThread:
     def __exit__(self, *_: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._runner.close()
+
+    def _serve(self) -> None:
+        # The end runs the loop once more, which can't be done where another one runs, as it may in the caller's thread.
+        with self._runner:
+            self._loop.run_forever()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The result of a coroutine. When the wait is interrupted, the coroutine is cancelled."""

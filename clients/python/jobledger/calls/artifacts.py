@@ -6,10 +6,9 @@ import hashlib
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-from google.api.httpbody_pb2 import HttpBody
-
 from jobledger.calls.base import Calls
-from jobledger.errors import DataLossError, DeadlineError, NotFoundError, OutOfRangeError, SetupError, UnavailableError
+from jobledger.calls.content import content
+from jobledger.errors import DataLossError, DeadlineError, NotFoundError, SetupError, UnavailableError
 from jobledger.partial_files import PartialFile, partial_file, refuse_to_replace
 from jobledger.v1.job_pb2 import Artifact
 from jobledger.v1.job_service_pb2 import DownloadArtifactRequest, GetArtifactsRequest
@@ -71,11 +70,11 @@ class ArtifactCalls(Calls):
         target = _target_file(found, Path(to))
         if not overwrite:
             refuse_to_replace(target)
-        with partial_file(target, found.sha256, *INTERRUPTED) as file:
+        async with partial_file(target, found.sha256, *INTERRUPTED) as file:
             resumed = file.size > 0
             await self._fetch(job_id, found, file)
             if resumed and file.sha256 != found.sha256:
-                file.begin_anew()
+                await file.begin_anew()
                 await self._fetch(job_id, found, file)
             if file.sha256 != found.sha256:
                 raise _other_bytes(found, file.sha256)
@@ -85,22 +84,17 @@ class ArtifactCalls(Calls):
     async def _fetch(self, job_id: str, artifact: Artifact, file: PartialFile) -> None:
         """Adds what is missing."""
         if file.size > artifact.size_bytes:
-            file.begin_anew()
+            await file.begin_anew()
         # Closed on every way out, so that the stream does not outlive a disk that is full.
         async with contextlib.aclosing(self._chunks(job_id, artifact, file.size)) as chunks:
             async for chunk in chunks:
-                file.write(chunk)
+                await file.write(chunk)
 
-    async def _chunks(self, job_id: str, artifact: Artifact, offset: int) -> AsyncGenerator[bytes, None]:
+    def _chunks(self, job_id: str, artifact: Artifact, offset: int) -> AsyncGenerator[bytes, None]:
         """The bytes from an offset on, wherever the connection breaks."""
         request = DownloadArtifactRequest(job_id=job_id, artifact_id=artifact.id, offset=offset)
-        try:
-            async for body in self._transport.follow(self._jobs.DownloadArtifact, request, _after_bytes):
-                yield body.data
-        except OutOfRangeError:
-            # All of it came, and then the connection broke before the end was told.
-            if not artifact.HasField("size_bytes") or request.offset != artifact.size_bytes:
-                raise
+        size = artifact.size_bytes if artifact.HasField("size_bytes") else None
+        return content(self._transport, self._jobs.DownloadArtifact, request, size=size)
 
     async def _artifact(self, job_id: str, path: str) -> Artifact:
         for artifact in await self.artifacts(job_id):
@@ -124,7 +118,3 @@ def _other_bytes(artifact: Artifact, sha256: str) -> DataLossError:
         f"{artifact.path} came with SHA-256 {sha256}, not {artifact.sha256}: fetch it again",
         error_code="E_ARTIFACT_QUARANTINED",
     )
-
-
-def _after_bytes(request: DownloadArtifactRequest, body: HttpBody) -> None:
-    request.offset += len(body.data)

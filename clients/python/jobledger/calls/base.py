@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 
 class Calls:
-    """Base of the groups of verbs."""
+    """Base of the groups of verbs.
+
+    Attributes:
+        endpoint: the server, and how it lets in.
+    """
 
     def __init__(self, transport: Transport) -> None:
+        self.endpoint = transport.endpoint
         self._transport = transport
         self._jobs: JobServiceAsyncStub = JobServiceStub(transport.channel)
         self._receipts: ReceiptServiceAsyncStub = ReceiptServiceStub(transport.channel)

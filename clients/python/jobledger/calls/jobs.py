@@ -127,19 +127,26 @@ class JobCalls(Calls):
             timeout: seconds to wait; None for as long as it takes.
 
         Raises:
-            DeadlineError: the time is over and the job is not terminal.
+            DeadlineError: the time is over and the job is not terminal, or the server out of reach.
+            UnavailableError: the server was out of reach for longer than `reconnect_for`.
         """
         clock = asyncio.get_running_loop().time
         ends_at = None if timeout is None else clock() + timeout
         while True:
-            left = LONG_POLL_SECONDS if ends_at is None else max(0.0, min(ends_at - clock(), LONG_POLL_SECONDS))
-            request = WaitJobRequest(job_id=job_id, timeout=duration(left))
-            job = await self._transport.wait_call(self._jobs.WaitJob, request, seconds=left)
+            try:
+                job = await self._transport.wait_call(
+                    self._jobs.WaitJob,
+                    lambda held: WaitJobRequest(job_id=job_id, timeout=duration(held)),
+                    longest=LONG_POLL_SECONDS,
+                    ends_at=ends_at,
+                )
+            except DeadlineError as error:
+                raise _too_late(f"Whether {job_id} has ended is not known: {error.message}") from error
             if is_terminal(job.state):
                 return job
             if ends_at is not None and clock() >= ends_at:
                 state = short_name(JobState, job.state)
-                raise DeadlineError(f"{job_id} is still {state} after {timeout:g} s", error_code="E_DEADLINE")
+                raise _too_late(f"{job_id} is still {state} after {timeout:g} s")
 
     async def cancel(
         self, job_id: str, *, reason: str | None = None, grace_period: float | timedelta | None = None
@@ -195,6 +202,10 @@ class JobCalls(Calls):
             ConflictError: the job has not ended.
         """
         await self._transport.call(self._jobs.DeleteJob, DeleteJobRequest(job_id=job_id), repeatable=False)
+
+
+def _too_late(message: str) -> DeadlineError:
+    return DeadlineError(message, error_code="E_DEADLINE")
 
 
 def _span(span: float | timedelta | None) -> Any:

@@ -4,9 +4,8 @@ from collections.abc import AsyncGenerator, Sequence
 from datetime import datetime
 from typing import Any, Literal, TypedDict, Unpack
 
-from google.api.httpbody_pb2 import HttpBody
-
 from jobledger.calls.base import Calls
+from jobledger.calls.content import content
 from jobledger.v1.job_pb2 import LogEntry, LogLevel
 from jobledger.v1.job_service_pb2 import (
     GetLogContentRequest,
@@ -110,12 +109,16 @@ class LogCalls(Calls):
         Args:
             offset: first byte, from 0.
             length: number of bytes; None for all that there are.
+
+        Raises:
+            NotFoundError: there is no such job.
+            OutOfRangeError: the output ends before the first byte.
         """
         if offset < 0:
             raise ValueError("offset counts from 0")
         request = GetLogContentRequest(job_id=job_id, offset=offset, length=length)
-        async for body in self._transport.follow(self._jobs.GetLogContent, request, _after_bytes):
-            yield body.data
+        async for chunk in content(self._transport, self._jobs.GetLogContent, request):
+            yield chunk
 
 
 def _entries_of(item: TailLogsResponse) -> Sequence[LogEntry]:
@@ -126,12 +129,6 @@ def _entries_of(item: TailLogsResponse) -> Sequence[LogEntry]:
 def _after_entries(request: TailLogsRequest, item: TailLogsResponse) -> None:
     if entries := _entries_of(item):
         request.after_sequence = entries[-1].job_sequence
-
-
-def _after_bytes(request: GetLogContentRequest, body: HttpBody) -> None:
-    request.offset += len(body.data)
-    if request.HasField("length"):
-        request.length -= len(body.data)
 
 
 def _filter_fields(where: LogFilter) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """One channel to a server: sends the token, turns failures into exceptions, repeats what may be repeated."""
 
 import asyncio
+import math
 import random
 from collections.abc import AsyncGenerator, Callable
 from typing import Final, TypeVar
@@ -8,13 +9,18 @@ from typing import Final, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from jobledger.errors import JobledgerError, RateLimitedError, UnavailableError, error_from
+from jobledger.endpoint import Endpoint
+from jobledger.errors import DeadlineError, JobledgerError, RateLimitedError, UnavailableError, error_from
 
 Request = TypeVar("Request", bound=Message)
 Response = TypeVar("Response", bound=Message)
 
 FIRST_DELAY: Final = 0.1
 LONGEST_DELAY: Final = 2.0
+# What may be repeated.
+PASSING: Final = (UnavailableError, RateLimitedError)
+# How long an answer that is due at a certain time may take on its way.
+ANSWER_SECONDS: Final = 5.0
 
 
 class Backoff:
@@ -35,7 +41,7 @@ class Backoff:
         Raises:
             JobledgerError: `error` itself, where no attempt will help or the budget is spent.
         """
-        if not isinstance(error, UnavailableError | RateLimitedError):
+        if not isinstance(error, PASSING):
             raise error
         now = asyncio.get_running_loop().time()
         self._ends_at = self._ends_at or now + self._budget
@@ -50,8 +56,7 @@ class Transport:
     """Calls over one channel.
 
     Args:
-        target: the server, for messages.
-        token: "" where a certificate speaks for the caller.
+        endpoint: the server, and the token; none is sent where a certificate speaks for the caller.
         timeout: deadline of a unary call, seconds.
         retry_for: how long a failing call is repeated, seconds.
         reconnect_for: the same for a stream that has already delivered something.
@@ -61,15 +66,15 @@ class Transport:
         self,
         *,
         channel: grpc.aio.Channel,
-        target: str,
-        token: str,
+        endpoint: Endpoint,
         timeout: float,
         retry_for: float,
         reconnect_for: float,
     ) -> None:
         self.channel = channel
-        self._target = target
-        self._metadata = (("authorization", f"Bearer {token}"),) if token else ()
+        self.endpoint = endpoint
+        self._target = endpoint.target
+        self._metadata = (("authorization", f"Bearer {endpoint.token}"),) if endpoint.token else ()
         self._timeout = timeout
         self._retry_for = retry_for
         self._reconnect_for = reconnect_for
@@ -80,28 +85,53 @@ class Transport:
         request: Request,
         *,
         repeatable: bool = True,
-        timeout: float | None = None,  # noqa: ASYNC109 - it becomes the call's deadline
-        retry_for: float | None = None,
     ) -> Response:
         """The answer to one call. A call that is not `repeatable` is made once, whatever becomes of it.
 
         Raises:
             JobledgerError: the kind that fits.
         """
-        backoff = Backoff((self._retry_for if retry_for is None else retry_for) if repeatable else 0.0)
+        backoff = Backoff(self._retry_for if repeatable else 0.0)
         while True:
             try:
-                return await method(request, metadata=self._metadata, timeout=timeout or self._timeout)
+                return await method(request, metadata=self._metadata, timeout=self._timeout)
             except grpc.aio.AioRpcError as failure:
                 await backoff.wait(error_from(failure, self._target))
 
     async def wait_call(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[Request, Response], request: Request, *, seconds: float
+        self,
+        method: grpc.aio.UnaryUnaryMultiCallable[Request, Response],
+        request_for: Callable[[float], Request],
+        *,
+        longest: float,
+        ends_at: float | None,
     ) -> Response:
-        """The answer to a call that the server may hold back for `seconds`; lives through a restart of the server."""
-        return await self.call(
-            method, request, timeout=seconds + self._timeout, retry_for=max(self._retry_for, self._reconnect_for)
-        )
+        """The answer to a call that the server may hold back; lives through a restart of the server.
+
+        Args:
+            request_for: the request, by the seconds for which the answer may be held back; asked for each attempt.
+            longest: the most of these.
+            ends_at: when the answer is due, by the clock of the loop; then there is no other attempt.
+
+        Raises:
+            DeadlineError: there was none in time; says what became of the last attempt.
+            JobledgerError: another kind that fits.
+        """
+        clock = asyncio.get_running_loop().time
+        backoff = Backoff(max(self._retry_for, self._reconnect_for))
+        while True:
+            left = math.inf if ends_at is None else max(0.0, ends_at - clock())
+            held = min(left, longest)
+            timeout = min(held + self._timeout, left + ANSWER_SECONDS)
+            try:
+                return await method(request_for(held), metadata=self._metadata, timeout=timeout)
+            except grpc.aio.AioRpcError as failure:
+                error = error_from(failure, self._target)
+            try:
+                async with asyncio.timeout_at(ends_at):
+                    await backoff.wait(error)
+            except TimeoutError:
+                raise DeadlineError(error.message, error_code="E_DEADLINE") from error
 
     async def follow(
         self,
@@ -110,12 +140,14 @@ class Transport:
         advance: Callable[[Request, Response], None],
         *,
         endless: bool = False,
+        is_whole: Callable[[Request], bool] = lambda _: False,
     ) -> AsyncGenerator[Response, None]:
         """Items of a server stream. When the connection breaks, the stream is opened anew where it left off.
 
         Args:
             advance: changes the request so that it asks for what comes after an item.
             endless: the stream has no end of its own: where the server ends it, it is opened anew as well.
+            is_whole: whether a request that was moved on asks for nothing any more. Then it is not made.
 
         Raises:
             JobledgerError: the kind that fits.
@@ -136,6 +168,8 @@ class Transport:
                 )
             except grpc.aio.AioRpcError as broken:
                 failure = error_from(broken, self._target)
+                if isinstance(failure, PASSING) and is_whole(request):
+                    return
             finally:
                 call.cancel()
             await backoff.wait(failure)

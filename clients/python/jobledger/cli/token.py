@@ -3,7 +3,7 @@
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from jobledger.v1.engine_service_pb2 import IssuedToken, TokenInfo
 
 SCOPES = ("jobs:read", "jobs:create", "jobs:cancel", "jobs:exec", "worker", "admin")
+_NOT_SHOWN: Final = {
+    True: "not shown: --reveal prints the whole token",
+    False: "none: it is the certificate that lets you in",
+}
 HEADER = ("TOKEN", "NAME", "SCOPES", "WORKSPACES", "STATE")
 
 token_argument = click.argument("token_id", metavar="TOKEN_ID")
@@ -33,8 +37,8 @@ def command() -> None:
 @connected
 async def show(client: "Client", /, *, reveal: bool, as_json: bool) -> None:
     """Says where your token is and what it may do; the token itself only when asked."""
-    source = _token_source()
-    token = _revealed(source) if reveal else None
+    source = _token_source(client)
+    token = _revealed(client) if reveal else None
     info = await client.whoami()
     if as_json:
         from jobledger.cli.plain import plain
@@ -43,26 +47,25 @@ async def show(client: "Client", /, *, reveal: bool, as_json: bool) -> None:
         return
     print(f"found in    {source}")
     print(f"token       {info.token_id} ({output.one_line(info.name)})")
-    print(f"secret      {token or 'not shown: --reveal prints the whole token'}")
+    print(f"secret      {token or _NOT_SHOWN[bool(client.endpoint.token)]}")
     print(f"scopes      {' '.join(info.scopes)}")
     print(f"workspaces  {' '.join(info.workspaces) or 'all'}")
 
 
-def _revealed(source: str) -> str:
+def _revealed(client: "Client") -> str:
     from jobledger.local_files import read_token
 
+    source = _token_source(client)
+    if not client.endpoint.token:
+        fail(f"There is none to reveal: no token was sent, it is the certificate in {source} that lets you in", REFUSED)
     if not Path(source).is_file():
         fail(f"The token is not in a file, but in {source}: look there", REFUSED)
     return read_token(source)
 
 
-def _token_source() -> str:
-    from jobledger.endpoint import resolve_endpoint
-
-    options: dict[str, Any] = click.get_current_context().params
-    if options["token_file"]:
-        return str(options["token_file"])
-    return resolve_endpoint(options["target"], data_dir=options["data_dir"]).token_source
+def _token_source(client: "Client") -> str:
+    """Where the token was found; the certificate where none was sent."""
+    return str(click.get_current_context().params["token_file"] or client.endpoint.token_source)
 
 
 @command.command(name="list")
@@ -114,10 +117,10 @@ async def rotate(client: "Client", /, *, token_id: str, to: Path | None, as_json
 
     Where the old one is what your token file holds, the new one is put there.
     """
-    source = _token_source()
     with _place_for(to) as place:
         issued = await client.rotate_token(token_id)
-        _renew_own(Path(source), token_id, issued.token)
+        if client.endpoint.token:
+            _renew_own(Path(_token_source(client)), token_id, issued.token)
         return _hand_over(issued, place, as_json=as_json)
 
 
