@@ -13,13 +13,16 @@ SAFE = frozenset({"GET", "HEAD"})
 
 
 def etag_matches(header: str, etag: str | None, *, weak: bool) -> bool:
-    """Whether a list of entity tags (or `*`) names this one. Only the weak comparison overlooks `W/`."""
+    """Whether a list of entity tags (or `*`) names this one.
+
+    The weak comparison overlooks `W/` on either side; for the other, what has it is the same as nothing.
+    """
     if etag is None:
         return False
     tags = [tag.strip() for tag in header.split(",")]
     if weak:
-        return header.strip() == "*" or etag in {tag.removeprefix("W/") for tag in tags}
-    return tags == [etag]
+        return header.strip() == "*" or etag.removeprefix("W/") in {tag.removeprefix("W/") for tag in tags}
+    return tags == [etag] and not etag.startswith("W/")
 
 
 def not_modified(request: web.Request, headers: Mapping[str, str]) -> web.Response | None:

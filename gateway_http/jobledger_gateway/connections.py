@@ -1,12 +1,15 @@
-"""Connections: how many there may be, and how long one may take to say what it wants."""
+"""Connections: how many there may be, and how long one may take to say what it wants, and to take what it is told."""
 
 import asyncio
+import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
 from jobledger_gateway.errors import Problem, problem
+from jobledger_gateway.writing import WRITE_SECONDS, bytes_taken
 
 if sys.platform != "win32":
     import resource
@@ -37,9 +40,10 @@ def most_connections() -> int:
 
 
 class BoundedHandler(web.RequestHandler):
-    """Refuses connections beyond a number, and those that don't come to the point.
+    """Refuses connections beyond a number, and those that don't come to the point, or don't take what they asked for.
 
     aiohttp's own timer is for connections that idle between two requests, and lets the head of a request drip as long.
+    It waits without end for a reader to take an answer, and for what is left of one when a connection closes.
     """
 
     def __init__(self, manager: web.Server, *, most: int, **options: Any) -> None:
@@ -48,10 +52,20 @@ class BoundedHandler(web.RequestHandler):
         self._holders, self._most = manager, most
         self._head_timer: asyncio.TimerHandle | None = None
         self._head_begun = False
+        self._reader_timer: asyncio.TimerHandle | None = None
+        # Of TLS the transport does not know it any more, nor aborts, once it was closed twice.
+        self._socket: Any = None
+
+    async def start(self) -> None:
+        await super().start()
+        if self.transport is not None:
+            # Which is closing now, once all that was written is taken.
+            self._watch_reader(self.transport)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # Else aiohttp's timer for idle connections leaves those alone that have never asked for anything.
         self.keep_alive(True)
+        self._socket = transport.get_extra_info("socket")
         super().connection_made(transport)
         if len(self._holders.connections) > self._most:
             self._refuse(problem("OVERLOADED", headers={"Retry-After": "1"}))
@@ -60,7 +74,26 @@ class BoundedHandler(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_head_timer()
+        self._leave_reader()
+        # Else it would be closed, and watched, once more.
+        self.transport = None
         super().connection_lost(exc)
+
+    def force_close(self) -> None:
+        transport = self.transport
+        super().force_close()
+        if transport is not None:
+            self._watch_reader(transport)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self.transport is not None:
+            self._watch_reader(self.transport)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self.transport is not None and not self.transport.is_closing():
+            self._leave_reader()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -87,6 +120,30 @@ class BoundedHandler(web.RequestHandler):
             self._refuse(problem("REQUEST_TIMEOUT"))
         else:
             self.force_close()
+
+    def _watch_reader(self, transport: asyncio.WriteTransport) -> None:
+        """Begins to look, now and then, whether anything is taken."""
+        self._leave_reader()
+        loop = asyncio.get_running_loop()
+        taken = bytes_taken(transport, self._socket, self._written())
+        self._reader_timer = loop.call_later(WRITE_SECONDS, self._look_at_reader, transport, taken)
+
+    def _leave_reader(self) -> None:
+        if self._reader_timer is not None:
+            self._reader_timer.cancel()
+            self._reader_timer = None
+
+    def _look_at_reader(self, transport: asyncio.WriteTransport, before: int) -> None:
+        if bytes_taken(transport, self._socket, self._written()) > before:
+            self._watch_reader(transport)
+        else:
+            transport.abort()
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def _written(self) -> int:
+        """Bytes of an answer that goes on while it is written; others are written at once."""
+        return 0 if self._current_request is None else self._current_request.writer.output_size
 
     def _refuse(self, told: Problem) -> None:
         """Answers without having been asked, and hangs up."""

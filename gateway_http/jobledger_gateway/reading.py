@@ -22,6 +22,8 @@ BEARER = re.compile(r"bearer +[^ ]+", re.IGNORECASE)
 CODINGS = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 READ = "gzip, deflate"
 DEFLATED = 8  # The low half of the first byte of zlib's format; some clients send what is inside of it alone.
+# Of gzip, one behind the other in a body. A block of bgzip has up to 64 KiB: that makes 18 in 1 MiB, its end with them.
+MOST_MEMBERS = 64
 
 # Raises GatewayError where whoever sends a request may not.
 Admit = Callable[[], Awaitable[None]]
@@ -79,6 +81,7 @@ class Inflating:
     def __init__(self, coding: str) -> None:
         self._coding = coding
         self._stream: zlib._Decompress | None = None
+        self._members = 0
 
     def feed(self, data: bytes, most: int) -> bytes:
         """What these bytes inflate to, at most `most` of it, which is above 0.
@@ -89,7 +92,7 @@ class Inflating:
         made = bytearray()
         while data and len(made) < most:
             if self._stream is None or (self._stream.eof and self._coding != "deflate"):
-                self._stream = zlib.decompressobj(self._format(data))
+                self._stream = self._next(data)
             elif self._stream.eof:
                 raise bad_request("The body goes on past the end of its encoding")
             try:
@@ -108,6 +111,13 @@ class Inflating:
         if self._stream is not None and not self._stream.eof:
             raise bad_request("The body ends before what is encoded in it does")
 
+    def _next(self, data: bytes) -> "zlib._Decompress":
+        # Each costs a state of its own, and a copy of all that came behind it, be there nothing in it.
+        if self._members == MOST_MEMBERS:
+            raise bad_request(f"The body has more than {MOST_MEMBERS} members of gzip: send it as one")
+        self._members += 1
+        return zlib.decompressobj(self._format(data))
+
     def _format(self, data: bytes) -> int:
         is_bare = self._coding == "deflate" and data[0] & 0xF != DEFLATED
         return -zlib.MAX_WBITS if is_bare else CODINGS[self._coding]
@@ -116,7 +126,7 @@ class Inflating:
 async def read_body(request: web.Request, limit: int, room: Room, admit: Admit) -> bytes:
     """The body, inflated where it came compressed. The limit holds for what it inflates to, too.
 
-    `admit` is asked before anything is read where there is nothing like a token, else before much is held.
+    `admit` is asked before anything is read where there is nothing like a token, else before much is.
 
     Raises:
         GatewayError: `TOO_LARGE`, `REQUEST_TIMEOUT`, `OVERLOADED`, `UNSUPPORTED_MEDIA_TYPE`, or it can't be read.
@@ -148,12 +158,14 @@ async def _read(
     async for chunk in request.content.iter_any():
         came += len(chunk)
         body += chunk if inflating is None else inflating.feed(chunk, limit + 1 - len(body))
-        if max(came, len(body)) > limit:
+        # What costs time comes in, what costs memory comes out: either may be the larger.
+        size = max(came, len(body))
+        if size > limit:
             raise too_large(limit)
-        if admit is not None and len(body) > UNCOUNTED_BYTES:
+        if admit is not None and size > UNCOUNTED_BYTES:
             await admit()
             admit = None
-        share.grow(len(body))
+        share.grow(size)
     if inflating is not None:
         inflating.end()
     return bytes(body)

@@ -23,6 +23,7 @@ from jobledger_gateway.feed import End, Feed, Singles
 from jobledger_gateway.framing import Framing, Framings, StreamShape
 from jobledger_gateway.http_rule import RuleError
 from jobledger_gateway.metadata import lookup
+from jobledger_gateway.percent import parse_query
 from jobledger_gateway.scalars import RANGES
 from jobledger_gateway.writing import abort, has_room, write, write_at_once, write_last
 
@@ -79,6 +80,7 @@ class StreamEndpoint:
         # Jobledger's own server says at once that it accepts: where it is slow, its refusals keep their status.
         self._most_seconds = OWN_SECONDS if is_own(rpc.method) else settings.begin_seconds
         self._largest = _largest(rpc.method.input_type, rule.resume_field)
+        self._resume_names = _names_of(rpc.method.input_type, rule.resume_field)
         try:
             self._shape = StreamShape(
                 rpc.method.output_type, rule, dialect=codec.dialect, response_body=binder.rule.response_body
@@ -109,14 +111,20 @@ class StreamEndpoint:
             await feed.close()
 
     def _bound(self, exchange: Exchange) -> Message:
-        """The request. A point to resume from that is no number is an error of its own, in the query too."""
+        """The request. A point to resume from that is no number is an error of its own, in the query too.
+
+        One that is given twice is what any parameter is then.
+        """
         try:
             return self._binder.bind(exchange.incoming)
         except GatewayError as refusal:
-            fields = refusal.problem.details.get("fields", ())
-            if self._rule.resume_error and any(it["field"] == self._rule.resume_field for it in fields):
-                raise GatewayError(problem(self._rule.resume_error, refusal.problem.message)) from None
-            raise
+            wrong = {it["field"] for it in refusal.problem.details.get("fields", ())}
+            if not self._rule.resume_error or not wrong & self._resume_names:
+                raise
+            given = [name for name, _ in parse_query(exchange.incoming.query) if name in self._resume_names]
+            if len(given) > 1:
+                raise
+            raise GatewayError(problem(self._rule.resume_error, refusal.problem.message)) from None
 
     def _resume(self, request: web.Request, message: Message) -> None:
         """Last-Event-ID is what a browser sends when it comes back: it is newer than the address it first asked.
@@ -214,6 +222,12 @@ class StreamEndpoint:
 def _largest(request: Descriptor, resume_field: str) -> int:
     """The largest number that the field takes which a stream resumes from."""
     return RANGES[request.fields_by_name[resume_field].type][1] if resume_field else 0
+
+
+def _names_of(request: Descriptor, resume_field: str) -> frozenset[str]:
+    """What a request may call that field."""
+    field = request.fields_by_name.get(resume_field)
+    return frozenset() if field is None else frozenset({field.name, field.json_name})
 
 
 def _is_given(message: Message, name: str) -> bool:

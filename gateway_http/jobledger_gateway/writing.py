@@ -5,6 +5,7 @@ import socket
 import struct
 import sys
 from contextlib import suppress
+from typing import Any
 
 from aiohttp import HttpVersion11, web
 
@@ -12,6 +13,8 @@ from aiohttp import HttpVersion11, web
 WRITE_SECONDS = 30.0
 # Of SO_LINGER: on, and no time.
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+# Where Linux has, in struct tcp_info, how many bytes the other end has acknowledged.
+ACKNOWLEDGED = struct.Struct("=120xQ")
 
 UNDER_WAY = web.RequestKey("under_way", bool)
 
@@ -80,6 +83,24 @@ def write_at_once(response: web.StreamResponse, chunk: bytes) -> bool:
     except ConnectionError:
         return False
     raise RuntimeError("a write that had room came to a wait")
+
+
+def bytes_taken(transport: asyncio.WriteTransport, connection: Any, written: int) -> int:
+    """A number that grows as a reader takes what is written, of which there were so many bytes since some point.
+
+    By what its end acknowledges, where that can be told. Our own buffer shows less: the kernel may take a megabyte of
+    it at a time, for which a slow reader needs minutes, and behind TLS most of it is out of sight.
+    """
+    with suppress(OSError):
+        if sys.platform == "linux" and connection.family in {socket.AF_INET, socket.AF_INET6}:
+            told = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, ACKNOWLEDGED.size)
+            if len(told) == ACKNOWLEDGED.size:
+                acknowledged: int = ACKNOWLEDGED.unpack(told)[0]
+                return acknowledged
+    # That of TLS fails once it was closed twice.
+    with suppress(AttributeError):
+        return written - transport.get_write_buffer_size()
+    return written
 
 
 def abort(request: web.BaseRequest) -> None:

@@ -6,6 +6,7 @@ from gateway.engine import Engine, Refusal
 from jobledger.v1 import job_pb2, job_service_pb2
 from jobledger_gateway import answers
 from jobledger_gateway.answers import Answers
+from jobledger_gateway.conditions import etag_matches
 
 LOGS = "/v1/jobs/job_1/logs"
 
@@ -20,11 +21,20 @@ async def test_the_tag_of_a_call_is_that_of_its_answer(client: Client, engine: E
     assert (answer.status, answer.headers["ETag"], answer.json["logs"][0]["message"]) == (200, '"a"', "one")
 
 
-@pytest.mark.parametrize("condition", ['"a"', 'W/"a"', '"b", "a"', "*"])
-async def test_who_has_the_answer_is_not_sent_it_again(client: Client, engine: Engine, condition: str) -> None:
-    engine.on("GetLogs", a_page("one"), metadata=[("etag", '"a"')])
+@pytest.mark.parametrize("tag", ['"a"', 'W/"a"'])
+@pytest.mark.parametrize("condition", ['"a"', 'W/"a"', '"b", "a"', '"b", W/"a"', "*"])
+async def test_who_has_the_answer_is_not_sent_it_again(
+    client: Client, engine: Engine, condition: str, tag: str
+) -> None:
+    engine.on("GetLogs", a_page("one"), metadata=[("etag", tag)])
     answer = await client.get(LOGS, headers={"If-None-Match": condition})
-    assert (answer.status, answer.headers["ETag"], answer.body) == (304, '"a"', b"")
+    assert (answer.status, answer.headers["ETag"], answer.body) == (304, tag, b"")
+
+
+def test_a_weak_tag_says_of_no_bytes_that_they_are_the_same() -> None:
+    """A part of an answer must not be put to parts of another."""
+    tags = ('"a"', 'W/"a"')
+    assert [(mine, its) for mine in tags for its in tags if etag_matches(mine, its, weak=False)] == [('"a"', '"a"')]
 
 
 async def test_who_has_another_answer_is_sent_this_one(client: Client, engine: Engine) -> None:

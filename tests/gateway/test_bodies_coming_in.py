@@ -5,11 +5,13 @@ import gzip
 import zlib
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from unittest.mock import Mock
 
 import pytest
 from gateway.client import Client, parse
 from gateway.engine import TOKEN, Engine, connected
 from jobledger_gateway.app import build_app, serve
+from jobledger_gateway.reading import MOST_MEMBERS
 
 pytestmark = pytest.mark.parametrize("client", ["in process"], indirect=True)
 
@@ -59,6 +61,45 @@ async def test_a_stranger_is_refused_before_a_body_is_waited_for(
         answer = parse(await asyncio.wait_for(reader.read(), 10))
     assert (answer.status, answer.json["error_code"]) == (401, f"E_{code}")
     assert [call.method for call in engine.calls] == ["WhoAmI"]
+
+
+async def test_a_stranger_is_refused_by_what_comes_in_however_little_it_inflates_to(
+    client: Client, engine: Engine
+) -> None:
+    """A stored block of deflate without a byte in it has five."""
+    nothing = zlib.compressobj(wbits=31).flush()[:10] + b"\0\0\0\xff\xff" * 4000
+    headers = (WRONG, TEN_CHUNKED, b"Content-Encoding: gzip")
+    async with begin(client, *headers, body=b"%x\r\n" % LARGE + nothing) as (reader, _):
+        answer = parse(await asyncio.wait_for(reader.read(), 10))
+    assert (answer.status, answer.json["error_code"]) == (401, "E_AUTH_INVALID")
+    assert [call.method for call in engine.calls] == ["WhoAmI"]
+
+
+@pytest.mark.parametrize("length", [b"Content-Length: 16000", TEN_CHUNKED])
+async def test_a_body_of_more_members_than_anybody_sends_is_refused_at_the_first_past_them(
+    client: Client, monkeypatch: pytest.MonkeyPatch, length: bytes
+) -> None:
+    """Each costs a state of its own, and a copy of what is behind it, whether or not it has anything in it."""
+    inflate = Mock(wraps=zlib.decompressobj)
+    monkeypatch.setattr(zlib, "decompressobj", inflate)
+    body = gzip.compress(b"", mtime=0) * 800
+    headers = (WRONG, length, b"Content-Encoding: gzip", b"Connection: close")
+    async with begin(client, *headers, body=body if b"16000" in length else b"3e80\r\n" + body) as (reader, _):
+        answer = parse(await asyncio.wait_for(reader.read(), 10))
+    assert (answer.status, answer.json["error_code"], inflate.call_count) == (401, "E_AUTH_INVALID", MOST_MEMBERS)
+
+
+async def test_what_comes_in_is_counted_however_little_it_inflates_to(
+    client: Client, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobledger_gateway.reading.MOST_BYTES", LARGE // 10)
+    token = b"Authorization: " + TOKEN.encode()
+    async with connected(engine, "in process") as channel, serve(build_app(channel), host="127.0.0.1", port=0) as at:
+        narrow = Client(client.session, at.host, at.port)
+        nothing = zlib.compressobj(wbits=31).flush()[:10] + b"\0\0\0\xff\xff" * (LARGE // 6)
+        headers = (token, b"Content-Length: %d" % LARGE, b"Content-Encoding: gzip")
+        async with begin(narrow, *headers, body=nothing) as (reader, _):
+            assert (await head(reader)).startswith(b"HTTP/1.1 429 ")
 
 
 @pytest.mark.parametrize(
@@ -113,6 +154,7 @@ async def test_large_bodies_past_the_room_are_put_off_and_small_ones_are_not(
         ("GZIP", GZIP),
         ("identity, gzip", GZIP),
         ("gzip", gzip.compress(SENT[:5], mtime=0) + gzip.compress(SENT[5:], mtime=0)),
+        ("gzip", GZIP + gzip.compress(b"", mtime=0) * (MOST_MEMBERS - 1)),
         ("deflate", zlib.compress(SENT)),
         ("deflate", zlib.compress(SENT)[2:-4]),
         ("identity", SENT),
@@ -147,6 +189,7 @@ async def test_any_other_encoding_is_told_which_there_are(client: Client, engine
     [
         *(("gzip", GZIP[:-cut]) for cut in (1, 6, 8, 12)),
         ("gzip", GZIP + b"more"),
+        ("gzip", GZIP + gzip.compress(b"", mtime=0) * MOST_MEMBERS),
         ("deflate", zlib.compress(SENT)[:-1]),
         ("deflate", zlib.compress(SENT) + b"more"),
     ],

@@ -142,13 +142,43 @@ async def test_a_last_event_id_that_is_no_number_is_an_invalid_sequence(client: 
 
 
 async def test_two_last_event_ids_are_refused(client: Client, engine: Engine) -> None:
-    """Which of them is right nobody can tell; the same holds for a resume point that the query gives twice."""
+    """Which of them is right nobody can tell."""
     target, headers = client.base + "/v1/stream", [("Last-Event-ID", "1"), ("Last-Event-ID", "2")]
     async with client.session.get(target, headers=[("Authorization", TOKEN), *headers]) as response:
         assert (response.status, (await response.json())["error_code"]) == (400, "E_STREAM_INVALID_SEQUENCE")
-    twice = await client.get("/v1/stream?resume_from=1&resume_from=2")
-    assert (twice.status, twice.json["error_code"]) == (400, "E_STREAM_INVALID_SEQUENCE")
     assert engine.requests("WatchEvents") == []
+
+
+@pytest.mark.parametrize("value", ["x", "", str(1 << 63)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(f"/v1/stream?{name}=" for name in ("resume_from", "resumeFrom")),
+        *(f"/v1/jobs/j/logs/tail?{name}=" for name in ("after_sequence", "afterSequence")),
+    ],
+)
+async def test_a_resume_point_that_is_no_number_is_an_invalid_sequence_by_either_name(
+    client: Client, engine: Engine, path: str, value: str
+) -> None:
+    answer = await client.get(path + value)
+    assert (answer.status, answer.json["error_code"]) == (400, "E_STREAM_INVALID_SEQUENCE")
+    assert [call.method for call in engine.calls] in ([], ["WhoAmI"])
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [
+        ("resume_from=1&resume_from=2", "resume_from"),
+        ("resumeFrom=x&resumeFrom=1", "resumeFrom"),
+        ("resume_from=1&resumeFrom=x", "resumeFrom"),
+    ],
+)
+async def test_a_resume_point_that_is_given_twice_is_a_repeated_parameter(
+    client: Client, query: str, field: str
+) -> None:
+    answer = await client.get(f"/v1/stream?{query}")
+    assert (answer.status, answer.json["error_code"]) == (422, "E_VALIDATION")
+    assert [it["field"] for it in answer.json["details"]["fields"]] == [field]
 
 
 async def test_a_stream_begins_with_the_number_that_it_starts_after(client: Client, engine: Engine) -> None:
