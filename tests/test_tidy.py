@@ -19,6 +19,7 @@ MOST_LINES, MOST_FUNCTION_LINES = 350, 60
 # Tasks belong to `service.tasks.Tasks`, which awaits them and logs their faults; these have an owner of their own.
 TASK_OWNERS = {
     "server/jobledger_server/service/tasks.py": "is the owner",
+    "server/jobledger_server/core/changes.py": "changes, kept until they are made and awaited before the store closes",
     "server/jobledger_server/api/inprocess.py": "a call, kept by its channel and awaited by its caller",
     "server/jobledger_server/executors/local/executor.py": "followers, cancelled and awaited when the executor closes",
     "gateway_http/jobledger_gateway/feed.py": "the reader of a call, cancelled and awaited when the feed closes",

@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -44,6 +44,7 @@ from jobledger_server.wiring.embedded import Embedded, embedded
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
+log = logging.getLogger(__name__)
 ENDPOINTS = "endpoints.json"
 DRAIN_SECONDS = 5.0
 START_ERRORS = (
@@ -164,10 +165,18 @@ async def serve(settings: Settings) -> None:
 async def drain(server: Embedded, *, stop_jobs: bool) -> None:
     """Takes no new calls, tells the watchers, and lets the calls under way finish."""
     server.limits.close()
-    await server.events.announce_shutdown(stopping_jobs=stop_jobs)
+    await _or_go_on(server.events.announce_shutdown(stopping_jobs=stop_jobs))
     if stop_jobs:
-        await server.cancelling.stop_all()
+        await _or_go_on(server.cancelling.stop_all())
     await server.server.stop(grace=DRAIN_SECONDS)
+
+
+async def _or_go_on(step: Awaitable[None]) -> None:
+    """Nothing that fails keeps a server from stopping as it should."""
+    try:
+        await step
+    except Exception:
+        log.exception("the server stops, and can't do all that belongs to that")
 
 
 def endpoints_of(server: Embedded) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from jobledger.v1.events_pb2 import Event
 from jobledger_server.access.cached_tokens import CachedTokens
+from jobledger_server.core.changes import settled
 from jobledger_server.core.ports import StoreUnavailableError, TokenChange, TokenRecord
 from jobledger_server.stores.sqlite import SqliteStore
 from support.records import NOW, a_token
@@ -113,3 +114,28 @@ async def test_a_use_is_noted_at_once_and_never_taken_back(watched: Watched) -> 
     assert known is not None
     assert known.last_used_at == NOW + 5
     assert await watched.store.token("token") == known
+
+
+async def test_a_change_whose_caller_leaves_counts_once_it_is_stored(watched: Watched) -> None:
+    """Else what is read between would stay, and with it a token that was revoked."""
+    tokens, told = CachedTokens(watched), list[TokenRecord]()
+    tokens.on_change(told.append)
+    storing, stored = asyncio.Event(), asyncio.Event()
+    change = watched.store.change_token
+
+    async def held_up(token_id: str, decide: Callable[[TokenRecord], TokenChange | None]) -> TokenRecord | None:
+        storing.set()
+        await stored.wait()
+        return await change(token_id, decide)
+
+    watched.change_token = held_up  # type: ignore[method-assign]
+    revoking = asyncio.create_task(
+        tokens.change_token("token", lambda token: TokenChange(token=replace(token, revoked_at=NOW)))
+    )
+    await storing.wait()
+    revoking.cancel()
+    await asyncio.gather(revoking, return_exceptions=True)
+    assert await tokens.token("token") == a_token(), "not yet"
+    stored.set()
+    await settled()
+    assert await tokens.token("token") == replace(a_token(), revoked_at=NOW) == told[0]

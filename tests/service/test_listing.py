@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jobledger.v1.job_pb2 import Job
-from jobledger.v1.job_service_pb2 import ListJobsRequest, ListJobsResponse
+from jobledger.v1.job_service_pb2 import ListJobsRequest, ListJobsResponse, ListLiveJobsRequest
 from jobledger_gateway.encoding import encode_json
 from jobledger_server.core.errors import ServiceError
 from jobledger_server.core.pages import PageTokens
@@ -19,6 +20,7 @@ from jobledger_server.core.policy import Principal
 from jobledger_server.core.ports import JobChange, JobFilter, JobRecord, SerializedJobs
 from jobledger_server.core.times import timestamp
 from jobledger_server.service.current_answers import OVERHEAD, Answer, CurrentAnswers
+from jobledger_server.service.early_input import EarlyInput, keep_early_input
 from jobledger_server.service.list_forms import MOST_BYTES_KEPT, json_form, summary, wire_form
 from jobledger_server.service.listing import Listing
 from jobledger_server.service.workspace import Workspaces
@@ -26,7 +28,7 @@ from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.executors import ScriptedExecutor
 from support.lists import POPULATION
-from support.records import NOW, RUNNING, a_record
+from support.records import NOW, QUEUED, RUNNING, a_record
 
 READER = Principal(token_id="reader", scopes=frozenset({"jobs:read"}))
 WIRE, JSON = wire_form(), json_form(encode_json)
@@ -229,3 +231,32 @@ def test_an_answer_that_was_read_long_ago_does_not_take_the_place_of_newer_ones(
     answers.put("key", 1, late)
     answers.put("key", None, late)
     assert [answers.get("key", revision) for revision in (2, 1, None)] == [new, None, None]
+
+
+async def test_what_waits_for_the_start_of_jobs_is_counted_aside_and_one_that_can_not_be_read_costs_no_list(
+    store: CountingStore, listing: Listing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts: dict[str, int] = {}
+    for number, content in enumerate(["", "not JSON", "[]", '{"texts": 1}', None]):
+        record = a_record(QUEUED)
+        record.job.spec.stdin = "open"
+        record = await store.create_job(record, [])
+        counts[record.job.job_id] = 0 if content is not None else number
+        log_dir = tmp_path / "logs" / record.job.job_id
+        for text in "word" if content is None else ():
+            keep_early_input(log_dir, text, close=False)
+        if content is not None:
+            log_dir.mkdir(parents=True)
+            (log_dir / "early_input.json").write_text(content)
+    threads: set[int] = set()
+    read = Workspaces.early_input
+
+    def noted(self: Workspaces, job: Job) -> EarlyInput:
+        threads.add(threading.get_ident())
+        return read(self, job)
+
+    monkeypatch.setattr(Workspaces, "early_input", noted)
+    live = await listing.list_live(ListLiveJobsRequest(), READER)
+    assert {job.job_id: job.queued_followups for job in live.jobs} == counts
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads

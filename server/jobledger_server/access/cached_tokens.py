@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from jobledger.v1.events_pb2 import Event
 
+from jobledger_server.core.changes import completed
 from jobledger_server.core.ports import TokenChange, TokenRecord, TokenStore
 
 MOST_TOKENS = 1024
@@ -44,6 +45,7 @@ class CachedTokens:
                 self._known.popitem(last=False)
         return record
 
+    @completed
     async def put_token(self, token: TokenRecord, events: Sequence[Event] = ()) -> None:
         """See `ports.TokenStore.put_token`."""
         try:
@@ -54,6 +56,7 @@ class CachedTokens:
             self._known.pop(token.token_id, None)
         self._tell(token)
 
+    @completed
     async def change_token(
         self, token_id: str, decide: Callable[[TokenRecord], TokenChange | None]
     ) -> TokenRecord | None:

@@ -7,6 +7,7 @@ from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job, JobSpec
 from jobledger.v1.job_service_pb2 import CreateJobRequest
 
 from jobledger_server.core import transitions
+from jobledger_server.core.changes import completed
 from jobledger_server.core.concurrency import ConcurrencyLimits
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.ids import ulid
@@ -57,6 +58,7 @@ class Creating:
         self._job_types = job_types
         self._objection = objection
 
+    @completed
     async def create(self, request: CreateJobRequest, principal: Principal) -> JobRecord:
         """Stores a new job, or finds the one that the idempotency key made before."""
         base = await self._base(request.spec, principal)

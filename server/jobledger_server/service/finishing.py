@@ -4,7 +4,6 @@ Nothing is given up: while the store can't write, the job stays as it is, and th
 """
 
 import asyncio
-import itertools
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
@@ -26,11 +25,10 @@ from jobledger_server.core.ports import (
     Running,
     Store,
     StoredReceipt,
-    StoreUnavailableError,
 )
 from jobledger_server.core.states import ACTIVE, is_terminal
 from jobledger_server.core.times import SECOND, micros, seconds
-from jobledger_server.service.collecting import Collected, Collector
+from jobledger_server.service.collecting import Collected, Collector, Refusal
 from jobledger_server.service.declaring import Declaring
 from jobledger_server.service.kept_log import kept_log
 from jobledger_server.service.locks import JobLocks
@@ -40,10 +38,16 @@ from jobledger_server.service.settling import Settling
 from jobledger_server.service.signals import JobSignals
 from jobledger_server.service.slots import Slots
 from jobledger_server.service.tasks import Tasks
+from jobledger_server.service.tries import Failures, until_done
 from jobledger_server.service.workspace import Workspaces
+from jobledger_server.stores.errors import InvariantError
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
+# What the store, or the receipt, does not take, however often it is tried; and how often it is.
+NOT_TAKEN = (InvariantError, ValueError, TypeError, OverflowError)
+WHOLE_TRIES = 3
+NOT_STORED = Collected((), (Refusal("", "The server could not store what the job left; its log says why"),))
 # How long an end may take to be stored with its start, the job being taken for one that waits until then.
 AT_ONCE_SECONDS = 0.5
 
@@ -127,27 +131,48 @@ class Finisher:
         return self._tasks.start(self.attempt_ended(job_id, attempt, outcome), f"end {job_id}")
 
     async def never_started(self, job_id: str, error_code: str, message: str, *, attempt: int) -> None:
-        """Ends a job that still waits after `attempt` attempts: it can't be started, or has waited too long."""
-        log = await self._kept_log(job_id) if attempt else None
+        """Ends a job that still waits after `attempt` attempts: it can't be started, or has waited too long.
 
-        def decide(record: JobRecord) -> JobChange | None:
-            if record.job.attempt != attempt:
-                return None
-            change = transitions.never_started(record, error_code, message, self._clock.now())
-            return self._sealer.seal(change, log=log)
+        The caller does not hold the job's lock: it is taken for each try, so that the job can be cancelled in between.
 
-        await self._persistently(lambda: self._store_end(job_id, decide))
+        Args:
+            message: with bytes that are not UTF-8 as `os.fsdecode` gives them.
+        """
+        told = message.encode("utf-8", "backslashreplace").decode()
+
+        async def end() -> None:
+            log = await self._kept_log(job_id) if attempt else None
+
+            def decide(record: JobRecord) -> JobChange | None:
+                if record.job.attempt != attempt:
+                    return None
+                change = transitions.never_started(record, error_code, told, self._clock.now())
+                return self._sealer.seal(change, log=log)
+
+            async with self._locks.hold(job_id):
+                await self._forget_next(await self._store_end(job_id, decide), attempt)
+
+        await self._persistently(end)
 
     async def store(self, job_id: str, decide: Callable[[JobRecord], JobChange | None]) -> JobRecord | None:
         """Stores a change, with its receipt where it ends the job. The caller holds the job's lock."""
         record = await self._store.get_job(job_id)
-        waits_again = record is not None and record.job.state == JOB_STATE_QUEUED and record.job.attempt > 0
-        log = await self._kept_log(job_id) if waits_again else None
-        return await self._store_end(job_id, lambda record: self._sealer.seal(decide(record), log=log))
+        waits = record is not None and record.job.state == JOB_STATE_QUEUED
+        attempt = record.job.attempt if record is not None else 0
+        log = await self._kept_log(job_id) if waits and attempt else None
+        after = await self._store_end(job_id, lambda record: self._sealer.seal(decide(record), log=log))
+        if waits:
+            await self._forget_next(after, attempt)
+        return after
 
     def keep_trying(self, work: Callable[[], Awaitable[object]], name: str) -> None:
         """Does in the background what store or disk have no room for just now."""
         self._tasks.start(self._persistently(work), name)
+
+    async def _forget_next(self, record: JobRecord | None, attempt: int) -> None:
+        """Has the executor forget the attempt that would have come next, where a try or a look had it know of that."""
+        if record is not None and is_terminal(record.job.state) and record.job.attempt == attempt:
+            await self._executor.release(record.job.job_id, attempt + 1)
 
     def queued(self, record: JobRecord) -> None:
         """Minds a job that waits: it is looked at when it may start, and ended when its time in the queue is over."""
@@ -163,8 +188,7 @@ class Finisher:
     async def _end_waiting(self, record: JobRecord) -> None:
         job_id = record.job.job_id
         message = f"Waited in the queue for longer than {seconds(record.job.spec.queue_timeout):g} s"
-        async with self._locks.hold(job_id):
-            await self.never_started(job_id, "E_JOB_QUEUE_TIMEOUT", message, attempt=record.job.attempt)
+        await self.never_started(job_id, "E_JOB_QUEUE_TIMEOUT", message, attempt=record.job.attempt)
 
     async def _kept_log(self, job_id: str, *, final: bool = False) -> LogSummary:
         """What is there of a job's log: of an attempt that left no word, or of those before the one that never began.
@@ -180,14 +204,24 @@ class Finisher:
         """Ends an attempt, however long that takes; its slot is free only then."""
         if outcome.ignored_messages:
             log.warning("%s, attempt %d: %d messages were not understood", job_id, attempt, outcome.ignored_messages)
-        await self._persistently(end)
+        refused = 0
+
+        async def whole_or_not() -> None:
+            nonlocal refused
+            try:
+                await (end() if refused < WHOLE_TRIES else self._end(job_id, attempt, _bare(outcome), collects=False))
+            except NOT_TAKEN:
+                refused += 1
+                raise
+
+        await self._persistently(whole_or_not)
         async with self._locks.hold(job_id):
             # A start that is under way is over before the next attempt can have the slot.
             pass
         self._slots.free(job_id, attempt)
         await self._executor.release(job_id, attempt)
 
-    async def _end(self, job_id: str, attempt: int, outcome: Outcome) -> None:
+    async def _end(self, job_id: str, attempt: int, outcome: Outcome, *, collects: bool = True) -> None:
         if not outcome.log.sha256:
             log = await self._kept_log(job_id, final=outcome.reason == EndReason.LOST)
             # Of files that somebody has taken away only the writer can still tell how many entries they had.
@@ -197,7 +231,7 @@ class Finisher:
         # A second time, where the job was cancelled meanwhile and is not tried again after all.
         while record is not None and self._runs(record, attempt, outcome):
             with self._collector.protecting():
-                record = await self._store_end(job_id, await self._ending(record, attempt, outcome))
+                record = await self._store_end(job_id, await self._ending(record, attempt, outcome, collects=collects))
 
     def _runs(self, record: JobRecord, attempt: int, outcome: Outcome) -> bool:
         """Whether the attempt's end is still to be stored."""
@@ -214,11 +248,12 @@ class Finisher:
         return (record, ()) if start is None else (start.record, start.events)
 
     async def _ending(
-        self, record: JobRecord, attempt: int, outcome: Outcome
+        self, record: JobRecord, attempt: int, outcome: Outcome, *, collects: bool
     ) -> Callable[[JobRecord], JobChange | None]:
         """The end of the record's attempt, with what the job left where that is the end of the job."""
         ends = transitions.ends_job(self._with_start(record, attempt, outcome)[0], outcome)
-        collected, pending, first_id = await self._collect(record.job, outcome) if ends else (NOTHING, (), 0)
+        left: tuple[Collected, Sequence[Artifact], int] = (NOTHING if collects else NOT_STORED, (), 0)
+        collected, pending, first_id = await self._collect(record.job, outcome) if ends and collects else left
 
         def decide(stored: JobRecord) -> JobChange | None:
             current, start = self._with_start(stored, attempt, outcome)
@@ -301,14 +336,9 @@ class Finisher:
             log.warning("the copy of the receipt of %s can't be written: %s", job_id, error)
 
     async def _persistently(self, work: Callable[[], Awaitable[object]]) -> None:
-        try:
-            for pause in itertools.chain(RETRY_SECONDS, itertools.repeat(RETRY_SECONDS[-1])):
-                try:
-                    await work()
-                    return
-                except (StoreUnavailableError, OSError) as error:
-                    self.overdue.late(work, str(error))
-                    log.warning("the end of a job can't be stored just now, trying again in %.1f s: %s", pause, error)
-                    await asyncio.sleep(pause)
-        finally:
-            self.overdue.over(work)
+        await until_done(work, Failures("the end of a job can't be stored"), self.overdue, RETRY_SECONDS)
+
+
+def _bare(outcome: Outcome) -> Outcome:
+    """Without what the job chose itself, and what may not be taken."""
+    return replace(outcome, message="", declared=(), misdeclared=(), withheld=())

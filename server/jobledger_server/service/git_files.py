@@ -6,6 +6,8 @@ import stat
 from jobledger_server.core.beneath import open_beneath
 
 MOST_BYTES = 16 * 1024 * 1024
+# Of a path, in bytes: no system opens a longer one.
+MOST_PATH = 4096
 FILE = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NONBLOCK
 

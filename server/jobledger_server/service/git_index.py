@@ -5,7 +5,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from jobledger_server.service.git_files import UnreadableError
+from jobledger_server.service.git_files import MOST_PATH, UnreadableError
 from jobledger_server.service.git_objects import new_hash
 
 MOST_ENTRIES = 20_000
@@ -105,7 +105,8 @@ def _entry(data: bytes, offset: int, width: int) -> tuple[Entry, int]:
         (more,) = struct.unpack_from(">H", data, begin)
         begin += 2
     end = data.index(b"\0", begin)
-    if fields[6] not in MODES:
+    if fields[6] not in MODES or end - begin > MOST_PATH:
+        # Each directory on the way to a file is kept by its whole path.
         raise UnreadableError
     entry = Entry(
         name=os.fsdecode(data[begin:end]),

@@ -11,7 +11,10 @@ from contextlib import contextmanager
 from jobledger_server.core.beneath import open_beneath
 from jobledger_server.service.git_files import DIRECTORY, UnreadableError, open_regular, read_file
 
+# Bytes of an object; of all differences that it is told by together.
 MOST_PACKS, MOST_DELTAS, MOST_OBJECT = 200, 250, 1024 * 1024
+# More than any file has; what is added to it is still a place that the system takes.
+MOST_OFFSET = 2**62
 PACK_INDEX = b"\xfftOc\0\0\0\2"
 # In an index of a pack: where the table of 256 numbers stands, and what comes behind it.
 FANOUT, NAMES = 8, 8 + 256 * 4
@@ -105,6 +108,8 @@ def _offset(index: int, name: bytes) -> int | None:
     if offset < 2**31:
         return offset
     (large,) = struct.unpack(">Q", os.pread(index, 8, NAMES + count * (width + 8) + 8 * (offset - 2**31)))
+    if large > MOST_OFFSET:
+        raise UnreadableError
     return int(large)
 
 
@@ -116,7 +121,7 @@ def _number(index: int, at: int) -> int:
 def _object(index: int, pack: int, offset: int, width: int) -> bytes:
     """A commit; most are told by what they differ in from others."""
     deltas: list[bytes] = []
-    while len(deltas) < MOST_DELTAS:
+    while len(deltas) < MOST_DELTAS and sum(map(len, deltas)) <= MOST_OBJECT:
         # What it is, its size, and of what it is a difference.
         head = os.pread(pack, 64, offset)
         kind, at = head[0] >> 4 & 7, _behind_number(head, 0)
@@ -177,4 +182,6 @@ def _changed(base: bytes, delta: bytes) -> bytes:
         else:
             made += delta[at : at + order]
             at += order
+    if len(made) > MOST_OBJECT:
+        raise UnreadableError
     return bytes(made)

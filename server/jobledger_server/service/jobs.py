@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, JOB_STATE_RUNNING, Job
 from jobledger.v1.job_service_pb2 import SendInputRequest, WaitJobRequest
 
+from jobledger_server.core.changes import completed
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.job_types import COMMAND
 from jobledger_server.core.policy import Principal, require
@@ -89,6 +90,7 @@ class Jobs:
         record = await wait_for_end(self._store, self._signals, principal, request.job_id, patience)
         return await self.full(record, principal)
 
+    @completed
     async def send_input(self, request: SendInputRequest, principal: Principal) -> int:
         """Queues a follow-up; returns how many the process has not taken yet."""
         job = (await find_job(self._store, principal, request.job_id)).job
@@ -122,6 +124,7 @@ class Jobs:
         attempt = record.job.attempt
         return await self._executor.send_input(job_id, attempt, request.text.encode(), close=request.close)
 
+    @completed
     async def delete(self, job_id: str, principal: Principal) -> None:
         """Deletes a terminal job with its log and directory, for good: a recovery does not bring it back either.
 

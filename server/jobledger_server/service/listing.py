@@ -1,6 +1,8 @@
 """Lists of jobs: for programs by filter and page, for operators what runs and waits."""
 
-from collections.abc import Sequence
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
 
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job
 from jobledger.v1.job_service_pb2 import (
@@ -23,6 +25,7 @@ from jobledger_server.service.current_answers import Answer, CurrentAnswers
 from jobledger_server.service.list_forms import ListForm
 from jobledger_server.service.workspace import STDIN_OPEN, Workspaces
 
+log = logging.getLogger(__name__)
 DEFAULT_LIMIT = 50
 MOST_LIVE = 1000
 
@@ -70,7 +73,9 @@ class Listing:
         after = self._pages.open(request.page_token, binding) if request.page_token else None
         order = JobOrder.NEWEST if everything else JobOrder.LIVE
         page = await self._store.list_jobs(where, limit=limit + 1, after=after, order=order)
-        jobs = [self._live(record) for record in page.records[:limit]]
+        records = page.records[:limit]
+        kept = await self._kept_for_start([record.job for record in records])
+        jobs = [self._live(record, kept) for record in records]
         response = ListLiveJobsResponse(jobs=jobs, total=page.total)
         if everything and (following := self._next(page, limit, binding)) is not None:
             response.next_page_token = following
@@ -81,7 +86,22 @@ class Listing:
             return None
         return self._pages.seal(_place(page.records[limit - 1].job), binding)
 
-    def _live(self, record: JobRecord) -> LiveJob:
+    async def _kept_for_start(self, jobs: Sequence[Job]) -> Mapping[str, int]:
+        """How many follow-ups wait for the start of each of the jobs that take any before."""
+        waiting = [job for job in jobs if job.state == JOB_STATE_QUEUED and job.spec.stdin == STDIN_OPEN]
+        # Each is a file: all of them in one thread, that nobody else waits for it.
+        return await asyncio.to_thread(self._count_kept, waiting) if waiting else {}
+
+    def _count_kept(self, jobs: Sequence[Job]) -> Mapping[str, int]:
+        kept = {}
+        for job in jobs:
+            try:
+                kept[job.job_id] = len(self._workspaces.early_input(job).texts)
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                log.warning("what was sent to %s before its start can't be read: %s", job.job_id, error)
+        return kept
+
+    def _live(self, record: JobRecord, kept: Mapping[str, int]) -> LiveJob:
         job = record.job
         live = LiveJob(
             job_id=job.job_id,
@@ -91,8 +111,8 @@ class Listing:
         )
         if job.state in ACTIVE:
             live.queued_followups = self._executor.queued_inputs(job.job_id, job.attempt)
-        elif job.state == JOB_STATE_QUEUED and job.spec.stdin == STDIN_OPEN:
-            live.queued_followups = len(self._workspaces.early_input(job).texts)
+        else:
+            live.queued_followups = kept.get(job.job_id, 0)
         if job.HasField("started_at"):
             live.started_at.CopyFrom(job.started_at)
         if job.HasField("error_code"):

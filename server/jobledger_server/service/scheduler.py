@@ -26,6 +26,7 @@ from jobledger_server.service.secret_values import SecretError
 from jobledger_server.service.signals import JobSignals, wait_at_most
 from jobledger_server.service.slots import Slots
 from jobledger_server.service.tasks import Background
+from jobledger_server.service.tries import Failures
 from jobledger_server.service.workspace import Workspaces
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,8 @@ PAUSE_SECONDS = 1.0
 # How long a start is tried for which the machine has no room. Between two tries PAUSE_SECONDS, doubled each time.
 PATIENCE_SECONDS = 600.0
 LONGEST_PAUSE_SECONDS = 30.0
+
+OUR_FAULT = "The server met a fault of its own when it started the job; its log has it. Submit the job again"
 
 # The machine has no room just now; the job itself is not at fault.
 PASSING = frozenset({errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOSPC, errno.EDQUOT})
@@ -73,11 +76,12 @@ class Scheduler(Background):
         self._signals.notify(job_id)
 
     async def _run(self) -> None:
+        failures = Failures("the queue can't be read")
         while True:
             try:
                 await self._fill_slots()
-            except StoreUnavailableError as error:
-                log.warning("the queue can't be read just now: %s", error)
+            except Exception as error:  # noqa: BLE001 - it is told, and nobody else would ever start a job
+                failures.tell(error, PAUSE_SECONDS)
             await self._slots.changed(PAUSE_SECONDS)
 
     async def _fill_slots(self) -> None:
@@ -104,34 +108,38 @@ class Scheduler(Background):
 
     async def _start(self, job_id: str, attempt: int) -> None:
         """Starts one job, unless it does not wait any more. Its slot is taken already, and freed unless it runs."""
-        found: Running | Outcome | None = None
+        found: Running | Outcome | str | None = None
         try:
             found = await self._persistently(job_id, attempt)
+            if isinstance(found, str):
+                # It keeps its slot until that is stored, as below; but may be cancelled, for its lock is free.
+                await self._finisher.never_started(job_id, "E_JOB_SPAWN_FAILED", found, attempt=attempt - 1)
             if isinstance(found, Outcome):
                 # It waits until that is stored, so that the queue is still to be read beyond it.
                 await self._finisher.attempt_ended(job_id, attempt, found)
         finally:
             self._slots.starting.discard(job_id)
             self._slots.starved.discard(job_id)
-            if found is None:
+            if found is None or isinstance(found, str):
                 self._slots.free(job_id, attempt)
 
-    async def _persistently(self, job_id: str, attempt: int) -> Running | Outcome | None:
+    async def _persistently(self, job_id: str, attempt: int) -> Running | Outcome | str | None:
         """What became of the attempt, after some tries; None: the job still waits, or not any more.
 
-        An outcome says that it never began.
+        An outcome says that it never began; a text why the job can't be started.
 
         The slot is kept meanwhile: what there is no room for here, there is none for elsewhere, and a queue of
         thousands must not be tried from end to end.
         """
         give_up, pause, last = self._clock.monotonic() + PATIENCE_SECONDS, PAUSE_SECONDS, False
+        failures = Failures(f"{job_id} can't be started")
         while not last:
             last = self._clock.monotonic() >= give_up
             changed = self._signals.waiter(job_id)
             try:
                 return await self._launch_queued(job_id, attempt, last=last)
-            except (StoreUnavailableError, OSError) as error:
-                log.warning("%s can't be started just now, trying again in %.1f s: %s", job_id, pause, error)
+            except Exception as error:  # noqa: BLE001 - it is told; without a pause the same would follow at once
+                failures.tell(error, pause)
                 self._slots.starved.add(job_id)
                 # A cancel, and the end of its time in the queue, end the wait.
                 await wait_at_most(changed, pause)
@@ -140,7 +148,7 @@ class Scheduler(Background):
             pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
         return None
 
-    async def _launch_queued(self, job_id: str, attempt: int, *, last: bool) -> Running | Outcome | None:
+    async def _launch_queued(self, job_id: str, attempt: int, *, last: bool) -> Running | Outcome | str | None:
         async with self._locks.hold(job_id):
             record = await self._store.get_job(job_id)
             if record is None or record.job.state != JOB_STATE_QUEUED or record.job.attempt != attempt - 1:
@@ -149,27 +157,33 @@ class Scheduler(Background):
                 return None
             return await self._launch(record, attempt, last=last)
 
-    async def _launch(self, record: JobRecord, attempt: int, *, last: bool) -> Running | Outcome | None:
-        """Starts the attempt. None: the job can't be started, and has been ended. An outcome says that it never began.
+    async def _launch(self, record: JobRecord, attempt: int, *, last: bool) -> Running | Outcome | str:
+        """Starts the attempt. An outcome says that it never began, a text why the job can't be started.
 
         Raises:
             OSError: there is no room for it just now, and this was not the last try.
         """
-        job = record.job
+        found = await self._begun(record, attempt, last=last)
+        if isinstance(found, str) or (isinstance(found, Outcome) and found.reason == EndReason.SPAWN_FAILED):
+            return found
+        return await self._note_begun(record.job.job_id, attempt, found)
+
+    async def _begun(self, record: JobRecord, attempt: int, *, last: bool) -> Running | Outcome | str:
+        """What became of the attempt; in words why it can't be started."""
         try:
-            found = await self._begin(record, attempt)
+            return await self._begin(record, attempt)
+        except StoreUnavailableError:
+            raise
         except SecretError as error:
-            message = str(error)
+            return str(error)
         except OSError as error:
             if error.errno in PASSING and not last:
                 raise
-            message = f"The job's directory or process can't be made: {error}"
-        else:
-            if isinstance(found, Outcome) and found.reason == EndReason.SPAWN_FAILED:
-                return found
-            return await self._note_begun(job.job_id, attempt, found)
-        await self._finisher.never_started(job.job_id, "E_JOB_SPAWN_FAILED", message, attempt=attempt - 1)
-        return None
+            return f"The job's directory or process can't be made: {error}"
+        except Exception:
+            log.exception("%s can't be started", record.job.job_id)
+            # What failed may have come after its process.
+            return await self._executor.find(record.job.job_id, attempt) or OUR_FAULT
 
     async def _begin(self, record: JobRecord, attempt: int) -> Running | Outcome:
         """Raises OSError, SecretError or StoreUnavailableError where it has not begun."""

@@ -5,6 +5,7 @@ Nothing there is taken at its word either: what is called clean was compared byt
 """
 
 import hashlib
+import logging
 import os
 import re
 import stat
@@ -15,10 +16,11 @@ from typing import NamedTuple
 
 from jobledger_server.core.beneath import open_beneath
 from jobledger_server.core.real_paths import open_real
-from jobledger_server.service.git_files import DIRECTORY, FILE, UnreadableError, read_file
+from jobledger_server.service.git_files import DIRECTORY, FILE, MOST_PATH, UnreadableError, read_file
 from jobledger_server.service.git_index import EXECUTABLE, LINK, SUBMODULE, Entry, read_index, tree_of
 from jobledger_server.service.git_objects import new_hash, tree_of_commit
 
+log = logging.getLogger(__name__)
 COMMIT = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 REF = re.compile(r"refs/[\w./@{}+-]{1,250}", re.ASCII)
 # What is read at most of all files of the working directory together.
@@ -66,6 +68,10 @@ def _pins(place: Path, roots: Sequence[Path]) -> Mapping[str, str]:
             return {"git_commit": commit, "git_dirty": _dirty(repository, bytes.fromhex(commit))}
     except (OSError, UnreadableError, ValueError):
         return {}
+    except Exception:
+        # Somebody else may have written all of it: whatever it makes us meet, the job starts without a pin.
+        log.exception("what git has in %s can't be read, and no receipt tells of it", place)
+        return {}
 
 
 @contextmanager
@@ -82,10 +88,11 @@ def _opened(place: Path, roots: Sequence[Path]) -> Iterator[Repository]:
             git_dir = place / ".git"
             opened.append(open_beneath(top, ".git", DIRECTORY))
         try:
-            common = _named(read_file(opened[1], "commondir"), b"", git_dir, roots)
-            opened.append(open_real(common, DIRECTORY))
+            named = read_file(opened[1], "commondir")
         except FileNotFoundError:
             opened.append(os.dup(opened[1]))
+        else:
+            opened.append(open_real(_named(named, b"", git_dir, roots), DIRECTORY))
         yield Repository(*opened)
     finally:
         for descriptor in opened:
@@ -94,9 +101,15 @@ def _opened(place: Path, roots: Sequence[Path]) -> Iterator[Repository]:
 
 def _named(content: bytes, word: bytes, base: Path, roots: Sequence[Path]) -> Path:
     """The directory that one of git's files names."""
-    if not content.startswith(word) or not content[len(word) :].strip():
+    name = content[len(word) :].removesuffix(b"\n")
+    if not content.startswith(word) or not name.strip() or len(name) > MOST_PATH:
         raise UnreadableError
-    path = (base / os.fsdecode(content[len(word) :].removesuffix(b"\n"))).resolve()
+    try:
+        # Not Path.resolve, which raises where links lead in a circle.
+        path = Path(os.path.realpath(base / os.fsdecode(name)))
+    except RecursionError:
+        # Of a long row of links: some versions of Python take a call within a call for each.
+        raise UnreadableError from None
     if not _is_within(path, roots):
         raise UnreadableError
     return path

@@ -31,6 +31,7 @@ from jobledger_server.api.interceptors.validation import Validation
 from jobledger_server.api.job_servicer import JobServicer
 from jobledger_server.api.receipt_servicer import ReceiptServicer
 from jobledger_server.config import LOOPBACK, Settings
+from jobledger_server.core.changes import settled
 from jobledger_server.service.cancelling import Cancelling
 from jobledger_server.service.events import EventHub
 from jobledger_server.service.tls_watch import TlsWatch
@@ -70,6 +71,8 @@ async def embedded(settings: Settings) -> AsyncIterator[Embedded]:
         watch = await open_tls(stack, settings)
         tls = None if watch is None else watch.tls
         core = await open_core(stack, settings)
+        # Once the doors are shut, and before the store is.
+        stack.push_async_callback(settled)
         token_file = settings.data_dir / "token"
         await provide_token_file(token_file, admin=core.tokens, tokens=core.known_tokens, now=core.clock.now())
         limits = Limits(token_calls=settings.token_calls)

@@ -10,8 +10,8 @@ from jobledger_server.api.interceptors.base import Wrapping
 from jobledger_server.api.types import Context, Metadata, Stream, Unary
 from jobledger_server.core.policy import is_open
 
-# With one response, that may come late. Calls that change something always finish; what of them only waits, as a cancel
-# may for the end, is kept by who does it.
+# With one response, that may come late. What changes something always finishes (`core.changes`); what of such a call
+# only waits, as a cancel may for the end, is kept by who does it.
 WAITS = frozenset({"/jobledger.v1.JobService/WaitJob"})
 
 
