@@ -68,7 +68,7 @@ class Settings:
         signer_key: PEM file of the command's public key.
         retention: how long events, logs, directories of jobs and jobs are kept.
         warn_free_bytes: with less room on the disk the engine's health says so.
-        min_free_bytes: with less room on the disk no new jobs are accepted.
+        min_free_bytes: with less room on the disk no new jobs and no follow-ups are accepted.
         stop_jobs: whether the end of the server ends the jobs.
         public_metrics: whether /metrics needs no token.
         token_streams: streams that one token may have open at a time.

@@ -37,7 +37,7 @@ async def test_neither_store_nor_answers_hold_the_secret(admin: TokenAdmin, stor
     secret = issued.token.rpartition("_")[2]
     record = await store.token(issued.info.token_id)
     assert secret.encode() not in repr(record).encode()
-    assert secret not in str(await admin.list()) + str(await admin.info(issued.info.token_id))
+    assert secret not in str(await admin.list())
 
 
 async def test_a_list_has_every_token_oldest_first(admin: TokenAdmin, clock: ManualClock) -> None:
@@ -96,7 +96,7 @@ async def test_a_rotation_never_makes_a_token_last_longer(admin: TokenAdmin, clo
     new = await admin.rotate(old.info.token_id)
     end = clock.now() + 20 * SECOND
     assert micros(new.info.expires_at) == end
-    assert micros((await admin.info(old.info.token_id)).expires_at) == end
+    assert [micros(info.expires_at) for info in await admin.list()] == [end, end]
 
 
 async def test_a_token_that_was_rotated_names_its_successor_and_is_not_rotated_again(
@@ -141,7 +141,7 @@ async def test_an_expired_token_can_not_be_rotated(admin: TokenAdmin, clock: Man
         await admin.rotate(token_id)
 
 
-@pytest.mark.parametrize("verb", ["revoke", "rotate", "info"])
+@pytest.mark.parametrize("verb", ["revoke", "rotate"])
 async def test_an_unknown_token_is_not_found(admin: TokenAdmin, verb: str) -> None:
     with pytest.raises(ServiceError) as caught:
         await getattr(admin, verb)("nobody")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from executors.harness import Lab, eventually
-from jobledger_server.core.ports import EndReason, InputClosedError, Outcome, Running
+from jobledger_server.core.ports import EndReason, InputClosedError, InputFullError, Outcome, Running
 from jobledger_server.executors.local.executor import LocalExecutor
 from jobledger_server.executors.local.isolation import NONE
 from jobledger_server.joblog.reader import LogQuery, LogReader
@@ -265,6 +265,24 @@ async def test_a_follow_up_is_taken_once_it_has_been_read(lab: Lab, executor: Lo
         await eventually(lambda: successor.queued_inputs(launch.job_id, 1) == 0)
         assert (await lab.outcome(launch)).exit_code == 0
     assert lab.content(launch) == b"one\n"
+
+
+async def test_what_nobody_reads_is_refused_past_a_mebibyte_until_it_is_read(lab: Lab, executor: LocalExecutor) -> None:
+    """By the next server, too."""
+    launch = lab.shell("while [ ! -e gate ]; do sleep 0.05; done; exec cat", stdin_open=True)
+    await executor.start(launch)
+    await executor.send_input(launch.job_id, 1, b"x" * 600_000, close=False)
+    with pytest.raises(InputFullError):
+        await executor.send_input(launch.job_id, 1, b"y" * 600_000, close=False)
+    async with lab.executor() as successor:
+        await successor.find(launch.job_id, 1)
+        with pytest.raises(InputFullError):
+            await successor.send_input(launch.job_id, 1, b"y" * 600_000, close=False)
+        (launch.job_dir / "gate").touch()
+        await eventually(lambda: successor.queued_inputs(launch.job_id, 1) == 0)
+        await successor.send_input(launch.job_id, 1, b"y" * 600_000, close=True)
+        assert (await lab.outcome(launch)).exit_code == 0
+    assert lab.content(launch) == b"x" * 600_000 + b"y" * 600_000
 
 
 async def test_a_closed_input_takes_no_follow_ups(lab: Lab, executor: LocalExecutor) -> None:

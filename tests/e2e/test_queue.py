@@ -125,6 +125,19 @@ async def test_more_input_than_is_kept_for_the_start_is_refused_until_the_job_ru
     assert refused.value.message.endswith("send the rest when it runs")
 
 
+async def test_input_that_nobody_reads_is_refused_past_a_mebibyte(door: Door) -> None:
+    job_id = (await door.create("sleep", "600", stdin="open"))["job_id"]
+    await eventually(lambda: door.get(job_id), until=lambda job: job["state"] == "running")
+    await door.call("SendInput", job_id=job_id, text="x" * 600_000)
+    with pytest.raises(Refused) as refused:
+        await door.call("SendInput", job_id=job_id, text="x" * 600_000)
+    assert refused.value.error_code == "E_JOB_INPUT_CLOSED"
+    assert "send it again when it has read more" in refused.value.message
+    assert (await door.get(job_id))["queued_followups"] == 1
+    await door.cancel(job_id)
+    await door.ended(job_id)
+
+
 async def test_a_job_that_waits_is_told_to_those_who_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a server within this process, whose queue has a quick heart."""
     monkeypatch.setattr(supervision, "QUEUE_BEAT_SECONDS", 0.05)

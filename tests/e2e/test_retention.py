@@ -186,7 +186,8 @@ async def test_too_little_room_refuses_new_jobs_and_nothing_else(tmp_path: Path,
     config = tmp_path / "jobledger.toml"
     server = start(tmp_path / "data")
     async with grpc.aio.insecure_channel(server.target) as channel:
-        job_id = (await GrpcDoor(channel, server.token).create("sleep", "600", grace_period="1s"))["job_id"]
+        wide = GrpcDoor(channel, server.token)
+        job_id = (await wide.create("sleep", "600", stdin="open", grace_period="1s"))["job_id"]
     assert server.stop() == 0
     config.write_text(f"min_free_bytes = {2**60}\n")
     server = start(tmp_path / "data", "--config", str(config), "--stop-jobs")
@@ -196,10 +197,13 @@ async def test_too_little_room_refuses_new_jobs_and_nothing_else(tmp_path: Path,
                 "grpc": GrpcDoor(channel, server.token),
                 "rest": RestDoor(session, server.url, server.token),
             }[door.name]
-            with pytest.raises(Refused) as refused:
-                await narrow.create("true")
-            assert (refused.value.error_code, refused.value.status) == ("E_ENGINE_SAFE_MODE", UNAVAILABLE[door.name])
-            assert "min_free_bytes" in refused.value.message
+            for refused_call in (narrow.create("true"), narrow.call("SendInput", job_id=job_id, text="x")):
+                with pytest.raises(Refused) as refused:
+                    await refused_call
+                told = (refused.value.error_code, refused.value.status)
+                assert told == ("E_ENGINE_SAFE_MODE", UNAVAILABLE[door.name])
+                assert "min_free_bytes" in refused.value.message
+            await narrow.call("SendInput", job_id=job_id, text="", close=True)
             assert (await narrow.call("GetStatus"))["health"].startswith("low disk: ")
             assert (await narrow.call("ListJobs"))["total"] == 1
             await narrow.cancel(job_id)

@@ -218,7 +218,7 @@ async def test_garbage_in_a_file_keeps_nobody_from_following_the_job_to_its_end(
     async with lab.executor() as second:
         assert isinstance(await second.find(launch.job_id, 1), Running)
         # Its first look cuts off what a crash left of a follow-up: what is written meanwhile, past it, could be such.
-        await eventually(lambda: second._attempts[launch.job_id, 1]._sent is not None)
+        await eventually(lambda: second._attempts[launch.job_id, 1]._follow_ups._queue is not None)
         control.append_input(b"\n", close=True)
         poke(control.wake, b"\n")
         outcome = await lab.outcome(launch)

@@ -14,6 +14,7 @@ from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.storage import Storage
 from jobledger_server.service.workspace import Workspaces
 from jobledger_server.stores.sqlite import SqliteStore
+from support.blobs import put
 from support.clock import ManualClock
 from support.records import COMPLETED, RUNNING, a_change, a_receipt, a_record, an_artifact
 
@@ -54,7 +55,7 @@ class Place:
         source.write_bytes(content)
         descriptor = os.open(source, os.O_RDONLY)
         try:
-            return (await self.blobs.put(descriptor))[0]
+            return put(self.blobs, descriptor)[0]
         finally:
             os.close(descriptor)
 

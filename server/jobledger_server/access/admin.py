@@ -66,16 +66,10 @@ class TokenAdmin:
         _found(await self._tokens.change_token(token_id, decide))
         return IssuedToken(info=token_info(issued[-1]), token=token)
 
-    async def info(self, token_id: str) -> TokenInfo:
-        return token_info(await self._find(token_id))
-
     async def whoami(self, principal: Principal) -> TokenInfo:
         """What a caller may do; one who has no token of ours is told it as of one."""
         record = await self._tokens.token(principal.token_id)
         return _info_of(principal) if record is None else token_info(record)
-
-    async def _find(self, token_id: str) -> TokenRecord:
-        return _found(await self._tokens.token(token_id))
 
     def _new(
         self, name: str, scopes: tuple[str, ...], workspaces: tuple[str, ...] = (), expires_at: int = 0

@@ -65,12 +65,6 @@ class FileBlobs:
         finally:
             incoming.discard()
 
-    async def put(self, descriptor: int) -> tuple[str, int]:
-        """As `Blobs.put`."""
-        # A descriptor of its own, in a thread that is let finish: a cancelled caller may close theirs meanwhile.
-        own = os.dup(descriptor)
-        return await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, self._put, own))
-
     async def read(self, sha256: str, offset: int, length: int) -> AsyncIterator[bytes]:
         """As `Blobs.read`. A part that reaches past the end is cut there."""
         path = self._path(sha256)
@@ -136,15 +130,6 @@ class FileBlobs:
                 return False
         self._seen.forget(sha256)
         return True
-
-    def _put(self, descriptor: int) -> tuple[str, int]:
-        try:
-            with self.batch() as batch:
-                added = batch.add(descriptor)
-                batch.keep()
-        finally:
-            os.close(descriptor)
-        return added
 
     def _publish(self, copy: Path, sha256: str) -> set[Path]:
         path = self._path(sha256)

@@ -55,7 +55,6 @@ class Holdings:
         last: number of the last segment of which there is anything, 0 without any.
         ending: what the log has come to, where its last segment is sealed and says so.
         gap: what was dropped.
-        missing: numbers of segments of which there is nothing, though nothing says that they were dropped.
     """
 
     def __init__(self, log_dir: Path, files: SegmentFiles, without: Container[int] = frozenset()) -> None:
@@ -88,13 +87,17 @@ class Holdings:
         dropped = dropped_segments(known, files.seal)
         if not (seal and seal.dropped) and dropped and segment_path(log_dir, dropped.stop - 1, INDEX).exists():
             raise FileNotFoundError("segments were added while they were listed")
-        for number in lost & set(dropped) | self.records.keys() & set(dropped):
+        for number in [number for number in known if number in dropped]:
             # It was there when they were listed, or the removal did not outlive a power failure.
             known.remove(number)
             self.records.pop(number, None)
-        whole = not known or known[-1] == len(known)
-        self.missing = frozenset() if whole else frozenset(range(1, self.last)) - {*known, *dropped}
+        self._known, self._dropped = frozenset(known), dropped
         self.gap = self._find_gap(known, dropped)
+
+    def misses(self, number: int) -> bool:
+        """Whether there is nothing of a segment, though others follow and nothing says that it was dropped."""
+        # Not a set of them: by what names a job gives to files there may be more than fit in memory.
+        return 0 < number < self.last and number not in self._known and number not in self._dropped
 
     def _was_lost(self, number: int, suffixes: set[str]) -> bool:
         """Whether a segment was damaged, of which there are no records: not dropped, and not about to begin."""

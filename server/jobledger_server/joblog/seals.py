@@ -15,7 +15,9 @@ from typing import NamedTuple, Self
 from jobledger_server.joblog.checked import CHECKED, MOST_FILES, Identity, Remembered, identity
 from jobledger_server.joblog.segments import (
     DATA,
+    END_OF_TIME,
     INDEX,
+    LARGEST_COUNT,
     MARK,
     RECORD,
     SEAL,
@@ -129,7 +131,8 @@ def read_seal(log_dir: Path, number: int) -> Seal | None:
 def dropped_segments(numbers: Sequence[int], seal_of: Callable[[int], Seal | None]) -> range:
     """Numbers of the segments that the cap has dropped, by what seals say of it.
 
-    While the last segment has no seal, or one from before seals said so, it is the first ones that are left out.
+    While the last segment has no seal, or one from before seals said so, it is the first ones that are left out; so it
+    is where what a seal says can't be, whoever wrote it.
 
     Args:
         numbers: of the segments that there are, ascending. The first one of a log is 1.
@@ -138,13 +141,18 @@ def dropped_segments(numbers: Sequence[int], seal_of: Callable[[int], Seal | Non
     if not left_out:
         return NOTHING
     seal = seal_of(numbers[-1])
-    if seal and seal.dropped is not None:
+    if seal and seal.dropped is not None and _may_say(numbers[-1], seal.dropped):
         return seal.dropped
     earlier = seal_of(numbers[-2]) if len(numbers) > 1 else None
-    if not earlier or not earlier.dropped:
+    if not earlier or not earlier.dropped or not _may_say(numbers[-2], earlier.dropped):
         return left_out
     # More may have been dropped since: right after what was dropped before.
-    return range(earlier.dropped.start, next(number for number in numbers if number >= earlier.dropped.stop))
+    return range(earlier.dropped.start, min(number for number in numbers if number >= earlier.dropped.stop))
+
+
+def _may_say(number: int, dropped: range) -> bool:
+    """Whether the seal of a segment may say so: only earlier ones were dropped by then."""
+    return not dropped or 1 <= dropped.start < dropped.stop <= number
 
 
 def is_sealed(log_dir: Path, number: int) -> bool:
@@ -269,4 +277,5 @@ def _values_in(comment: bytes) -> list[int] | None:
     ):
         return None
     values = [int(word) for word in words[1::2]]
-    return values if _comment(values) == comment else None
+    can_be = max(values) < LARGEST_COUNT and values[NAMES.index("time")] < END_OF_TIME
+    return values if can_be and _comment(values) == comment else None

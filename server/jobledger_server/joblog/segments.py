@@ -30,6 +30,8 @@ PLAIN_FIELDS = 9
 # Where the level stands in a record.
 LEVEL_AT = struct.calcsize("<QQQIII")
 LARGEST_OFFSET = 1 << 40
+# More entries or bytes than any log has: what comes after them still fits into a record, and into the API's integers.
+LARGEST_COUNT = 1 << 60
 SUFFIXES = frozenset({DATA, INDEX, SEAL, MARK})
 # The year 10000, which no Timestamp holds.
 END_OF_TIME = 253_402_300_800_000_000
@@ -167,10 +169,14 @@ def unpack_runs(records: bytes, levels: Container[int]) -> list[Run]:
 
 def are_sound(runs: Iterable[Run]) -> bool:
     """Whether these have values that a writer writes."""
-    for _, time, _, entries, offset, length, level, stream, kind, _, _, _, _, _ in runs:
+    for run in runs:
+        first, time, content, entries, offset, length, level, stream, kind, traces, debugs, infos, warns, errors = run
         if level not in KNOWN_LEVELS or stream not in STREAMS or kind not in STORED_KINDS:
             return False
         if not entries or offset + length >= LARGEST_OFFSET or time >= END_OF_TIME:
+            return False
+        # All of them at once, as the limit is a power of two: records are looked at by the thousand.
+        if first | content | traces | debugs | infos | warns | errors >= LARGEST_COUNT:
             return False
     return True
 

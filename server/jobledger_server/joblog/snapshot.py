@@ -52,7 +52,7 @@ class Snapshot:
             held = Holdings(log_dir, self._files, without)
             self._numbers = list(held.records)
             self._ends = list(accumulate(held.records.values()))
-            self._last, self._ending, self._missing = held.last, held.ending, held.missing
+            self._last, self._ending, self._misses = held.last, held.ending, held.misses
             self.gap = held.gap
 
     def __enter__(self) -> Self:
@@ -269,7 +269,7 @@ class Snapshot:
     def damage_at(self, index: int) -> DamagedLogError:
         """The error where what goes before the run at `index`, which may be the end, or comes after it is not there."""
         number = self._number(index) if index < len(self) else self._last
-        if number - 1 in self._missing:
+        if self._misses(number - 1):
             name = segment_path(self._log_dir, number - 1, "")
             return DamagedLogError(f"{name} is missing, with all its files: restore it from a backup", number - 1)
         return damaged(self._log_dir, number, "entries are missing")

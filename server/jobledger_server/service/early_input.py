@@ -10,10 +10,9 @@ from typing import NamedTuple
 from jobledger_server.access.private_files import replace_file
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.ports import InputClosedError
+from jobledger_server.core.ports.executor import MOST_WAITING, MOST_WAITING_BYTES
 
 FILE = "early_input.json"
-# As much as `stdin` of a specification may have.
-MOST_BYTES = 1024 * 1024
 RETRY_SECONDS = 1.0
 
 
@@ -49,10 +48,12 @@ def keep_early_input(log_dir: Path, text: str, *, close: bool) -> int:
     early = read_early_input(log_dir)
     if early.closed:
         raise InputClosedError
-    if len(early.data) + len(text.encode()) > MOST_BYTES:
+    full = len(early.texts) >= MOST_WAITING and not close
+    if full or len(early.data) + len(text.encode()) > MOST_WAITING_BYTES:
         raise ServiceError(
             Reason.ERROR_REASON_JOB_INPUT_CLOSED,
-            f"The job is queued, and {MOST_BYTES} bytes at most are kept for its start: send the rest when it runs",
+            f"The job is queued, and {MOST_WAITING_BYTES} bytes in {MOST_WAITING} follow-ups at most are kept for its"
+            " start: send the rest when it runs",
             retry_after=RETRY_SECONDS,
         )
     texts = [*early.texts, text]

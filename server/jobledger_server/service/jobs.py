@@ -12,14 +12,16 @@ from jobledger_server.core.changes import completed
 from jobledger_server.core.errors import Reason, ServiceError
 from jobledger_server.core.job_types import COMMAND
 from jobledger_server.core.policy import Principal, require
-from jobledger_server.core.ports import Clock, Executor, InputClosedError, JobRecord, Store
+from jobledger_server.core.ports import Clock, Executor, InputClosedError, InputFullError, JobRecord, Store
 from jobledger_server.core.ports.archive import Deletions
+from jobledger_server.core.ports.executor import MOST_WAITING, MOST_WAITING_BYTES
 from jobledger_server.core.states import is_terminal
 from jobledger_server.core.times import seconds
-from jobledger_server.service.early_input import keep_early_input
+from jobledger_server.service.early_input import RETRY_SECONDS, keep_early_input
 from jobledger_server.service.locks import JobLocks
 from jobledger_server.service.lookup import find_job, note_hidden_jobs
 from jobledger_server.service.signals import JobSignals
+from jobledger_server.service.storage import Storage
 from jobledger_server.service.waiting import wait_for_end
 from jobledger_server.service.workspace import STDIN_OPEN, Workspaces
 
@@ -40,6 +42,7 @@ class Jobs:
         signals: JobSignals,
         locks: JobLocks,
         deletions: Deletions,
+        storage: Storage,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -48,6 +51,7 @@ class Jobs:
         self._signals = signals
         self._locks = locks
         self._deletions = deletions
+        self._storage = storage
         # As text: to make a path takes as long as all else that a read does.
         self._job_dirs = f"{workspaces.job_dir('')}{os.sep}"
 
@@ -99,12 +103,17 @@ class Jobs:
             require(principal, "jobs:exec")
         if job.spec.stdin != STDIN_OPEN:
             raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED)
+        if request.text:
+            # All of it is kept until the attempt has ended. To end the input takes next to nothing.
+            await self._storage.require_room()
         try:
             count = await self._keep_for_start(job, request) if job.state == JOB_STATE_QUEUED else None
             if count is None:
                 count = await self._pass_on(job.job_id, request)
         except InputClosedError:
             raise ServiceError(Reason.ERROR_REASON_JOB_INPUT_CLOSED, "The job's standard input was closed") from None
+        except InputFullError:
+            raise _full() from None
         await self._store.record_activity(job.job_id, self._clock.now())
         return count
 
@@ -146,3 +155,12 @@ class Jobs:
             await asyncio.to_thread(self._workspaces.remove, job_id)
         except OSError as error:
             log.warning("the job %s is deleted, but not all of its files can be removed: %s", job_id, error)
+
+
+def _full() -> ServiceError:
+    return ServiceError(
+        Reason.ERROR_REASON_JOB_INPUT_CLOSED,
+        f"{MOST_WAITING_BYTES} bytes in {MOST_WAITING} follow-ups at most wait for the job to read them: send it again"
+        " when it has read more of what it was sent (`queued_followups` says how many wait)",
+        retry_after=RETRY_SECONDS,
+    )

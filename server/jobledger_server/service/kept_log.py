@@ -1,4 +1,8 @@
-"""What is there of a log whose writer has left no word of it."""
+"""What is there of a log whose writer has left no word of it.
+
+Where nothing isolates a job it can write there, too. Whatever it has put in the place of its log, that must not keep it
+from its end.
+"""
 
 import contextlib
 import logging
@@ -27,10 +31,10 @@ def kept_log(log_dir: Path, *, final: bool) -> LogSummary:
             with contextlib.closing(LogWriter(log_dir, NO_CAP)) as log:
                 log.seal()
                 return LogSummary(**log.totals()._asdict())
-    except OSError as error:
-        logger.warning("the log in %s can't be sealed: %s", log_dir, error)
+    except Exception as error:  # noqa: BLE001 - see above
+        logger.warning("the log in %s can't be sealed: %r", log_dir, error)
     try:
         return LogSummary(**log_totals(log_dir)._asdict())
-    except OSError as error:
-        logger.warning("the log in %s can't be read: %s", log_dir, error)
+    except Exception as error:  # noqa: BLE001 - see above
+        logger.warning("the log in %s can't be read: %r", log_dir, error)
         return LogSummary()

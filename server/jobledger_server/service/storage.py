@@ -21,7 +21,8 @@ class Storage:
     Args:
         free: asks how many bytes the disk has left; may block.
         warn_free_bytes: with less the engine's health says so.
-        min_free_bytes: with less no new jobs are accepted, so that those which run find room for their end.
+        min_free_bytes: with less no new jobs and no follow-ups are accepted, so that jobs which run find room for
+            their end.
     """
 
     def __init__(self, *, clock: Clock, free: Callable[[], int], warn_free_bytes: int, min_free_bytes: int) -> None:
@@ -61,13 +62,14 @@ class Storage:
         return f"{told}, no new jobs are accepted" if free < self._min else told
 
     async def require_room(self) -> None:
-        """Raises ENGINE_SAFE_MODE where the disk has too little left for new jobs."""
+        """Raises ENGINE_SAFE_MODE where the disk has too little left for new jobs and follow-ups."""
         free = await self.free_bytes()
         if free < self._min:
             raise ServiceError(
                 Reason.ERROR_REASON_ENGINE_SAFE_MODE,
-                f"The server's disk has {_mebibytes(free)} left, and new jobs are accepted from {_mebibytes(self._min)}"
-                " on: free some space (`jobledger gc --dry-run` says what could go), or lower min_free_bytes",
+                f"The server's disk has {_mebibytes(free)} left, and new jobs and follow-ups are accepted from"
+                f" {_mebibytes(self._min)} on: free some space (`jobledger gc --dry-run` says what could go), or lower"
+                " min_free_bytes",
                 retry_after=RETRY_SECONDS,
             )
 

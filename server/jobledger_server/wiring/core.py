@@ -172,6 +172,7 @@ def _use_cases(
             signals=signals,
             locks=locks,
             deletions=ledger.archiver,
+            storage=storage,
         ),
         listing=Listing(store=store, executor=executor, workspaces=workspaces, pages=pages),
         cancelling=Cancelling(

@@ -189,8 +189,9 @@ class JobServiceServicer:
 
     def SendInput(self, request, context):
         """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
-        queued is kept, up to 1 MiB: each attempt that starts from then on begins with it. To a job of type `command` it takes
-        the scope `jobs:exec`, too: what a shell reads, it runs.
+        queued is kept: each attempt that starts from then on begins with it. Up to 1 MiB in 10,000 follow-ups is kept so, and
+        as much waits for a running job to read it; past that is E_JOB_INPUT_CLOSED, with the time to wait. To a job of type
+        `command` it takes the scope `jobs:exec`, too: what a shell reads, it runs.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

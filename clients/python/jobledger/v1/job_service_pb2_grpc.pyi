@@ -57,8 +57,9 @@ class JobServiceStub:
     """Waits until the job is terminal or the time is over, and answers with the job as it is then."""
     SendInput: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.SendInputRequest, _job_service_pb2.SendInputResponse]
     """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
-    queued is kept, up to 1 MiB: each attempt that starts from then on begins with it. To a job of type `command` it takes
-    the scope `jobs:exec`, too: what a shell reads, it runs.
+    queued is kept: each attempt that starts from then on begins with it. Up to 1 MiB in 10,000 follow-ups is kept so, and
+    as much waits for a running job to read it; past that is E_JOB_INPUT_CLOSED, with the time to wait. To a job of type
+    `command` it takes the scope `jobs:exec`, too: what a shell reads, it runs.
     """
     GetLogs: _grpc.UnaryUnaryMultiCallable[_job_service_pb2.GetLogsRequest, _job_service_pb2.GetLogsResponse]
     """A page of a job's log."""
@@ -110,8 +111,9 @@ class JobServiceAsyncStub(JobServiceStub):
     """Waits until the job is terminal or the time is over, and answers with the job as it is then."""
     SendInput: _aio.UnaryUnaryMultiCallable[_job_service_pb2.SendInputRequest, _job_service_pb2.SendInputResponse]  # type: ignore[assignment]
     """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
-    queued is kept, up to 1 MiB: each attempt that starts from then on begins with it. To a job of type `command` it takes
-    the scope `jobs:exec`, too: what a shell reads, it runs.
+    queued is kept: each attempt that starts from then on begins with it. Up to 1 MiB in 10,000 follow-ups is kept so, and
+    as much waits for a running job to read it; past that is E_JOB_INPUT_CLOSED, with the time to wait. To a job of type
+    `command` it takes the scope `jobs:exec`, too: what a shell reads, it runs.
     """
     GetLogs: _aio.UnaryUnaryMultiCallable[_job_service_pb2.GetLogsRequest, _job_service_pb2.GetLogsResponse]  # type: ignore[assignment]
     """A page of a job's log."""
@@ -214,8 +216,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_job_service_pb2.SendInputResponse, _abc.Awaitable[_job_service_pb2.SendInputResponse]]:
         """Sends a follow-up to the standard input of a job that was created with `stdin` `open`. What is sent while the job is
-        queued is kept, up to 1 MiB: each attempt that starts from then on begins with it. To a job of type `command` it takes
-        the scope `jobs:exec`, too: what a shell reads, it runs.
+        queued is kept: each attempt that starts from then on begins with it. Up to 1 MiB in 10,000 follow-ups is kept so, and
+        as much waits for a running job to read it; past that is E_JOB_INPUT_CLOSED, with the time to wait. To a job of type
+        `command` it takes the scope `jobs:exec`, too: what a shell reads, it runs.
         """
 
     @_abc_1.abstractmethod

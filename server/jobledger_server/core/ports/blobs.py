@@ -42,14 +42,6 @@ class Blobs(Protocol):
     def batch(self) -> AbstractContextManager[BlobBatch]:
         """A batch, for a thread: what was not kept when the block is left takes no room any more."""
 
-    async def put(self, descriptor: int) -> tuple[str, int]:
-        """A batch of one: copies what an open file holds, durably. Returns its hash and size in bytes.
-
-        Raises:
-            FileChangedError: it changed meanwhile.
-            OSError: it could not be read or stored; nothing is left of it.
-        """
-
     def read(self, sha256: str, offset: int, length: int) -> AsyncIterator[bytes]:
         """The bytes in chunks of at most 512 KiB, each of which was held against the hash of the whole.
 

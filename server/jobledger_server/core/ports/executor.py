@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+# Of follow-ups that the process has not taken: bytes, as many as a specification's `stdin` may have, and how many.
+MOST_WAITING_BYTES = 1024 * 1024
+MOST_WAITING = 10_000
+
 
 class EndReason(enum.StrEnum):
     """Why an attempt ended."""
@@ -146,6 +150,10 @@ class InputClosedError(Exception):
     """The standard input was closed: by a follow-up that said so, or by the process."""
 
 
+class InputFullError(Exception):
+    """What a process has not taken yet of its follow-ups is as much as may wait for it."""
+
+
 class NewerAttemptError(Exception):
     """A newer version has started the attempt, and this one can't take it over: nothing was touched."""
 
@@ -188,6 +196,9 @@ class Executor(Protocol):
 
         Raises:
             InputClosedError: it takes no more; nothing is queued.
+            InputFullError: with what waits it would be more than MOST_WAITING_BYTES, or, where it does not close the
+                input, than MOST_WAITING follow-ups; nothing is queued.
+            OSError: it can't be stored just now.
         """
 
     def queued_inputs(self, job_id: str, attempt: int) -> int:

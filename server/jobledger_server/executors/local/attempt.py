@@ -4,7 +4,6 @@ import asyncio
 import base64
 import os
 import shutil
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,6 +21,7 @@ from jobledger_server.core.ports import (
 from jobledger_server.executors.local import cgroup, core_dumps
 from jobledger_server.executors.local.child import PASSING
 from jobledger_server.executors.local.control_dir import PROTOCOL, ControlDir
+from jobledger_server.executors.local.followups import FollowUps
 from jobledger_server.executors.local.guarded_files import UnreadableError, poke, read_bytes, write_json
 from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation
 from jobledger_server.executors.local.remains import Traces, wake_stopped
@@ -78,7 +78,6 @@ class Attempt:
         changed: set when there may be something new to see.
         starting: held while it is started or found; `writing`: while the server writes into its control directory.
         follower: tells the listener about it, while it runs.
-        queued: follow-ups that the process has not taken yet, at the last look.
     """
 
     def __init__(self, *, job_id: str, number: int, control_root: Path) -> None:
@@ -89,10 +88,7 @@ class Attempt:
         self.starting = asyncio.Lock()
         self.writing = asyncio.Lock()
         self.follower: asyncio.Task[None] | None = None
-        self.queued = 0
-        # Two threads may come to the follow-ups: one that looks for news, one that queues another.
-        self._input_lock = threading.Lock()
-        self._sent: int | None = None
+        self._follow_ups = FollowUps(self.control)
         self._spec: Launched | None = None
         self._traces: Traces | None = None
         # By the monotonic clock: when its shim should have brought about the end, however unwilling the job.
@@ -103,6 +99,11 @@ class Attempt:
         self._seen_progress: tuple[int, int] | None = None
         self._seen_declared: tuple[int, int] | None = None
         self._stamp: tuple[object, ...] = ()
+
+    @property
+    def queued(self) -> int:
+        """Follow-ups that the process has not taken yet, at the last look."""
+        return self._follow_ups.waiting
 
     # --- reading ---
 
@@ -140,8 +141,7 @@ class Attempt:
         self._expect_end(view)
         log = self._log_extent()
         grew, self._seen_log = log != self._seen_log, log
-        with self._input_lock:
-            self._count_inputs()
+        self._follow_ups.look()
         return News(view, self._new_progress(), self._newly_declared(), log_grew=grew)
 
     def look_anew(self) -> None:
@@ -236,13 +236,6 @@ class Attempt:
     def _end_within(self, seconds: float) -> None:
         self._must_end = min(self._must_end, time.monotonic() + seconds + KILL_SECONDS)
 
-    def _count_inputs(self) -> int:
-        """How many there are. A follow-up that a crash cut short is cut off, so only with the lock held."""
-        if self._sent is None:
-            self._sent = self.control.repair_inputs()
-        self.queued = self._sent - self.control.acknowledged()
-        return self._sent
-
     # --- writing ---
 
     def prepare(self, launch: Launch, isolation: Isolation = NO_ISOLATION, *, known: bool = False) -> bool:
@@ -295,23 +288,21 @@ class Attempt:
         return self._launched().stdin_open
 
     def queue_input(self, data: bytes, *, close: bool) -> int:
-        """Queues a follow-up, durably. Returns how many wait.
+        """Queues a follow-up, durably. Returns how many wait. Not for two threads at once.
 
         Raises:
             InputClosedError: the attempt takes none, or no more.
+            InputFullError: it is too much beside what waits.
+            OSError: it can't be stored.
         """
-        with self._input_lock:
-            if not self._takes_input():
-                raise InputClosedError
-            sent = self._count_inputs()
-            try:
-                self.control.append_input(data, close=close)
-            except UnreadableError as error:
-                raise InputClosedError from error
-            if close:
-                self.control.close_input()
-            self._sent = sent + 1
-            self._count_inputs()
+        if not self._takes_input():
+            raise InputClosedError
+        try:
+            self._follow_ups.add(data, close=close)
+        except UnreadableError as error:
+            raise InputClosedError from error
+        if close:
+            self.control.close_input()
         poke(self.control.wake, b"\n")
         return self.queued
 

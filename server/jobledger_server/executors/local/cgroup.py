@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from jobledger_server.executors.local.control_dir import ControlDir
+from jobledger_server.executors.local.guarded_files import as_path, read_bytes
 
 PREFIX = "jobledger-"
 LEFTOVER_SECONDS = 600.0
@@ -101,10 +102,10 @@ def recorded(control: ControlDir) -> Path | None:
 def _noted(file: Path) -> Path | None:
     """The same under protocol 1, which had a file for it. Half a line may name somebody else's."""
     try:
-        line = file.read_text(encoding="utf-8")
-    except OSError:
+        line = read_bytes(file).decode()
+    except (OSError, ValueError):
         return None
-    return Path(line.rstrip("\n")) if line.endswith("\n") else None
+    return as_path(line.rstrip("\n")) if line.endswith("\n") else None
 
 
 def fork(group: Path | None) -> int:

@@ -1,4 +1,4 @@
-"""The directory through which server and shim talk about one attempt. Standard library only.
+"""The directory through which server and shim talk about one attempt. Standard library and `joblog` only.
 
 Written by the server: `spec.json` (once), `cancel.json`, `input.log`. Written by the shim: `lock` (held as long as it
 lives, and by the nursery until nothing of what it left behind lives), `started.json` (created at most once, before
@@ -26,7 +26,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jobledger_server.executors.local import record
 from jobledger_server.executors.local.guarded_files import (
@@ -34,6 +34,7 @@ from jobledger_server.executors.local.guarded_files import (
     GUARDED,
     MOST_BYTES,
     UnreadableError,
+    as_path,
     is_finite,
     open_guarded,
     poke,
@@ -41,12 +42,39 @@ from jobledger_server.executors.local.guarded_files import (
     read_json,
     set_aside,
 )
+from jobledger_server.joblog.segments import END_OF_TIME
 
 PROTOCOL = 2
 LOCK_PATIENCE = 1.0
 RECORD_HEAD = struct.Struct("<IB")
 ACK = struct.Struct("<Q")
+# Of the numbers that tell of a start: the first that none of them can be.
+ENDS = {"shim": 2**31, "pid": 2**31, "started_at": END_OF_TIME, "pid_started": 2**63}
 COMPLAINING = os.O_WRONLY | os.O_APPEND | os.O_CREAT
+
+
+class FollowUp(NamedTuple):
+    """One in the queue: where in it its bytes are, and whether the input ends after them."""
+
+    start: int
+    end: int
+    close: bool
+
+
+class Queue(NamedTuple):
+    """The follow-ups up to one: how many there are, where the next one begins, and whether the input ends there."""
+
+    number: int = 0
+    end: int = 0
+    closed: bool = False
+
+    def up_to(self, follow_up: FollowUp) -> "Queue":
+        """With the next one."""
+        return Queue(self.number + 1, follow_up.end, follow_up.close)
+
+    def bytes_since(self, earlier: "Queue") -> int:
+        """What those hold that are not in an earlier one."""
+        return self.end - earlier.end - RECORD_HEAD.size * (self.number - earlier.number)
 
 
 class ControlDir:
@@ -133,7 +161,7 @@ class ControlDir:
         said = self._record(record.start_of)
         if said is None:
             return None
-        numbers = all(type(said.get(name)) is int for name in ("shim", "pid", "started_at", "pid_started"))
+        numbers = all(type(said.get(name)) is int and 0 <= said[name] < end for name, end in ENDS.items())
         return said if numbers and isinstance(said.get("boot_id"), str) else {}
 
     def read_end(self) -> dict[str, Any]:
@@ -142,8 +170,7 @@ class ControlDir:
 
     def read_group(self) -> Path | None:
         """Where its control group is said to be: `cgroup.recorded` tells whether that can be."""
-        name = (self._record(record.start_of) or {}).get("cgroup")
-        return Path(name) if isinstance(name, str) and "\0" not in name else None
+        return as_path((self._record(record.start_of) or {}).get("cgroup"))
 
     def _record(self, part: Callable[[bytes], dict[str, Any]]) -> dict[str, Any] | None:
         try:
@@ -167,8 +194,8 @@ class ControlDir:
             raise UnreadableError(f"{self.cancel} names no grace period")
         return float(grace)
 
-    def append_input(self, data: bytes, *, close: bool) -> None:
-        """Queues a follow-up, durably.
+    def append_input(self, data: bytes, *, close: bool) -> FollowUp:
+        """Queues a follow-up, durably. Where that fails, part of it may be there.
 
         Raises:
             UnreadableError: there is something in the place of the queue.
@@ -177,36 +204,46 @@ class ControlDir:
             log.write(RECORD_HEAD.pack(len(data), close) + data)
             log.flush()
             os.fsync(log.fileno())
+            end = os.lseek(log.fileno(), 0, os.SEEK_CUR)
+        return FollowUp(end - len(data), end, close)
 
     def close_input(self) -> None:
         """Records that the standard input takes no more."""
         os.close(os.open(self.input_closed, os.O_WRONLY | os.O_CREAT | GUARDED, 0o600))
 
-    def inputs(self, offset: int = 0) -> Iterator[tuple[int, bytes, bool]]:
-        """Whole follow-ups from `offset` on: where the next one begins, the bytes, whether to close after them."""
+    def follow_ups(self, offset: int = 0) -> Iterator[FollowUp]:
+        """Whole follow-ups from `offset` on, where one begins."""
         try:
             log = open_guarded(self.input_log)
         except (FileNotFoundError, UnreadableError):
             return
         with log:
-            log.seek(offset)
-            while len(head := log.read(RECORD_HEAD.size)) == RECORD_HEAD.size:
+            size = os.fstat(log.fileno()).st_size
+            while len(head := os.pread(log.fileno(), RECORD_HEAD.size, offset)) == RECORD_HEAD.size:
                 length, close = RECORD_HEAD.unpack(head)
-                if length > MOST_BYTES:
+                start, offset = offset + RECORD_HEAD.size, offset + RECORD_HEAD.size + length
+                if length > MOST_BYTES or offset > size:
                     return
-                data = log.read(length)
-                if len(data) < length:
-                    return
-                offset += RECORD_HEAD.size + length
-                yield offset, data, bool(close)
+                yield FollowUp(start, offset, bool(close))
 
-    def repair_inputs(self) -> int:
-        """Cuts off a follow-up that a crash left incomplete. Returns how many there are."""
-        ends = [end for end, _, _ in self.inputs()]
-        whole = ends[-1] if ends else 0
-        if self.input_log.exists() and self.input_log.stat().st_size > whole:
-            os.truncate(self.input_log, whole)
-        return len(ends)
+    def read_input(self, offset: int, length: int) -> bytes:
+        """Bytes of follow-ups; fewer where there are no more, or somebody else has put something in their place."""
+        try:
+            with open_guarded(self.input_log) as log:
+                return os.pread(log.fileno(), length, offset)
+        except (FileNotFoundError, UnreadableError):
+            return b""
+
+    def repair_inputs(self) -> Queue:
+        """Cuts off a follow-up that a crash or a full disk left incomplete. Returns what there is."""
+        queue = Queue()
+        for follow_up in self.follow_ups():
+            queue = queue.up_to(follow_up)
+        missing = contextlib.suppress(FileNotFoundError, UnreadableError)
+        with missing, open_guarded(self.input_log, os.O_RDWR, "r+b") as log:
+            if os.fstat(log.fileno()).st_size > queue.end:
+                os.ftruncate(log.fileno(), queue.end)
+        return queue
 
     def acknowledge(self, count: int) -> None:
         """Records that the process has taken the first `count` follow-ups."""

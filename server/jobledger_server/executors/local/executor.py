@@ -20,7 +20,7 @@ from jobledger_server.core.ports import Clock, EndReason, ExecutorListener, Laun
 from jobledger_server.executors.local.attempt import Attempt, News, View
 from jobledger_server.executors.local.awaiting import cancelled, within
 from jobledger_server.executors.local.child import PASSING
-from jobledger_server.executors.local.guarded_files import open_fifo
+from jobledger_server.executors.local.guarded_files import FOREIGN, open_fifo
 from jobledger_server.executors.local.isolation import NO_ISOLATION, Isolation
 from jobledger_server.executors.local.lost import GONE, OVERDUE, UNKILLABLE, bury
 from jobledger_server.executors.local.pidfd import ExitWatch
@@ -193,11 +193,14 @@ class LocalExecutor:
             if not view.alive and not lives:
                 if not view.begun:
                     return None
-                await self._bury(attempt)
-                continue
+                told = await self._bury(attempt)
+                known = await self._certain(attempt, await self._in_thread(attempt.view), new=spawned is not None)
+                if known is not None or told is not None:
+                    return known or told
             if self._clock.monotonic() > hung_from:
                 logger.warning("%s, attempt %d: its supervisor hangs, and is killed", attempt.job_id, attempt.number)
-                if not await self._cleared(attempt):
+                # Whoever takes its lock again and again must not hold up a server that starts for ever.
+                if not await self._cleared(attempt) or self._clock.monotonic() > hung_from + 2 * CLEAR_SECONDS:
                     return self._lost(HUNG, survived=True)
                 continue
             if not await within(TICK_SECONDS, attempt.changed):
@@ -242,7 +245,13 @@ class LocalExecutor:
         self._listener.attempt_ended(attempt.job_id, attempt.number, outcome)
 
     async def _tell_news(self, attempt: Attempt) -> Outcome | None:
-        news: News = await self._in_thread(attempt.news)
+        try:
+            news: News = await self._in_thread(attempt.news)
+        except OSError as error:
+            if error.errno not in FOREIGN:
+                raise
+            # The job has put something in place of its directory, or shut us out: nobody would ever see its end.
+            return await self._bury(attempt)
         if news.progress:
             self._listener.job_progressed(attempt.job_id, attempt.number, news.progress)
         if news.declared:
@@ -262,7 +271,7 @@ class LocalExecutor:
     # --- bringing about the end ---
 
     async def _bury(self, attempt: Attempt) -> Outcome | None:
-        """Ends what is left of an attempt. Returns how that is to be told; None: it is to be looked at again."""
+        """Ends what is left of an attempt. Returns how that is to be told; None: its lock was taken meanwhile."""
         survived = not await self._cleared(attempt)
         try:
             await asyncio.to_thread(bury, attempt.control, self._clock.now(), survived=survived)
@@ -272,9 +281,10 @@ class LocalExecutor:
             # The job has put something in the way. That must not keep it from being over.
             return self._lost(GONE, survived=survived)
         view = await self._in_thread(attempt.view)
-        if view.outcome is None and survived:
-            return self._lost(OVERDUE, survived=True)
-        attempt.changed.set()
+        if view.outcome is None and (survived or not view.alive):
+            # What stands in its directory still makes no sense, and may never: it is not waited for.
+            return self._lost(OVERDUE if survived else GONE, survived=survived)
+        asyncio.get_running_loop().call_later(TICK_SECONDS, attempt.changed.set)
         return view.outcome
 
     async def _cleared(self, attempt: Attempt) -> bool:

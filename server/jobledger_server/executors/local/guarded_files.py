@@ -110,6 +110,17 @@ def open_guarded(path: Path, flags: int = os.O_RDONLY, mode: str = "rb") -> Bina
     return cast("BinaryIO", os.fdopen(descriptor, mode))
 
 
+def as_path(value: object) -> Path | None:
+    """The path that something which was read names; None where it is no text, or names no file of any system."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return None
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return None
+    return Path(value)
+
+
 def is_finite(value: object) -> TypeGuard[float]:
     """Whether something that was read is a number that can be reckoned with."""
     return isinstance(value, int | float) and -LARGEST_NUMBER < value < LARGEST_NUMBER

@@ -1,6 +1,7 @@
 """Attempts whose supervisor is gone without a word: the end of what nothing is left of is recorded."""
 
 import contextlib
+import logging
 import os
 from typing import Any
 
@@ -15,6 +16,8 @@ from jobledger_server.joblog.writer import LogWriter
 GONE = "Its supervisor is gone and left no word: it was killed, or the machine went down"
 OVERDUE = "Its supervisor did not end it in time, and was killed: something may have stopped it"
 UNKILLABLE = "Something of it still runs though it was killed"
+
+logger = logging.getLogger(__name__)
 
 
 def bury(control: ControlDir, now: int, *, survived: bool = False) -> None:
@@ -59,8 +62,9 @@ def _seal_log(launched: Launched) -> dict[str, Any]:
         with contextlib.closing(LogWriter(launched.log_dir, launched.log_bytes)) as log:
             log.seal()
             return log.totals()._asdict()
-    except OSError as error:
-        if error.errno in PASSING:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in PASSING:
             raise
         # Something else is in the place of the log. That must not keep the job from its end.
+        logger.warning("the log in %s can't be sealed: %r", launched.log_dir, error)
         return {}

@@ -141,6 +141,8 @@ def _recognized(traces: Traces) -> Iterator[ProcessStat]:
     of this server from one of a copy of its data.
     """
     started = traces.started if traces.started.get("boot_id") == boot_id() else {}
+    # A job can't be in our session or group. But it may have said so where it can, so that we end ourselves.
+    ours = {0, os.getsid(0), os.getpgrp()}
     job_id, _, attempt = traces.control.path.name.rpartition(".")
     names = {f"JOBLEDGER_JOB_ID={job_id}".encode(), f"JOBLEDGER_ATTEMPT={attempt}".encode()}
     place = os.fsencode(f"JOBLEDGER_JOB_DIR={traces.control.path.parents[1]}{os.sep}")
@@ -148,7 +150,7 @@ def _recognized(traces: Traces) -> Iterator[ProcessStat]:
     for stat in processes():
         if stat.started < since or stat.state in "ZX":
             continue
-        if leader in {stat.session, stat.group} or _carries(stat.pid, names, place):
+        if leader in {stat.session, stat.group} - ours or _carries(stat.pid, names, place):
             yield stat
 
 

@@ -4,22 +4,27 @@ Where nothing isolates a job it can write there, too. What makes none counts as 
 it never keeps the server from looking after this job or another.
 """
 
+import contextlib
+import re
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jobledger_server.core.output_names import reason_to_refuse_name
 from jobledger_server.core.ports import EndReason, LogSummary, Outcome, ProgressReport
 from jobledger_server.executors.local.control_dir import ControlDir
-from jobledger_server.executors.local.guarded_files import UnreadableError, is_finite, read_json
-from jobledger_server.executors.local.isolation import NONE
+from jobledger_server.executors.local.guarded_files import UnreadableError, as_path, is_finite, read_json
+from jobledger_server.executors.local.isolation import LEVELS, NONE
 from jobledger_server.executors.local.messages import KINDS, Declaration, Misdeclaration, Progress
 from jobledger_server.executors.local.reports import MOST_ARTIFACTS, MOST_MISDECLARED
+from jobledger_server.joblog.segments import END_OF_TIME
 
-# The end of the year 9999, in microseconds: the last moment that a timestamp can say.
-LAST_MOMENT = 253_402_300_800_000_000 - 1
+LAST_MOMENT = END_OF_TIME - 1
 LARGEST = 2**63 - 1
+# Characters: a receipt must reach clients. What a supervisor says is shorter, but where it names a path.
+MOST_MESSAGE = 4096
+SHA256 = re.compile("[0-9a-f]{64}")
 # What a log is held to where its cap can't be read any more.
 LOG_BYTES = 256 * 1024 * 1024
 
@@ -37,14 +42,17 @@ class Launched(NamedTuple):
 def read_outcome(control: ControlDir) -> Outcome | None:
     """How the attempt ended. To be believed once the lock is free: only then the shim has had the last word.
 
+    That is in `exit.json` where the job has put something else in place of the record, whatever this says; so the first
+    that makes sense counts.
+
     Raises:
         OSError: it can't be read just now.
     """
-    word = control.read_end() or _stated(control.exit)
-    try:
-        return _outcome(word, _declarations(control), _level(control)) if word else None
-    except (ValueError, KeyError, TypeError):
-        return None
+    for read in (control.read_end, partial(_stated, control.exit)):
+        with contextlib.suppress(ValueError, KeyError, TypeError):
+            if word := read():
+                return _outcome(word, _declarations(control), _level(control))
+    return None
 
 
 def read_progress(control: ControlDir) -> ProgressReport | None:
@@ -58,7 +66,7 @@ def read_progress(control: ControlDir) -> ProgressReport | None:
 
 
 def read_declared(control: ControlDir) -> Sequence[str]:
-    """The artifacts that the job declared, in that order.
+    """The artifacts that the job declared, in that order, each of them once.
 
     Raises:
         OSError: they can't be read just now.
@@ -67,7 +75,7 @@ def read_declared(control: ControlDir) -> Sequence[str]:
 
 
 def _declarations(control: ControlDir) -> tuple[Sequence[str], Sequence[str]]:
-    """The artifacts that the job declared, and what it declared that none can be called."""
+    """The artifacts that the job declared, and what it declared that none can be called; each of them once."""
     stated = _stated(control.artifacts)
     good: list[str] = []
     bad: list[str] = []
@@ -77,7 +85,7 @@ def _declarations(control: ControlDir) -> tuple[Sequence[str], Sequence[str]]:
             good.append(declared.path)
         elif isinstance(declared, Declaration | Misdeclaration):
             bad.append(declared.path)
-    return tuple(good), tuple(bad[:MOST_MISDECLARED])
+    return tuple(dict.fromkeys(good)), tuple(dict.fromkeys(bad))[:MOST_MISDECLARED]
 
 
 def _texts(stated: object, most: int) -> Sequence[str]:
@@ -101,9 +109,9 @@ def read_launched(control: ControlDir) -> Launched:
         OSError: it can't be read just now.
     """
     spec = _stated(control.spec)
-    log_dir, log_bytes = spec.get("log_dir"), spec.get("log_bytes")
+    log_bytes = spec.get("log_bytes")
     return Launched(
-        log_dir=Path(log_dir) if isinstance(log_dir, str) and "\0" not in log_dir else None,
+        log_dir=as_path(spec.get("log_dir")),
         log_bytes=log_bytes if type(log_bytes) is int and log_bytes > 0 else LOG_BYTES,
         stdin_open=spec.get("stdin_open") is True,
         timeout_seconds=_seconds(spec.get("timeout_seconds")),
@@ -121,22 +129,19 @@ def _stated(path: Path) -> dict[str, Any]:
 def _level(control: ControlDir) -> str:
     isolation = _stated(control.spec).get("isolation")
     level = isolation.get("level") if isinstance(isolation, dict) else None
-    return level if isinstance(level, str) else NONE
+    return str(level) if level in LEVELS else NONE
 
 
 def _outcome(word: dict[str, Any], declared: tuple[Sequence[str], Sequence[str]], isolation: str) -> Outcome:
     """Raises ValueError, KeyError or TypeError where it makes no sense."""
-    log = LogSummary(**word.get("log", {}))
-    for count in (log.entries, log.warnings, log.errors):
-        _number(count)
     return Outcome(
         reason=EndReason(word["reason"]),
         exit_code=_number_or_none(word.get("exit_code")),
         signal=_number_or_none(word.get("signal")),
-        message=_text(word["message"]),
+        message=_message(word["message"]),
         started_at=_number(word["started_at"], LAST_MOMENT),
         ended_at=_number(word["ended_at"], LAST_MOMENT),
-        log=replace(log, sha256=_text(log.sha256)),
+        log=_log(word.get("log", {})),
         declared=declared[0],
         misdeclared=declared[1],
         withheld=tuple(map(_inode, word.get("withheld", ()))),
@@ -147,7 +152,7 @@ def _outcome(word: dict[str, Any], declared: tuple[Sequence[str], Sequence[str]]
 
 def _number(value: object, largest: int = LARGEST) -> int:
     if type(value) is not int or not 0 <= value <= largest:
-        raise ValueError(f"{value!r} is not a number from 0 to {largest}")
+        raise ValueError(f"not a number from 0 to {largest}")
     return value
 
 
@@ -165,7 +170,17 @@ def _seconds(value: object) -> float | None:
     return float(value) if is_finite(value) else None
 
 
-def _text(value: object) -> str:
+def _log(said: dict[str, Any]) -> LogSummary:
+    log = LogSummary(**said)
+    for count in (log.entries, log.warnings, log.errors):
+        _number(count)
+    if log.sha256 and not SHA256.fullmatch(log.sha256):
+        raise ValueError("what is said to be the log's hash is none")
+    return log
+
+
+def _message(value: object) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"{value!r} is not a text")
-    return value.encode("utf-8", "replace").decode()
+        raise TypeError("the message is not a text")
+    text = value.encode("utf-8", "replace").decode()
+    return text if len(text) <= MOST_MESSAGE else f"{text[:MOST_MESSAGE]}..."

@@ -1,7 +1,7 @@
 """The life of one attempt, from its first process to the last word about it. Standard library and `joblog` alone.
 
 Output goes to the log as it comes. The end comes by itself, or is brought about: SIGTERM to the group, the grace
-period, SIGKILL to all descendants until none is left. Only then `exit.json` says how it ended.
+period, SIGKILL to all descendants until none is left. Only then there is a word of how it ended (`record`).
 """
 
 import contextlib
@@ -96,7 +96,7 @@ class Supervisor:
         self._look_due = 0.0 if feeder else time.monotonic() + FIRST_LOOK
 
     def run(self) -> dict[str, Any]:
-        """Until nothing of the process is left. Returns what `exit.json` says of it."""
+        """Until nothing of the process is left. Returns what is to be said of its end (`Record.ended`)."""
         self._register()
         while not self._over():
             try:
@@ -266,7 +266,6 @@ class Supervisor:
         if request is not None:
             self._ask_to_end("cancelled", request)
         if self._feeder and self._tree.status is None:
-            self._feeder.look()
             self._feed()
         self._look_due = time.monotonic() + (WAKE_RETRY_SECONDS if self._wake is None else LOOK_INTERVAL)
 
