@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 from jobledger.v1.engine_service_pb2 import AUDIT_DECISION_ALLOWED, AUDIT_DECISION_DENIED, AuditEntry
 from jobledger_server.core.audit import PendingEntry, entry_about, set_pending
-from jobledger_server.core.ports import AuditFilter, AuditRecord, Store, TokenChange, TokenRecord
+from jobledger_server.core.ports import AuditFilter, AuditRecord, InvariantError, Store, TokenChange, TokenRecord
 from jobledger_server.core.times import timestamp
-from jobledger_server.stores.errors import InvariantError
 from stores.backends import Backend
 from support.records import NOW, a_record, a_token, an_event
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from executors.forging import GOOD, HUGE, STARTED, recorded
 from executors.harness import Lab, eventually, runs
-from jobledger_server.core.ports import EndReason, Outcome, Running
+from jobledger_server.core.ports import EndReason, Launch, Outcome, Running
 from jobledger_server.executors.local import executor as executors
 from jobledger_server.executors.local import remains
 from jobledger_server.executors.local.attempt import Attempt
@@ -107,6 +107,11 @@ async def test_a_job_that_forges_its_record_and_kills_its_supervisor_is_lost(
     control.exit.write_text(json.dumps(senseless))
     os.kill(started["shim"], signal.SIGKILL)
     assert (await lab.outcome(launch)).reason is EndReason.LOST
+    await lost_to_the_next(lab, launch)
+
+
+async def lost_to_the_next(lab: Lab, launch: Launch) -> None:
+    """So it is to a server that starts, and that comes to an end of its start."""
     async with lab.executor() as second:
         found = await asyncio.wait_for(second.find(launch.job_id, 1), 10.0)
     assert isinstance(found, Outcome)
@@ -135,10 +140,7 @@ async def test_an_end_that_can_not_be_written_so_that_it_makes_sense_is_told_all
         assert started
         os.kill(started["shim"], signal.SIGKILL)
         assert (await lab.outcome(launch)).reason is EndReason.LOST
-    async with lab.executor() as second:
-        found = await asyncio.wait_for(second.find(launch.job_id, 1), 10.0)
-    assert isinstance(found, Outcome)
-    assert found.reason is EndReason.LOST
+    await lost_to_the_next(lab, launch)
 
 
 def become_file(path: Path) -> None:

@@ -28,10 +28,16 @@ def executor(clock: ManualClock) -> ScriptedExecutor:
 
 
 @pytest.fixture
+def most() -> int:
+    """Jobs that run at a time."""
+    return 2
+
+
+@pytest.fixture
 async def served(
-    tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor
+    tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor, most: int
 ) -> AsyncIterator[Services]:
-    async with serving(tmp_path, store=store, clock=clock, executor=executor) as served:
+    async with serving(tmp_path, store=store, clock=clock, executor=executor, most=most) as served:
         yield served
 
 

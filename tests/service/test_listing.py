@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -21,8 +22,11 @@ from jobledger_server.core.ports import JobChange, JobFilter, JobRecord, Seriali
 from jobledger_server.core.times import timestamp
 from jobledger_server.service.current_answers import OVERHEAD, Answer, CurrentAnswers
 from jobledger_server.service.early_input import EarlyInput, keep_early_input
+from jobledger_server.service.jobs import Jobs
 from jobledger_server.service.list_forms import MOST_BYTES_KEPT, json_form, summary, wire_form
 from jobledger_server.service.listing import Listing
+from jobledger_server.service.locks import JobLocks
+from jobledger_server.service.signals import JobSignals
 from jobledger_server.service.workspace import Workspaces
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
@@ -260,3 +264,15 @@ async def test_what_waits_for_the_start_of_jobs_is_counted_aside_and_one_that_ca
     assert {job.job_id: job.queued_followups for job in live.jobs} == counts
     assert len(threads) == 1
     assert threading.get_ident() not in threads
+    # And each by itself.
+    jobs = Jobs(
+        store=store,
+        clock=ManualClock(),
+        executor=ScriptedExecutor(clock=ManualClock()),
+        workspaces=Workspaces(data_dir=tmp_path),
+        signals=JobSignals(),
+        locks=JobLocks(),
+        deletions=Mock(),
+        storage=Mock(),
+    )
+    assert {job_id: (await jobs.get(job_id, READER)).queued_followups for job_id in counts} == counts

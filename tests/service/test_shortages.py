@@ -4,7 +4,6 @@ import asyncio
 import errno
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from jobledger.v1.job_service_pb2 import CancelJobRequest
@@ -16,7 +15,7 @@ from support.eventually import eventually
 from support.executors import CANCELLED as STOPPED
 from support.executors import ScriptedExecutor
 from support.records import CANCELLED, FAILED, QUEUED, RUNNING
-from support.services import ANYBODY, Services, serving
+from support.services import ANYBODY, Services
 
 NO_ROOM = OSError(errno.EAGAIN, "no processes")
 # So many failures that no test comes to their end.
@@ -32,11 +31,8 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def served(
-    tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor
-) -> AsyncIterator[Services]:
-    async with serving(tmp_path, store=store, clock=clock, executor=executor, most=1) as served:
-        yield served
+def most() -> int:
+    return 1
 
 
 @asynccontextmanager

@@ -2,10 +2,9 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from operator import eq
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,12 +16,11 @@ from jobledger_server.core.times import duration
 from jobledger_server.main import drain
 from jobledger_server.service import cancelling, finishing, scheduler
 from jobledger_server.stores.sqlite import SqliteStore
-from support.clock import ManualClock
 from support.eventually import eventually
 from support.executors import CANCELLED as STOPPED
 from support.executors import ScriptedExecutor
 from support.records import CANCELLED, CANCELLING, RUNNING
-from support.services import ANYBODY, Services, serving
+from support.services import ANYBODY, Services
 
 PATIENCE = cancelling.STOP_PATIENCE_SECONDS
 
@@ -34,11 +32,8 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def served(
-    tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor
-) -> AsyncIterator[Services]:
-    async with serving(tmp_path, store=store, clock=clock, executor=executor, most=3) as served:
-        yield served
+def most() -> int:
+    return 3
 
 
 async def running(served: Services, number: int) -> list[str]:

@@ -2,26 +2,25 @@
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from functools import partial
 from operator import eq
 from pathlib import Path
 
 import pytest
 from jobledger.v1.job_service_pb2 import CancelJobRequest
-from jobledger_server.core.ports import JobChange, JobRecord, Launch, Outcome, Running
+from jobledger_server.core.ports import InvariantError, JobChange, JobRecord, Launch, Outcome, Running
 from jobledger_server.core.states import is_terminal
 from jobledger_server.service import finishing
 from jobledger_server.service import scheduler as scheduler_module
 from jobledger_server.service.tries import longer
 from jobledger_server.service.workspace import Workspaces
-from jobledger_server.stores.errors import InvariantError
 from jobledger_server.stores.sqlite import SqliteStore
 from support.clock import ManualClock
 from support.eventually import eventually
 from support.executors import ScriptedExecutor
 from support.records import CANCELLED, COMPLETED, FAILED, QUEUED, RUNNING
-from support.services import ANYBODY, Services, serving
+from support.services import ANYBODY, Services
 
 UNFORESEEN = KeyError("unforeseen")
 OURS = "The server met a fault of its own when it started the job; its log has it. Submit the job again"
@@ -35,11 +34,8 @@ def _short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def served(
-    tmp_path: Path, store: SqliteStore, clock: ManualClock, executor: ScriptedExecutor
-) -> AsyncIterator[Services]:
-    async with serving(tmp_path, store=store, clock=clock, executor=executor, most=1) as served:
-        yield served
+def most() -> int:
+    return 1
 
 
 def tracebacks(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 from jobledger.v1.events_pb2 import Event
-from jobledger_server.core.ports import StoreUnavailableError
-from jobledger_server.stores.errors import InvariantError
+from jobledger_server.core.ports import InvariantError, StoreUnavailableError
 from jobledger_server.stores.sqlite.connection import connect
 from jobledger_server.stores.sqlite.writer import Transaction, Writer
 

@@ -20,6 +20,7 @@ from jobledger.v1.job_pb2 import Artifact, JobPriority, JobState
 from jobledger_server.core.ports import (
     EventBounds,
     IdempotencyConflictError,
+    InvariantError,
     JobChange,
     JobFilter,
     JobOrder,
@@ -29,7 +30,6 @@ from jobledger_server.core.ports import (
     Store,
 )
 from jobledger_server.core.times import SECOND
-from jobledger_server.stores.errors import InvariantError
 from stores.backends import Backend
 from stores.store_model import Model, place
 from support.records import (

@@ -18,6 +18,7 @@ from jobledger_server.core.ports import (
     Clock,
     EndReason,
     Executor,
+    InvariantError,
     JobChange,
     JobRecord,
     LogSummary,
@@ -40,7 +41,6 @@ from jobledger_server.service.slots import Slots
 from jobledger_server.service.tasks import Tasks
 from jobledger_server.service.tries import Failures, until_done
 from jobledger_server.service.workspace import Workspaces
-from jobledger_server.stores.errors import InvariantError
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)

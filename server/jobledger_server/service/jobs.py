@@ -81,7 +81,7 @@ class Jobs:
             if position is not None:
                 job.queue_position = position
             if job.spec.stdin == STDIN_OPEN:
-                job.queued_followups = len((await asyncio.to_thread(self._workspaces.early_input, job)).texts)
+                job.queued_followups = await asyncio.to_thread(self._workspaces.count_early_input, job)
         elif not is_terminal(job.state):
             job.queued_followups = self._executor.queued_inputs(job.job_id, job.attempt)
         else:

@@ -1,7 +1,6 @@
 """Lists of jobs: for programs by filter and page, for operators what runs and waits."""
 
 import asyncio
-import logging
 from collections.abc import Mapping, Sequence
 
 from jobledger.v1.job_pb2 import JOB_STATE_QUEUED, Job
@@ -25,7 +24,6 @@ from jobledger_server.service.current_answers import Answer, CurrentAnswers
 from jobledger_server.service.list_forms import ListForm
 from jobledger_server.service.workspace import STDIN_OPEN, Workspaces
 
-log = logging.getLogger(__name__)
 DEFAULT_LIMIT = 50
 MOST_LIVE = 1000
 
@@ -93,13 +91,7 @@ class Listing:
         return await asyncio.to_thread(self._count_kept, waiting) if waiting else {}
 
     def _count_kept(self, jobs: Sequence[Job]) -> Mapping[str, int]:
-        kept = {}
-        for job in jobs:
-            try:
-                kept[job.job_id] = len(self._workspaces.early_input(job).texts)
-            except (OSError, ValueError, LookupError, TypeError) as error:
-                log.warning("what was sent to %s before its start can't be read: %s", job.job_id, error)
-        return kept
+        return {job.job_id: self._workspaces.count_early_input(job) for job in jobs}
 
     def _live(self, record: JobRecord, kept: Mapping[str, int]) -> LiveJob:
         job = record.job

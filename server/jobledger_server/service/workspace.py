@@ -7,6 +7,7 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -31,6 +32,7 @@ from jobledger_server.service.source_pins import git_pins
 from jobledger_server.service.tool_pins import tool_pins
 from jobledger_server.service.trees import remove_tree
 
+log = logging.getLogger(__name__)
 # What a job inherits of the server's environment: enough to find programs and to write text, no more.
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 STDIN_OPEN = "open"
@@ -116,6 +118,14 @@ class Workspaces:
     def early_input(self, job: Job) -> EarlyInput:
         """What was sent to the job while it was queued."""
         return read_early_input(self.log_dir(job.job_id))
+
+    def count_early_input(self, job: Job) -> int:
+        """How many follow-ups that is; 0 where it can't be read: that is told when the job is to be started."""
+        try:
+            return len(self.early_input(job).texts)
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            log.warning("what was sent to %s before its start can't be read: %s", job.job_id, error)
+            return 0
 
     def _working_dir(self, job: Job) -> Path:
         if not job.spec.HasField("working_dir"):

@@ -58,6 +58,7 @@ from jobledger_server.core.ports.retention import (
 from jobledger_server.core.ports.store import (
     EventBounds,
     EventStore,
+    InvariantError,
     ReceiptStore,
     Store,
     StoreUnavailableError,
@@ -88,6 +89,7 @@ __all__ = [
     "IdempotencyKey",
     "InputClosedError",
     "InputFullError",
+    "InvariantError",
     "JobChange",
     "JobFilter",
     "JobOrder",

@@ -119,3 +119,7 @@ class Store(JobStore, EventStore, ReceiptStore, TokenStore, AuditStore, Retentio
 
 class StoreUnavailableError(Exception):
     """The store can't write just now (disk full, I/O error, locked). What was being written may or may not exist."""
+
+
+class InvariantError(AssertionError):
+    """The caller tried to write what may never be: a terminal job changed, an id used twice. A bug of the caller's."""

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 from jobledger.v1.events_pb2 import Event
 
-from jobledger_server.core.ports import IdempotencyKey, JobChange, JobRecord, KeyedJobDeletedError
+from jobledger_server.core.ports import IdempotencyKey, InvariantError, JobChange, JobRecord, KeyedJobDeletedError
 from jobledger_server.core.times import micros
-from jobledger_server.stores.errors import InvariantError
 from jobledger_server.stores.sqlite import artifacts, events, idempotency, receipts, retention
 from jobledger_server.stores.sqlite.cache import Entry
 from jobledger_server.stores.sqlite.rows import SELECT_RECORDS, TERMINAL, columns_of, groups_column, record_of, row_of

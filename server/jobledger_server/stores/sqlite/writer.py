@@ -15,8 +15,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from jobledger.v1.events_pb2 import Event
 
 from jobledger_server.core.audit import take_pending
-from jobledger_server.core.ports import StoreUnavailableError
-from jobledger_server.stores.errors import InvariantError
+from jobledger_server.core.ports import InvariantError, StoreUnavailableError
 from jobledger_server.stores.sqlite.audit import append_with
 from jobledger_server.stores.sqlite.cache import Entry, JobCache
 from jobledger_server.stores.sqlite.connection import is_outage, unavailable
